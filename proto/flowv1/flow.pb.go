@@ -582,6 +582,7 @@ type Rejected struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	BatchSeq      uint64                 `protobuf:"varint,1,opt,name=batch_seq,json=batchSeq,proto3" json:"batch_seq,omitempty"`
 	Reason        string                 `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"` // one sentence
+	Code          uint32                 `protobuf:"varint,3,opt,name=code,proto3" json:"code,omitempty"`    // a gRPC status code: 3 invalid argument, 8 too large
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -628,6 +629,13 @@ func (x *Rejected) GetReason() string {
 		return x.Reason
 	}
 	return ""
+}
+
+func (x *Rejected) GetCode() uint32 {
+	if x != nil {
+		return x.Code
+	}
+	return 0
 }
 
 // Batch is sealed by an exporter and never changes afterwards: the same bytes go over the wire, to the spool and to Kafka.
@@ -2353,10 +2361,11 @@ const file_flow_proto_rawDesc = "" +
 	"\x05drain\x18\x06 \x01(\bR\x05drain\"4\n" +
 	"\bSeqRange\x12\x14\n" +
 	"\x05first\x18\x01 \x01(\x04R\x05first\x12\x12\n" +
-	"\x04last\x18\x02 \x01(\x04R\x04last\"?\n" +
+	"\x04last\x18\x02 \x01(\x04R\x04last\"S\n" +
 	"\bRejected\x12\x1b\n" +
 	"\tbatch_seq\x18\x01 \x01(\x04R\bbatchSeq\x12\x16\n" +
-	"\x06reason\x18\x02 \x01(\tR\x06reason\"\xd3\x02\n" +
+	"\x06reason\x18\x02 \x01(\tR\x06reason\x12\x12\n" +
+	"\x04code\x18\x03 \x01(\rR\x04code\"\xd3\x02\n" +
 	"\x05Batch\x12\x1f\n" +
 	"\vexporter_id\x18\x01 \x01(\tR\n" +
 	"exporterId\x12\x1b\n" +
