@@ -1,0 +1,214 @@
+package ingest
+
+import (
+	"errors"
+	"io"
+	"strconv"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"tributary/collector/ownership"
+	"tributary/proto/flow"
+	"tributary/proto/flowv1"
+)
+
+// claimKey is what a release names.
+type claimKey struct {
+	network  string
+	addr     [16]byte
+	from, to uint16
+}
+
+// claimRef remembers when a claim was last part of a set.
+type claimRef struct{ generation uint64 }
+
+// Control implements flowv1.CollectorServer.
+func (s *Server) Control(stream grpc.BidiStreamingServer[flowv1.ControlRequest, flowv1.ControlResponse]) error {
+	s.metrics.streams.WithLabelValues("control").Inc()
+	defer s.metrics.streams.WithLabelValues("control").Dec()
+	first, err := stream.Recv()
+	if err != nil {
+		return err
+	}
+	hello, err := checkHello(first.GetHello())
+	if err != nil {
+		return err
+	}
+	e := s.exporters.get(hello.GetExporterId())
+	if err := stream.Send(&flowv1.ControlResponse{Message: &flowv1.ControlResponse_Welcome{
+		Welcome: &flowv1.Welcome{CollectorId: s.cfg.CollectorID, StoreEpoch: s.cfg.StoreEpoch},
+	}}); err != nil {
+		return err
+	}
+	c := &control{s: s, e: e, host: hello.GetHost(), stream: stream, generation: e.newControl()}
+	for {
+		m, err := stream.Recv()
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if err := c.handle(m); err != nil {
+			return err
+		}
+	}
+}
+
+// control is one Control stream.
+type control struct {
+	s          *Server
+	e          *exporter
+	host       string
+	stream     grpc.BidiStreamingServer[flowv1.ControlRequest, flowv1.ControlResponse]
+	generation uint64 // of this stream and its set of claims
+}
+
+func (c *control) handle(m *flowv1.ControlRequest) error {
+	c.e.control.Lock()
+	defer c.e.control.Unlock()
+	if c.e.generation != c.generation {
+		return status.Error(codes.Aborted, "the exporter has opened a newer stream")
+	}
+	switch v := m.GetMessage().(type) {
+	case *flowv1.ControlRequest_Ownership:
+		return c.ownership(v.Ownership)
+	case *flowv1.ControlRequest_Watermark:
+		c.watermark(v.Watermark)
+		return nil
+	case *flowv1.ControlRequest_Health:
+		return nil // the loss ledger reads the counters of the batches
+	default:
+		return status.Error(codes.InvalidArgument, "an unknown message on the Control stream")
+	}
+}
+
+func (c *control) watermark(m *flowv1.Watermark) {
+	now := time.Now().UnixNano()
+	err := c.s.table.Watermark(&ownership.Watermark{Exporter: c.e.id, Host: c.host, VerifiedTo: m.GetVerifiedToNs(), ReceivedAt: now})
+	if err != nil {
+		c.s.metrics.watermarks.WithLabelValues("refused").Inc()
+		c.s.log.Warn("watermark refused", "exporter_id", c.e.id, "reason", err)
+		return
+	}
+	c.e.verified = max(c.e.verified, m.GetVerifiedToNs())
+	c.s.metrics.watermarks.WithLabelValues("accepted").Inc()
+	c.s.wake()
+}
+
+func (c *control) ownership(m *flowv1.Ownership) error {
+	for _, claim := range m.GetClaims() {
+		if err := c.claim(claim); err != nil {
+			return err
+		}
+	}
+	for _, release := range m.GetReleases() {
+		c.release(release)
+	}
+	if m.GetFull() {
+		c.releaseMissing()
+	}
+	c.s.wake()
+	return nil
+}
+
+func (c *control) claim(m *flowv1.Claim) error {
+	key, reason := keyOf(m.GetNetwork(), m.GetAddr(), m.GetPortFrom(), m.GetPortTo())
+	if reason == "" {
+		err := c.s.table.Claim(&ownership.Claim{
+			Exporter: c.e.id, Host: c.host, Network: key.network, Addr: ownership.AddrFrom16(&key.addr), PortFrom: key.from, PortTo: key.to,
+			Owner: ownership.Owner{
+				Workload: m.GetWorkload(), Instance: m.GetInstance(), Zone: m.GetZone(), Region: m.GetRegion(), Release: m.GetRelease(),
+				Derived: m.GetInstanceDerived(),
+			},
+			From: m.GetFromNs(),
+		}, time.Now().UnixNano())
+		if err == nil {
+			c.e.claims[key] = claimRef{c.generation}
+			c.s.metrics.claims.WithLabelValues("accepted").Inc()
+			return nil
+		}
+		reason = refusalReason(err)
+	}
+	c.s.metrics.claims.WithLabelValues(reason).Inc()
+	c.s.log.Warn("claim refused", "exporter_id", c.e.id, "network", quote(m.GetNetwork()), "workload", quote(m.GetWorkload()), "reason", reason)
+	return c.stream.Send(&flowv1.ControlResponse{Message: &flowv1.ControlResponse_Refusal{
+		Refusal: &flowv1.Refusal{Network: clip(m.GetNetwork()), Addr: m.GetAddr()[:min(16, len(m.GetAddr()))], Reason: reason},
+	}})
+}
+
+func (c *control) release(m *flowv1.Release) {
+	key, reason := keyOf(m.GetNetwork(), m.GetAddr(), m.GetPortFrom(), m.GetPortTo())
+	if reason == "" {
+		reason = c.close(key, m.GetAtNs(), m.GetReason().String())
+	}
+	c.s.metrics.releases.WithLabelValues(reason).Inc()
+}
+
+// close ends the exporter's range and returns "accepted" or the reason of the refusal.
+func (c *control) close(key claimKey, at int64, why string) string {
+	delete(c.e.claims, key)
+	err := c.s.table.Release(&ownership.Release{
+		Exporter: c.e.id, Network: key.network, Addr: ownership.AddrFrom16(&key.addr), PortFrom: key.from, PortTo: key.to, At: at, Reason: why,
+	}, time.Now().UnixNano())
+	if err != nil {
+		return refusalReason(err)
+	}
+	return "accepted"
+}
+
+// releaseMissing closes what was open before and is not in the whole set: it was released while nobody listened. The exporter had verified
+// it up to its last watermark at least; when after that it ended nobody knows, so it ends there.
+func (c *control) releaseMissing() {
+	for key, ref := range c.e.claims {
+		if ref.generation != c.generation {
+			reason := c.close(key, c.e.verified, "gone")
+			c.s.metrics.releases.WithLabelValues(reason).Inc()
+		}
+	}
+}
+
+// keyOf validates what names a range on the wire; reason is "" if it is sound.
+func keyOf(network string, addr []byte, from, to uint32) (key claimKey, reason string) {
+	switch {
+	case len(addr) != 16:
+		return key, ownership.BadAddress.String()
+	case from > 65535 || to > 65535:
+		return key, ownership.BadPorts.String()
+	case len(network) > flow.MaxStringBytes:
+		return key, ownership.BadName.String()
+	}
+	return claimKey{network, [16]byte(addr), uint16(from), uint16(to)}, ""
+}
+
+func refusalReason(err error) string {
+	var refused *ownership.RefusedError
+	if errors.As(err, &refused) {
+		return refused.Reason.String()
+	}
+	return "internal"
+}
+
+// checkHello validates who speaks.
+func checkHello(m *flowv1.Hello) (*flowv1.Hello, error) {
+	if m == nil {
+		return nil, status.Error(codes.InvalidArgument, "the first message of a stream must be a hello")
+	}
+	for _, s := range []string{m.GetExporterId(), m.GetHost(), m.GetBootId(), m.GetVersion()} {
+		if len(s) > flow.MaxNameBytes || flow.Sanitize(s) != s {
+			return nil, status.Error(codes.InvalidArgument, "a name in the hello is too long or has control characters")
+		}
+	}
+	if m.GetExporterId() == "" || m.GetHost() == "" {
+		return nil, status.Error(codes.InvalidArgument, "the hello has no exporter_id or no host")
+	}
+	return m, nil
+}
+
+// quote and clip make a sender's text safe and short for logs and answers.
+func quote(s string) string { return strconv.Quote(clip(s)) }
+
+func clip(s string) string { return flow.Sanitize(s[:min(len(s), 64)]) }

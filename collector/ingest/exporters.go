@@ -1,0 +1,237 @@
+package ingest
+
+import (
+	"slices"
+	"sync"
+
+	lru "github.com/hashicorp/golang-lru/v2"
+
+	"tributary/proto/flow"
+	"tributary/proto/flowv1"
+)
+
+// maxRanges bounds the acknowledged ranges remembered of one exporter. Over it the lowest are forgotten: a repeat of those is stored
+// again, under the same row keys.
+const maxRanges = 1024
+
+// seqRange is an inclusive range of batch_seq.
+type seqRange struct{ first, last uint64 }
+
+// exporter is what this node knows of one run of one exporter, across its streams.
+type exporter struct {
+	mu       sync.Mutex
+	id       string
+	acked    []seqRange          // sorted, disjoint, not adjacent: stored, whether told or not
+	inFlight map[uint64]struct{} // taken in, not done
+	fresh    []seqRange          // done or seen again, not told yet
+	rejected []*flowv1.Rejected  // not told yet
+	received uint64              // highest batch_seq taken in by the present stream
+	stream   chan struct{}       // wakes the present stream's sender; nil without one
+
+	control    sync.Mutex            // guards what follows; held for one message
+	generation uint64                // of the present Control stream: an older one that wakes up late changes nothing
+	claims     map[claimKey]claimRef // open claims, to find out what a full set leaves out
+	verified   int64                 // the last watermark
+}
+
+// ticket belongs to a batch on its way to the sinks.
+type ticket struct {
+	exporter *exporter
+	seq      uint64
+	bytes    int64
+	rows     int
+}
+
+// exporters remembers exporters by id, the most recently active first.
+type exporters struct {
+	mu  sync.Mutex
+	lru *lru.Cache[string, *exporter]
+}
+
+func newExporters(size int) (*exporters, error) {
+	c, err := lru.New[string, *exporter](size)
+	if err != nil {
+		return nil, err
+	}
+	return &exporters{lru: c}, nil
+}
+
+func (x *exporters) get(id string) *exporter {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if e, ok := x.lru.Get(id); ok {
+		return e
+	}
+	e := &exporter{id: id, inFlight: make(map[uint64]struct{}), claims: make(map[claimKey]claimRef)}
+	x.lru.Add(id, e)
+	return e
+}
+
+// newControl makes the calling Control stream the present one.
+func (e *exporter) newControl() uint64 {
+	e.control.Lock()
+	defer e.control.Unlock()
+	e.generation++
+	return e.generation
+}
+
+// attach makes wake the present stream; the one before gets no more news.
+func (e *exporter) attach() (wake chan struct{}) {
+	wake = make(chan struct{}, 1)
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.stream, e.received = wake, 0
+	return wake
+}
+
+func (e *exporter) detach(wake chan struct{}) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.stream == wake {
+		e.stream = nil
+	}
+}
+
+// wakeLocked tells the present stream that there is news.
+func (e *exporter) wakeLocked() {
+	if e.stream == nil {
+		return
+	}
+	select {
+	case e.stream <- struct{}{}:
+	default:
+	}
+}
+
+// verdict is what to do with a batch that arrived.
+type verdict uint8
+
+const (
+	takeIn verdict = iota
+	stored         // acknowledge at once
+	underway
+)
+
+// arrived notes a batch_seq and says what to do with it. After takeIn the caller must see to finish or forget.
+func (e *exporter) arrived(seq uint64) verdict {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.received = max(e.received, seq)
+	defer e.wakeLocked()
+	if contains(e.acked, seq) {
+		e.fresh = insert(e.fresh, seq)
+		return stored
+	}
+	if _, ok := e.inFlight[seq]; ok {
+		return underway
+	}
+	e.inFlight[seq] = struct{}{}
+	return takeIn
+}
+
+// finish notes that every required sink has the batch.
+func (e *exporter) finish(seq uint64) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	delete(e.inFlight, seq)
+	e.acked = insert(e.acked, seq)
+	if len(e.acked) > maxRanges {
+		e.acked = slices.Delete(e.acked, 0, len(e.acked)-maxRanges)
+	}
+	e.fresh = insert(e.fresh, seq)
+	e.wakeLocked()
+}
+
+// forget takes back takeIn for a batch that will not be done: its exporter sends it again.
+func (e *exporter) forget(seq uint64) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	delete(e.inFlight, seq)
+}
+
+// maxRejected bounds the rejections that wait to be told; what is over is told when it is sent again.
+const maxRejected = 256
+
+func (e *exporter) reject(r *flowv1.Rejected) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.received = max(e.received, r.GetBatchSeq())
+	if len(e.rejected) < maxRejected {
+		e.rejected = append(e.rejected, r)
+	}
+	e.wakeLocked()
+}
+
+// news takes what the present stream has to tell. A false says that wake belongs to an older stream.
+func (e *exporter) news(wake chan struct{}) (*flowv1.FlowsResponse, bool) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.stream != wake {
+		return nil, false
+	}
+	m := &flowv1.FlowsResponse{ExporterId: e.id, ReceivedSeq: e.received, Rejected: e.rejected}
+	for _, r := range e.fresh {
+		m.Acked = append(m.Acked, &flowv1.SeqRange{First: r.first, Last: r.last})
+	}
+	e.fresh, e.rejected = e.fresh[:0], nil
+	return m, true
+}
+
+func search(ranges []seqRange, seq uint64) (int, bool) {
+	return slices.BinarySearchFunc(ranges, seq, func(r seqRange, seq uint64) int {
+		switch {
+		case r.last < seq:
+			return -1
+		case r.first > seq:
+			return 1
+		}
+		return 0
+	})
+}
+
+func contains(ranges []seqRange, seq uint64) bool {
+	_, found := search(ranges, seq)
+	return found
+}
+
+// insert adds seq to sorted disjoint ranges and merges neighbours.
+func insert(ranges []seqRange, seq uint64) []seqRange {
+	i, found := search(ranges, seq)
+	if found {
+		return ranges
+	}
+	left := i > 0 && ranges[i-1].last+1 == seq
+	right := i < len(ranges) && seq+1 == ranges[i].first
+	switch {
+	case left && right:
+		ranges[i-1].last = ranges[i].last
+		return slices.Delete(ranges, i, i+1)
+	case left:
+		ranges[i-1].last = seq
+		return ranges
+	case right:
+		ranges[i].first = seq
+		return ranges
+	}
+	return slices.Insert(ranges, i, seqRange{seq, seq})
+}
+
+// tickets finds a batch's exporter when the batch is done. The key is the batch itself: it is nobody else's while it is on its way.
+type tickets struct {
+	mu   sync.Mutex
+	open map[*flow.Batch]ticket
+}
+
+func (t *tickets) put(b *flow.Batch, k ticket) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.open[b] = k
+}
+
+func (t *tickets) take(b *flow.Batch) (ticket, bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	k, ok := t.open[b]
+	delete(t.open, b)
+	return k, ok
+}

@@ -1,0 +1,185 @@
+package ingest
+
+import (
+	"context"
+	"errors"
+	"io"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"tributary/proto/flow"
+	"tributary/proto/flowv1"
+)
+
+// Flows implements flowv1.CollectorServer.
+func (s *Server) Flows(stream grpc.BidiStreamingServer[flowv1.FlowsRequest, flowv1.FlowsResponse]) error {
+	s.metrics.streams.WithLabelValues("flows").Inc()
+	defer s.metrics.streams.WithLabelValues("flows").Dec()
+	first, err := stream.Recv()
+	if err != nil {
+		return err
+	}
+	hello, err := checkHello(first.GetHello())
+	if err != nil {
+		return err
+	}
+	e := s.exporters.get(hello.GetExporterId())
+	wake := e.attach()
+	defer e.detach(wake)
+	wake <- struct{}{} // the first answer states the credit
+
+	ctx, cancel := context.WithCancel(stream.Context())
+	sent := make(chan error, 1)
+	go func() {
+		sent <- s.tell(ctx, e, wake, stream)
+		cancel() // a stream that cannot be answered is of no use
+	}()
+	err = s.receive(ctx, e, stream)
+	cancel()
+	if sendErr := <-sent; err == nil {
+		err = sendErr
+	}
+	return err
+}
+
+func (s *Server) receive(ctx context.Context, e *exporter, stream grpc.BidiStreamingServer[flowv1.FlowsRequest, flowv1.FlowsResponse]) error {
+	for {
+		m, err := stream.Recv()
+		if errors.Is(err, io.EOF) {
+			return s.waitUntilTold(ctx, e)
+		}
+		if err != nil {
+			return err
+		}
+		batch := m.GetBatch()
+		if batch == nil {
+			return status.Error(codes.InvalidArgument, "a message without a batch on the Flows stream")
+		}
+		if err := s.take(ctx, e, batch); err != nil {
+			return err
+		}
+	}
+}
+
+// lingerAfterEOF is how long a stream whose exporter has sent everything still waits for acknowledgements.
+const lingerAfterEOF = 30 * time.Second
+
+// waitUntilTold keeps a half-closed stream open until everything that it brought is acknowledged and told.
+func (s *Server) waitUntilTold(ctx context.Context, e *exporter) error {
+	deadline := time.NewTimer(lingerAfterEOF)
+	defer deadline.Stop()
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		e.mu.Lock()
+		idle := len(e.inFlight) == 0 && len(e.fresh) == 0 && len(e.rejected) == 0
+		e.mu.Unlock()
+		if idle {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-deadline.C:
+			return nil
+		case <-tick.C:
+		}
+	}
+}
+
+// take validates a batch, waits for room, and hands it on. The error ends the stream; a batch that is refused does not.
+func (s *Server) take(ctx context.Context, e *exporter, m *flowv1.Batch) error {
+	s.metrics.bytes.Add(float64(len(m.GetPayload())))
+	// A batch may be of an earlier run of the same exporter, sent from its spool.
+	if m.GetExporterId() != e.id {
+		s.refuse(e, m, codes.InvalidArgument, "the batch is of exporter "+quote(m.GetExporterId())+", the stream of "+quote(e.id))
+		return nil
+	}
+	b := s.batches.Get().(*flow.Batch)
+	opener := s.openers.Get().(*flow.Opener)
+	err := opener.Open(m, b)
+	s.openers.Put(opener)
+	if err != nil {
+		code := codes.InvalidArgument
+		if errors.Is(err, flow.ErrTooLarge) {
+			code = codes.ResourceExhausted
+		}
+		s.recycle(b)
+		s.refuse(e, m, code, err.Error())
+		return nil
+	}
+	if v := e.arrived(b.Seq); v != takeIn {
+		s.metrics.rows.WithLabelValues("repeated").Add(float64(b.Rows))
+		s.metrics.batches.WithLabelValues("repeated").Inc()
+		s.recycle(b)
+		return nil
+	}
+	return s.admit(ctx, e, b)
+}
+
+// admit waits until the node has room for the batch and hands it to the pipeline.
+func (s *Server) admit(ctx context.Context, e *exporter, b *flow.Batch) error {
+	bytes := min(int64(b.MemoryBytes()), s.cfg.PendingBytes)
+	if err := s.room.Acquire(ctx, bytes); err != nil {
+		e.forget(b.Seq)
+		s.recycle(b)
+		return status.FromContextError(err).Err()
+	}
+	b.ReceivedTimeNs = time.Now().UnixNano()
+	s.metrics.rows.WithLabelValues("accepted").Add(float64(b.Rows))
+	s.metrics.batches.WithLabelValues("accepted").Inc()
+	s.metrics.pendingRows.Add(float64(b.Rows))
+	s.metrics.pendingBytes.Add(float64(bytes))
+	s.tickets.put(b, ticket{exporter: e, seq: b.Seq, bytes: bytes, rows: b.Rows})
+	s.pipeline.Add(b)
+	return nil
+}
+
+func (s *Server) refuse(e *exporter, m *flowv1.Batch, code codes.Code, reason string) {
+	s.metrics.rows.WithLabelValues("rejected").Add(float64(min(m.GetRows(), flow.MaxRows)))
+	s.metrics.batches.WithLabelValues("rejected").Inc()
+	s.log.Warn("batch refused", "exporter_id", e.id, "batch_seq", m.GetBatchSeq(), "reason", reason)
+	e.reject(&flowv1.Rejected{BatchSeq: m.GetBatchSeq(), Reason: reason, Code: uint32(code)})
+}
+
+// tell sends what there is to say whenever there is something.
+func (s *Server) tell(ctx context.Context, e *exporter, wake chan struct{}, stream grpc.BidiStreamingServer[flowv1.FlowsRequest, flowv1.FlowsResponse]) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-wake:
+		}
+		m, present := e.news(wake)
+		if !present {
+			return status.Error(codes.Aborted, "the exporter has opened a newer stream")
+		}
+		m.CreditBytes = uint64(s.cfg.CreditBytes)
+		if err := stream.Send(m); err != nil {
+			return err
+		}
+	}
+}
+
+// Done says that every required sink has the batch, durably: its exporter gets the acknowledgement. The batch's memory is used again, so
+// nobody may keep a reference. A batch that this server did not take in (rows named later) is ignored.
+func (s *Server) Done(b *flow.Batch) {
+	t, ok := s.tickets.take(b)
+	if !ok {
+		return
+	}
+	t.exporter.finish(t.seq)
+	s.room.Release(t.bytes)
+	s.metrics.acked.Add(float64(t.rows))
+	s.metrics.pendingRows.Sub(float64(t.rows))
+	s.metrics.pendingBytes.Sub(float64(t.bytes))
+	s.recycle(b)
+}
+
+func (s *Server) recycle(b *flow.Batch) {
+	b.Reset()
+	s.batches.Put(b)
+}

@@ -1,0 +1,57 @@
+package ingest
+
+import (
+	"github.com/prometheus/client_golang/prometheus"
+
+	"tributary/collector/ownership"
+)
+
+// metrics: accepted rows = acked rows + pending rows, always.
+type metrics struct {
+	batches, rows                *prometheus.CounterVec
+	bytes, acked                 prometheus.Counter
+	pendingRows, pendingBytes    prometheus.Gauge
+	streams                      *prometheus.GaugeVec
+	claims, releases, watermarks *prometheus.CounterVec
+}
+
+func newMetrics(reg prometheus.Registerer) *metrics {
+	counters := func(name, help, label string, values ...string) *prometheus.CounterVec {
+		v := prometheus.NewCounterVec(prometheus.CounterOpts{Name: "tributary_collector_ingest_" + name, Help: help}, []string{label})
+		for _, x := range values {
+			v.WithLabelValues(x)
+		}
+		reg.MustRegister(v)
+		return v
+	}
+	counter := func(name, help string) prometheus.Counter {
+		c := prometheus.NewCounter(prometheus.CounterOpts{Name: "tributary_collector_ingest_" + name, Help: help})
+		reg.MustRegister(c)
+		return c
+	}
+	gauge := func(name, help string) prometheus.Gauge {
+		g := prometheus.NewGauge(prometheus.GaugeOpts{Name: "tributary_collector_ingest_" + name, Help: help})
+		reg.MustRegister(g)
+		return g
+	}
+	results := []string{"accepted", "internal"}
+	for _, r := range ownership.Reasons() {
+		results = append(results, r.String())
+	}
+	m := &metrics{
+		batches:      counters("batches_total", "Batches that arrived, by what became of them.", "result", "accepted", "repeated", "rejected"),
+		rows:         counters("rows_total", "Rows that arrived, by what became of them.", "result", "accepted", "repeated", "rejected"),
+		bytes:        counter("payload_bytes_total", "Payload bytes that arrived."),
+		acked:        counter("acked_rows_total", "Rows that are in every required sink."),
+		pendingRows:  gauge("pending_rows", "Rows taken in and not yet in every required sink."),
+		pendingBytes: gauge("pending_bytes", "Memory of the batches taken in and not yet in every required sink."),
+		claims:       counters("claims_total", "Claims, by what became of them.", "result", results...),
+		releases:     counters("releases_total", "Releases, by what became of them.", "result", results...),
+		watermarks:   counters("watermarks_total", "Watermarks, by what became of them.", "result", "accepted", "refused"),
+		streams:      prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "tributary_collector_ingest_streams", Help: "Open streams."}, []string{"stream"}),
+	}
+	m.streams.WithLabelValues("flows")
+	m.streams.WithLabelValues("control")
+	reg.MustRegister(m.streams)
+	return m
+}

@@ -1,0 +1,143 @@
+package ingest
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sync/semaphore"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/keepalive"
+
+	"tributary/collector/ownership"
+	"tributary/proto/flow"
+	"tributary/proto/flowv1"
+)
+
+// Pipeline takes batches on their way. Add must not block.
+type Pipeline interface {
+	Add(b *flow.Batch)
+}
+
+// Table is what claims and watermarks go to.
+type Table interface {
+	Claim(c *ownership.Claim, now int64) error
+	Release(r *ownership.Release, now int64) error
+	Watermark(w *ownership.Watermark) error
+}
+
+// Config sets the limits of the front door. Zero values mean the defaults.
+type Config struct {
+	CollectorID  string
+	StoreEpoch   string
+	PendingBytes int64 // 256 MiB: batches taken in and not yet in the sinks, over all exporters
+	CreditBytes  int64 // 8 MiB: payload one exporter may have under way beyond what was received
+	MaxExporters int   // 65536: runs of exporters whose acknowledgements are remembered
+	MaxStreams   uint32
+	Credentials  credentials.TransportCredentials // nil: no TLS
+}
+
+// Window sizes are static: grpc-go's own growth let 60 blocked streams hold 453 MB.
+const (
+	streamWindow     = 512 << 10
+	connectionWindow = 1 << 20
+	maxMessageBytes  = flow.MaxPayloadBytes + 256<<10
+)
+
+func (c Config) withDefaults() Config {
+	if c.PendingBytes <= 0 {
+		c.PendingBytes = 256 << 20
+	}
+	if c.CreditBytes <= 0 {
+		c.CreditBytes = 8 << 20
+	}
+	if c.MaxExporters <= 0 {
+		c.MaxExporters = 64 << 10
+	}
+	if c.MaxStreams == 0 {
+		c.MaxStreams = 16
+	}
+	return c
+}
+
+// Server is the gRPC front door.
+type Server struct {
+	flowv1.UnimplementedCollectorServer
+	cfg       Config
+	log       *slog.Logger
+	table     Table
+	pipeline  Pipeline
+	wake      func()
+	metrics   *metrics
+	exporters *exporters
+	tickets   tickets
+	room      *semaphore.Weighted
+	batches   sync.Pool
+	openers   sync.Pool
+	grpc      *grpc.Server
+}
+
+// New makes an inert server. Batches go to pipeline, claims to table; wake is called after evidence has arrived.
+func New(cfg Config, table Table, pipeline Pipeline, wake func(), reg prometheus.Registerer, log *slog.Logger) (*Server, error) {
+	cfg = cfg.withDefaults()
+	known, err := newExporters(cfg.MaxExporters)
+	if err != nil {
+		return nil, fmt.Errorf("exporters: %w", err)
+	}
+	if _, err := flow.NewOpener(); err != nil {
+		return nil, err
+	}
+	s := &Server{
+		cfg: cfg, log: log, table: table, pipeline: pipeline, wake: wake, metrics: newMetrics(reg), exporters: known,
+		tickets: tickets{open: make(map[*flow.Batch]ticket)}, room: semaphore.NewWeighted(cfg.PendingBytes),
+	}
+	s.batches.New = func() any { return new(flow.Batch) }
+	s.openers.New = func() any {
+		o, err := flow.NewOpener()
+		if err != nil {
+			panic(err) // New proved that it works
+		}
+		return o
+	}
+	s.grpc = grpc.NewServer(s.options()...)
+	flowv1.RegisterCollectorServer(s.grpc, s)
+	return s, nil
+}
+
+func (s *Server) options() []grpc.ServerOption {
+	opts := []grpc.ServerOption{
+		grpc.InitialWindowSize(streamWindow), grpc.InitialConnWindowSize(connectionWindow),
+		grpc.MaxRecvMsgSize(maxMessageBytes), grpc.MaxConcurrentStreams(s.cfg.MaxStreams),
+		grpc.ReadBufferSize(64 << 10), grpc.WriteBufferSize(16 << 10), grpc.MaxHeaderListSize(16 << 10),
+		grpc.ConnectionTimeout(10 * time.Second),
+		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 20 * time.Second, Timeout: 10 * time.Second}),
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}),
+	}
+	if s.cfg.Credentials != nil {
+		opts = append(opts, grpc.Creds(s.cfg.Credentials))
+	}
+	return opts
+}
+
+// Serve answers on the listener until Stop.
+func (s *Server) Serve(l net.Listener) error { return s.grpc.Serve(l) }
+
+// Stop ends all streams: at once new ones, and the open ones when ctx ends or they have ended by themselves.
+func (s *Server) Stop(ctx context.Context) {
+	done := make(chan struct{})
+	go func() {
+		s.grpc.GracefulStop()
+		close(done)
+	}()
+	select {
+	case <-done:
+	case <-ctx.Done():
+		s.grpc.Stop()
+		<-done
+	}
+}
