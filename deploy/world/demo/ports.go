@@ -1,0 +1,49 @@
+package main
+
+import (
+	"fmt"
+	"net"
+)
+
+// ports are the addresses of one demo: the default ones where they are free.
+type ports struct {
+	ingest, collectorMetrics, exporterMetrics, sql string
+	moved                                          []string // a sentence for each that had to move
+}
+
+func choosePorts() (ports, error) {
+	var p ports
+	for _, want := range []struct {
+		to            *string
+		address, what string
+	}{
+		{&p.ingest, "127.0.0.1:4747", "ingest"},
+		{&p.collectorMetrics, "127.0.0.1:9747", "the collector's metrics"},
+		{&p.exporterMetrics, "127.0.0.1:9748", "the exporter's metrics"},
+		{&p.sql, "127.0.0.1:8123", "SQL"},
+	} {
+		address, err := freeAddress(want.address)
+		if err != nil {
+			return p, err
+		}
+		*want.to = address
+		if address != want.address {
+			p.moved = append(p.moved, fmt.Sprintf("%s is taken: %s is on %s", want.address, want.what, address))
+		}
+	}
+	return p, nil
+}
+
+// freeAddress is the wanted address or, where somebody has it, a free one. It is free when asked: whoever binds it later
+// says so itself.
+func freeAddress(want string) (string, error) {
+	for _, address := range []string{want, "127.0.0.1:0"} {
+		l, err := net.Listen("tcp", address)
+		if err != nil {
+			continue
+		}
+		defer l.Close()
+		return l.Addr().String(), nil
+	}
+	return "", fmt.Errorf("no free port on 127.0.0.1")
+}
