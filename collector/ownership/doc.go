@@ -1,0 +1,26 @@
+// Package ownership is the time-indexed cache of who owned which address when.
+//
+// It holds, per (network, address[, port range]), ranges {owner, from, to} that exporters claim and release. An open range
+// reaches as far as its exporter's watermark: the time up to which the exporter verified that the address was there. The
+// question it answers is "who owned this address at time t, give or take the tolerance", and the answer is a name only where
+// the evidence brackets t. Everything else is unnamed and says why, or says that it is worth waiting because the evidence is
+// still on its way.
+//
+// The room is pure: no goroutine, clock, network or log. Time is always an argument, in wall clock nanoseconds.
+//
+// Concurrency. Writers (Claim, Release, Watermark, Seen, Expire) take one mutex. Readers take no lock and never wait for a
+// writer, not even for one that the scheduler stopped half way: every word they read is an atomic, a node is complete before
+// it is linked, and an entry's generation changes after a node was unlinked and before it can be used again, so that a walk
+// that met a reused node is noticed and repeated. On amd64 an atomic load is a plain load.
+//
+// Memory. Entries and ranges are 32 bytes each, without pointers, in slabs of 1024 that are reused and never returned; an
+// index of 4 bytes a slot finds the entries. Config bounds ranges, addresses, ranges per address, ranges per exporter, owners,
+// networks and exporters. Order of forgetting:
+//  1. ranges that ended longer ago than the retention (Expire);
+//  2. over the bound of one address: the range of that address that ended first;
+//  3. over the bound of the table: ranges that have ended, the longest ended among the next few the hand meets.
+//
+// A range that is still open and verified is never forgotten; when nothing else is left the new claim is refused. An entry
+// remembers up to when its history is incomplete and answers no_evidence there: a forgotten owner never turns into a wrong
+// one. Every refusal and every forgotten range is counted by reason (Stats).
+package ownership

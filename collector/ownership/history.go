@@ -1,0 +1,63 @@
+package ownership
+
+// Ranges lists the ranges of an address that touch [from, to], newest start first: what whois shows.
+func (v View) Ranges(net NetworkID, addr Addr, from, to int64) []Range {
+	var out []Range
+	v.read(net, addr, func(s []span) {
+		out = out[:0]
+		for i := range s {
+			r := &s[i]
+			if r.from > to || r.end < from {
+				continue
+			}
+			out = append(out, Range{Owner: *r.owner, Exporter: r.exporterID, Host: r.host, PortFrom: r.from16, PortTo: r.to16,
+				From: r.from, To: r.end, Open: r.open, Released: r.released, Claims: r.claims})
+		}
+	})
+	return out
+}
+
+// Before gives the last owner whose range ended before at, and when it ended: for records without an answer, never for a name.
+// Two owners that ended together give none.
+func (v View) Before(net NetworkID, addr Addr, port uint16, at int64) (owner *Owner, seen int64) {
+	v.read(net, addr, func(s []span) {
+		owner, seen = nil, 0
+		for i := range s {
+			r := &s[i]
+			if r.end >= at || r.from16 != 0 && (port < r.from16 || port > r.to16) {
+				continue
+			}
+			switch {
+			case r.end > seen:
+				owner, seen = r.owner, r.end
+			case r.end == seen && owner != nil && *owner != *r.owner:
+				owner = nil
+			}
+		}
+	})
+	if owner == nil {
+		return nil, 0
+	}
+	return owner, seen
+}
+
+// read hands the ranges of an address to f, again if they changed meanwhile.
+func (v View) read(net NetworkID, addr Addr, f func([]span)) {
+	var buf [maxWalk]span
+	for {
+		n := v.t.find(uint32(net), addr)
+		if n == 0 {
+			f(nil)
+			return
+		}
+		e := v.t.entries.at(n)
+		gen := e.gen.Load()
+		if e.lo.Load() != addr.Lo || e.hi.Load() != addr.Hi || e.net.Load() != uint32(net) {
+			continue
+		}
+		f(v.spans(e, buf[:0]))
+		if e.gen.Load() == gen {
+			return
+		}
+	}
+}

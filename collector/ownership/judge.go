@@ -1,0 +1,165 @@
+package ownership
+
+import "math"
+
+// View answers look-ups as of one reading of the clock. It is a value: take one for a batch, or for as long as the clock's
+// being some milliseconds old does not matter.
+type View struct {
+	t   *Table
+	now int64
+	// horizon is the lowest watermark of all living exporters: before it no further claim is to be expected.
+	horizon int64
+}
+
+// View reads the watermarks of all exporters once.
+func (t *Table) View(now int64) View {
+	v := View{t: t, now: now, horizon: math.MaxInt64}
+	if now < t.cfg.QuietUntil {
+		v.horizon = math.MinInt64
+		return v
+	}
+	dir := *t.exporters.dir.Load()
+	for c := range dir {
+		for i := range dir[c] {
+			s := &dir[c][i]
+			if s.who.Load() == nil {
+				continue
+			}
+			if s.advanced.Load() >= now-int64(t.cfg.Standstill) {
+				v.horizon = min(v.horizon, s.verified.Load())
+			}
+		}
+	}
+	return v
+}
+
+// Horizon is the lowest watermark of the exporters that are alive; math.MaxInt64 without any.
+func (v View) Horizon() int64 { return v.horizon }
+
+// Now is the time the view was taken at.
+func (v View) Now() int64 { return v.now }
+
+func (v View) alive(advanced int64) bool { return advanced >= v.now-int64(v.t.cfg.Standstill) }
+func (v View) dead(advanced int64) bool  { return advanced < v.now-int64(v.t.cfg.DeadAfter) }
+
+// query is one question. lo and hi are at less and plus the tolerance.
+type query struct {
+	port       uint16
+	at, lo, hi int64
+}
+
+func newQuery(port uint16, at, tolerance int64) query {
+	return query{port, at, at - tolerance, at + tolerance}
+}
+
+// Lookup says who owned the address (and port, where a claim has ports) at a moment, in the collector's time, give or take
+// tolerance. The rules are DESIGN §8's table; judge has them in full. A name needs evidence for the whole of at ± tolerance;
+// "inside" is decided only when every exporter with an open range there has verified it to the end of the tolerance.
+func (v View) Lookup(net NetworkID, addr Addr, port uint16, at, tolerance int64) Answer {
+	q := newQuery(port, at, tolerance)
+	for {
+		n := v.t.find(uint32(net), addr)
+		if n == 0 {
+			return v.absent(addr, q)
+		}
+		e := v.t.entries.at(n)
+		gen := e.gen.Load()
+		if e.lo.Load() != addr.Lo || e.hi.Load() != addr.Hi || e.net.Load() != uint32(net) {
+			continue // the entry was used for another key since find
+		}
+		a, ok := v.fast(e, q)
+		if !ok {
+			a = v.slow(e, q)
+		}
+		if e.gen.Load() == gen {
+			return a
+		}
+	}
+}
+
+func (v View) absent(addr Addr, q query) Answer {
+	switch {
+	case !v.t.isInternal(addr):
+		return Answer{Why: External}
+	case v.horizon < q.hi:
+		return Answer{Why: Pending, Wait: true}
+	}
+	return Answer{Why: NoEvidence}
+}
+
+// fast answers the common case, one range around the whole of at ± tolerance and nothing else near it, without copying. ok
+// false means that the case is not that simple.
+func (v View) fast(e *entry, q query) (_ Answer, ok bool) {
+	var owner uint32
+	if q.lo < int64(e.lost.Load())*second {
+		return Answer{}, false
+	}
+	for i := e.head.Load(); i != 0; {
+		r := v.t.ranges.at(i)
+		from, to := r.from.Load(), r.to.Load()
+		l := link(r.link.Load())
+		i = l.next()
+		if from > q.hi || to < q.lo {
+			continue
+		}
+		if l.ports() != 0 || owner != 0 || from > q.lo || to < q.hi {
+			return Answer{}, false
+		}
+		w := who(r.who.Load())
+		if to == open && v.t.exporters.at(w.exporter()).verified.Load() < q.hi {
+			return Answer{}, false
+		}
+		owner = w.owner()
+	}
+	if owner == 0 {
+		return Answer{}, false
+	}
+	o := v.t.owners.at(owner).owner.Load()
+	return Answer{Owner: o}, o != nil
+}
+
+// slow copies the ranges and judges them.
+func (v View) slow(e *entry, q query) Answer {
+	if q.lo < int64(e.lost.Load())*second {
+		return Answer{Why: NoEvidence}
+	}
+	var buf [maxWalk]span
+	return judge(v, q, v.spans(e, buf[:0]))
+}
+
+// span is a range with everything resolved, as of one moment.
+type span struct {
+	from, end        int64
+	owner            *Owner
+	host, exporterID string
+	exporter         uint32
+	from16, to16     uint16
+	claims           uint8
+	released         bool
+	open             bool
+	alive, settled   bool // of an open one: its exporter is alive; or silent for so long that its end is an end
+}
+
+// spans reads an entry's chain. What was unlinked meanwhile may be skipped: the caller compares generations.
+func (v View) spans(e *entry, out []span) []span {
+	for i := e.head.Load(); i != 0 && len(out) < maxWalk; {
+		r := v.t.ranges.at(i)
+		from, to, w, l := r.from.Load(), r.to.Load(), who(r.who.Load()), link(r.link.Load())
+		i = l.next()
+		owner := v.t.owners.at(w.owner()).owner.Load()
+		x := v.t.exporters.at(w.exporter())
+		name := x.who.Load()
+		if owner == nil || name == nil {
+			continue
+		}
+		s := span{from: from, end: to, owner: owner, host: name.host, exporterID: name.id, exporter: w.exporter(), from16: l.portFrom(), to16: l.portTo(), claims: w.claims(),
+			released: w.released() && to != open, open: to == open}
+		if s.open {
+			verified, advanced := x.verified.Load(), x.advanced.Load()
+			s.end = max(from, verified)
+			s.alive, s.settled = v.alive(advanced), v.dead(advanced)
+		}
+		out = append(out, s)
+	}
+	return out
+}

@@ -1,0 +1,350 @@
+package ownership
+
+import (
+	"sort"
+	"time"
+)
+
+// model is the slow, obviously right table: slices, strings, and the rules of DESIGN §8 as sentences.
+type model struct {
+	cfg    Config
+	ranges []*mrange
+	wm     map[string]*mmark
+	lost   map[mkey]int64
+}
+
+type mkey struct {
+	net  string
+	addr Addr
+}
+
+type mrange struct {
+	key      mkey
+	exporter string
+	host     string
+	owner    Owner
+	p0, p1   uint16
+	from, to int64
+	isOpen   bool
+	released bool
+	claims   int
+	seq      int
+}
+
+type mmark struct{ verified, advanced int64 }
+
+func newModel(cfg Config) *model {
+	return &model{cfg: cfg.withDefaults(), wm: map[string]*mmark{}, lost: map[mkey]int64{}}
+}
+
+func (m *model) end(r *mrange) int64 {
+	if !r.isOpen {
+		return r.to
+	}
+	return max(r.from, m.wm[r.exporter].verified)
+}
+
+func (m *model) mark(exporter string) *mmark {
+	if m.wm[exporter] == nil {
+		m.wm[exporter] = &mmark{}
+	}
+	return m.wm[exporter]
+}
+
+func (m *model) seen(exporter string, now int64) {
+	if w := m.mark(exporter); w.verified == 0 && w.advanced == 0 {
+		w.advanced = now
+	}
+}
+
+func (m *model) claim(c *Claim, now int64) bool {
+	if c.From <= 0 || c.From > now+int64(m.cfg.MaxAhead) {
+		return false
+	}
+	m.seen(c.Exporter, now)
+	var current *mrange
+	from := c.From
+	for _, r := range m.ranges {
+		if r.key != (mkey{c.Network, c.Addr}) || r.exporter != c.Exporter || r.p0 != c.PortFrom || r.p1 != c.PortTo {
+			continue
+		}
+		if r.owner == c.Owner && (c.From == r.from || c.From > r.from && c.From < m.end(r) || r.isOpen && c.From > r.from && c.From == m.end(r)) {
+			r.claims = min(r.claims+1, maxClaims)
+			return true
+		}
+		if r.isOpen {
+			current = r
+		} else {
+			from = max(from, r.to)
+		}
+	}
+	if current != nil && c.From < current.from {
+		return current.owner == c.Owner
+	}
+	if current != nil {
+		current.to = min(from, m.end(current))
+		current.isOpen = false
+		current.released = current.released || current.owner != c.Owner
+	}
+	m.ranges = append(m.ranges, &mrange{key: mkey{c.Network, c.Addr}, exporter: c.Exporter, host: c.Host, owner: c.Owner, p0: c.PortFrom,
+		p1: c.PortTo, from: from, isOpen: true, claims: 1})
+	return true
+}
+
+func (m *model) release(r *Release, now int64) bool {
+	if r.At <= 0 || r.At > now+int64(m.cfg.MaxAhead) {
+		return false
+	}
+	for _, g := range m.ranges {
+		if g.isOpen && g.key == (mkey{r.Network, r.Addr}) && g.exporter == r.Exporter && g.p0 == r.PortFrom && g.p1 == r.PortTo {
+			if r.At < g.from {
+				return false
+			}
+			g.to, g.isOpen, g.released = r.At, false, true
+			return true
+		}
+	}
+	return false
+}
+
+func (m *model) watermark(w *Watermark) {
+	if w.VerifiedTo <= 0 || w.VerifiedTo > w.ReceivedAt+int64(m.cfg.MaxAhead) {
+		return
+	}
+	if k := m.mark(w.Exporter); w.VerifiedTo > k.verified {
+		k.verified, k.advanced = w.VerifiedTo, max(k.advanced, w.ReceivedAt)
+	}
+}
+
+func (m *model) expire(now int64) {
+	var kept []*mrange
+	has := map[string]bool{}
+	alive := map[mkey]bool{}
+	for _, r := range m.ranges {
+		if (!r.isOpen || m.dead(r, now)) && m.end(r) < now-int64(m.cfg.Retention) {
+			m.lost[r.key] = max(m.lost[r.key], (m.end(r)/second+1)*second)
+			continue
+		}
+		kept = append(kept, r)
+		has[r.exporter], alive[r.key] = true, true
+	}
+	m.ranges = kept
+	for k := range m.lost {
+		if !alive[k] {
+			delete(m.lost, k)
+		}
+	}
+	for x, w := range m.wm {
+		if !has[x] && w.advanced < now-int64(m.cfg.DeadAfter) {
+			delete(m.wm, x)
+		}
+	}
+}
+
+func (m *model) alive(r *mrange, now int64) bool {
+	return m.wm[r.exporter].advanced >= now-int64(m.cfg.Standstill)
+}
+
+func (m *model) dead(r *mrange, now int64) bool {
+	return m.wm[r.exporter].advanced < now-int64(m.cfg.DeadAfter)
+}
+
+type manswer struct {
+	owner Owner
+	why   Why
+	wait  bool
+	kind  string // around, edge, nowhere
+	who   *mrange
+}
+
+func (m *model) lookup(net string, addr Addr, port uint16, at, tol, now int64) manswer {
+	var ported, whole []*mrange
+	known := false
+	for _, r := range m.ranges {
+		if r.key != (mkey{net, addr}) {
+			continue
+		}
+		known = true
+		if r.p0 == 0 {
+			whole = append(whole, r)
+		} else if r.p0 <= port && port <= r.p1 {
+			ported = append(ported, r)
+		}
+	}
+	if !known && !addr.Netip().IsPrivate() {
+		return manswer{why: External}
+	}
+	if known && at-tol < m.lost[mkey{net, addr}] {
+		return manswer{why: NoEvidence}
+	}
+	p, w := m.set(ported, at, tol, now), m.set(whole, at, tol, now)
+	switch {
+	case len(ported) == 0:
+		return w
+	case p.kind == "around":
+		return p
+	case p.kind == "edge":
+		if w.who != nil && !m.agree(p.who, w.who, tol, now) {
+			return manswer{why: Gap}
+		}
+		return p
+	case w.kind != "nowhere", p.why == NoEvidence:
+		return w
+	}
+	return p
+}
+
+// set judges ranges about one thing. Every line is one row of the table.
+func (m *model) set(rs []*mrange, at, tol, now int64) manswer {
+	lo, hi := at-tol, at+tol
+	pick := func(f func(*mrange) bool) (out []*mrange) {
+		for _, r := range rs {
+			if f(r) {
+				out = append(out, r)
+			}
+		}
+		return out
+	}
+	touching := pick(func(r *mrange) bool { return r.from <= hi && m.end(r) >= lo })
+	unverified := pick(func(r *mrange) bool { return r.isOpen && m.alive(r, now) && r.from <= hi && m.end(r) < hi })
+	covering := pick(func(r *mrange) bool { return r.from <= lo && m.end(r) >= hi })
+	evidenceMayCome := m.horizon(now) < hi
+	waiting := func(kind string) manswer { return manswer{why: Pending, wait: true, kind: kind} }
+
+	allAgree := func(a, b []*mrange) bool {
+		for _, x := range a {
+			for _, y := range b {
+				if x != y && !m.agree(x, y, tol, now) {
+					return false
+				}
+			}
+		}
+		return true
+	}
+	if len(touching) > 0 {
+		best := m.best(touching, at)
+		one := allAgree(touching, touching)
+		switch {
+		case one && len(covering) > 0 && allAgree([]*mrange{best}, unverified):
+			return manswer{owner: best.owner, kind: "around", who: best}
+		case len(unverified) > 0:
+			return waiting("around")
+		case !one:
+			return manswer{why: m.contradiction(rs, at, tol, now), kind: "around", who: best}
+		case evidenceMayCome:
+			a := waiting("edge")
+			a.who = best
+			return a
+		}
+		return manswer{owner: best.owner, kind: "edge", who: best}
+	}
+	if len(unverified) > 0 {
+		return waiting("around")
+	}
+	before := pick(func(r *mrange) bool { return m.end(r) < lo })
+	after := pick(func(r *mrange) bool { return r.from > hi })
+	sort.SliceStable(before, func(i, j int) bool { return m.end(before[i]) > m.end(before[j]) })
+	sort.SliceStable(after, func(i, j int) bool { return after[i].from < after[j].from })
+	bridged := false
+	if len(before) > 0 && len(after) > 0 {
+		p, n := m.end(before[0]), after[0].from
+		bridged = n-p < int64(m.cfg.Bridge)
+		for _, r := range rs {
+			if m.end(r) < p-tol || r.from > n+tol {
+				continue
+			}
+			if !sameInst(r.owner, before[0].owner) || r.owner.Derived || r.owner.Instance == "" || r.released && m.end(r) < lo {
+				bridged = false
+			}
+		}
+	}
+	if len(before) > 0 && !bridged {
+		for _, r := range before {
+			if m.end(r) == m.end(before[0]) && r.isOpen && !m.dead(r, now) {
+				return manswer{why: Pending, kind: "around"}
+			}
+		}
+	}
+	switch {
+	case evidenceMayCome:
+		return waiting("nowhere")
+	case bridged:
+		return manswer{owner: before[0].owner, kind: "around", who: before[0]}
+	case len(before) > 0 && len(after) > 0:
+		return manswer{why: Gap, kind: "nowhere"}
+	}
+	return manswer{why: NoEvidence, kind: "nowhere"}
+}
+
+func sameInst(a, b Owner) bool { return a.Workload == b.Workload && a.Instance == b.Instance }
+
+func (m *model) horizon(now int64) int64 {
+	h := int64(open)
+	for _, w := range m.wm {
+		if w.advanced >= now-int64(m.cfg.Standstill) {
+			h = min(h, w.verified)
+		}
+	}
+	return h
+}
+
+func (m *model) agree(a, b *mrange, tol, now int64) bool {
+	if sameInst(a.owner, b.owner) {
+		return true
+	}
+	last := func(r *mrange) int64 {
+		if r.isOpen && m.alive(r, now) {
+			return open
+		}
+		return m.end(r)
+	}
+	return a.owner.Workload == b.owner.Workload && a.host != "" && a.host == b.host && a.exporter != b.exporter &&
+		min(last(a), last(b))-max(a.from, b.from) > tol
+}
+
+func (m *model) best(rs []*mrange, at int64) *mrange {
+	s := append([]*mrange(nil), rs...)
+	sort.SliceStable(s, func(i, j int) bool {
+		a, b := s[i], s[j]
+		ac, bc := a.from <= at && m.end(a) >= at, b.from <= at && m.end(b) >= at
+		switch {
+		case ac != bc:
+			return ac
+		case a.owner.Derived != b.owner.Derived:
+			return b.owner.Derived
+		case a.from != b.from:
+			return a.from > b.from
+		}
+		return ownerKey(&a.owner) < ownerKey(&b.owner)
+	})
+	return s[0]
+}
+
+func (m *model) contradiction(rs []*mrange, at, tol, now int64) Why {
+	count := func(o Owner) (n int) {
+		for _, r := range rs {
+			if sameInst(r.owner, o) {
+				n += r.claims
+			}
+		}
+		return n
+	}
+	why := Gap
+	for _, a := range rs {
+		for _, b := range rs {
+			if a == b || m.agree(a, b, tol, now) || a.from > at || b.from > at || m.end(a) < at || m.end(b) < at {
+				continue
+			}
+			if min(m.end(a), m.end(b))-max(a.from, b.from) <= tol {
+				continue
+			}
+			if count(a.owner) >= 3 && count(b.owner) >= 3 {
+				return Shared
+			}
+			why = Conflict
+		}
+	}
+	return why
+}
+
+const modelStep = int64(500 * time.Millisecond)

@@ -1,0 +1,232 @@
+package ownership
+
+// judge answers a query from the ranges of one address. Ranges with ports speak first, about their ports: they are the finer
+// evidence. Ranges of the whole address decide where those know nothing of the moment.
+func judge(v View, q query, all []span) Answer {
+	var pbuf, wbuf [maxWalk]span
+	ported, whole := pbuf[:0], wbuf[:0]
+	for i := range all {
+		switch s := &all[i]; {
+		case s.from16 == 0:
+			whole = append(whole, *s)
+		case s.from16 <= q.port && q.port <= s.to16:
+			ported = append(ported, *s)
+		}
+	}
+	if len(ported) == 0 {
+		return judgeSet(v, q, whole).Answer
+	}
+	p := judgeSet(v, q, ported)
+	w := judgeSet(v, q, whole)
+	switch {
+	case p.reach == around:
+		return p.Answer
+	case p.reach == edge && w.touched != nil && !agree(p.touched, w.touched, q.hi-q.at):
+		return Answer{Why: Gap} // the tolerance touches both the part's owner and the whole's
+	case p.reach == nowhere && w.reach != nowhere:
+		return w.Answer
+	case p.Why == NoEvidence:
+		return w.Answer
+	}
+	return p.Answer
+}
+
+// reach says how a set of ranges lies to at ± tolerance.
+type reach uint8
+
+const (
+	nowhere reach = iota // nothing touches it
+	edge                 // touched by one owner, not covered
+	around               // covered, contradicted, bridged, or not verified yet
+)
+
+type finding struct {
+	Answer
+	reach   reach
+	touched *span
+}
+
+func named(r *span, reach reach) finding {
+	return finding{Answer{Owner: r.owner}, reach, r}
+}
+
+var wait = Answer{Why: Pending, Wait: true}
+
+// judgeSet answers from ranges that all speak about the same thing.
+func judgeSet(v View, q query, s []span) finding {
+	tol := q.hi - q.at
+	var best *span
+	several, full, later := false, false, false
+	for i := range s {
+		r := &s[i]
+		later = later || r.mayReach(q)
+		if !r.touches(q) {
+			continue
+		}
+		for j := range s[:i] {
+			several = several || s[j].touches(q) && !agree(&s[j], r, tol)
+		}
+		full = full || r.from <= q.lo && r.end >= q.hi
+		best = finer(best, r, q.at)
+	}
+	switch {
+	case best != nil && !several && full && !(later && othersMayReach(q, best, s)):
+		return named(best, around)
+	case later:
+		return finding{wait, around, best}
+	case several:
+		return finding{Answer{Why: contradiction(q, s)}, around, best}
+	case best != nil && v.horizon < q.hi:
+		return finding{wait, edge, best}
+	case best != nil:
+		return named(best, edge)
+	}
+	return untouched(v, q, s)
+}
+
+func (r *span) touches(q query) bool { return r.from <= q.hi && r.end >= q.lo }
+
+// mayReach: the range is open, its exporter alive, and how far it reaches at the end of the tolerance is not known yet.
+func (r *span) mayReach(q query) bool { return r.open && r.alive && r.from <= q.hi && r.end < q.hi }
+
+func othersMayReach(q query, best *span, s []span) bool {
+	for i := range s {
+		if s[i].mayReach(q) && !agree(best, &s[i], q.hi-q.at) {
+			return true
+		}
+	}
+	return false
+}
+
+func sameInstance(a, b *span) bool {
+	return a.owner == b.owner || a.owner.Workload == b.owner.Workload && a.owner.Instance == b.owner.Instance
+}
+
+// agree: one instance, or one workload claimed at once by two exporters of one host (a sidecar and a daemon have different
+// ideas of an instance). Two instances of a workload that hand an address on do not overlap so, and do not agree.
+func agree(a, b *span, tol int64) bool {
+	if sameInstance(a, b) {
+		return true
+	}
+	return a.owner.Workload == b.owner.Workload && a.host != "" && a.host == b.host && a.exporter != b.exporter && overlap(a, b) > tol
+}
+
+// overlap is how long both ranges last together; one that is open and verified by a living exporter goes on.
+func overlap(a, b *span) int64 {
+	end := func(s *span) int64 {
+		if s.open && s.alive {
+			return open
+		}
+		return s.end
+	}
+	return min(end(a), end(b)) - max(a.from, b.from)
+}
+
+// finer picks of two ranges that agree the one to name: the one that covers the moment, then one whose instance was not made up,
+// then the later claim, then by name, so that the answer does not depend on the order of arrival.
+func finer(a, b *span, at int64) *span {
+	if a == nil {
+		return b
+	}
+	ac, bc := a.from <= at && a.end >= at, b.from <= at && b.end >= at
+	switch {
+	case ac != bc:
+		return pick(ac, a, b)
+	case a.owner.Derived != b.owner.Derived:
+		return pick(b.owner.Derived, a, b)
+	case a.from != b.from:
+		return pick(a.from > b.from, a, b)
+	}
+	return pick(ownerKey(a.owner) <= ownerKey(b.owner), a, b)
+}
+
+func pick(first bool, a, b *span) *span {
+	if first {
+		return a
+	}
+	return b
+}
+
+func ownerKey(o *Owner) string {
+	return o.Instance + "\x00" + o.Release + "\x00" + o.Zone + "\x00" + o.Region + "\x00" + o.Workload
+}
+
+// contradiction tells a handover (gap) from two owners at once (conflict), and a conflict that both sides keep claiming from one
+// that will pass: then the address is shared.
+func contradiction(q query, s []span) Why {
+	tol := q.hi - q.at
+	why := Gap
+	for i := range s {
+		for j := range s[:i] {
+			a, b := &s[i], &s[j]
+			if !a.covers(q.at) || !b.covers(q.at) || agree(a, b, tol) || min(a.end, b.end)-max(a.from, b.from) <= tol {
+				continue
+			}
+			if claimsOf(a, s) >= sharedClaims && claimsOf(b, s) >= sharedClaims {
+				return Shared
+			}
+			why = Conflict
+		}
+	}
+	return why
+}
+
+// sharedClaims is how many claims of both sides make an address shared.
+const sharedClaims = 3
+
+func (r *span) covers(at int64) bool { return r.from <= at && r.end >= at }
+
+func claimsOf(a *span, s []span) (n int) {
+	for i := range s {
+		if sameInstance(a, &s[i]) {
+			n += int(s[i].claims)
+		}
+	}
+	return n
+}
+
+// untouched answers where no range comes near: from the last one before and the first one after.
+func untouched(v View, q query, s []span) finding {
+	var prev, next *span
+	stands := false
+	for i := range s {
+		switch r := &s[i]; {
+		case r.end < q.lo && (prev == nil || r.end >= prev.end):
+			stands = r.open && !r.settled || stands && r.end == prev.end
+			prev = r
+		case r.from > q.hi && (next == nil || r.from < next.from):
+			next = r
+		}
+	}
+	bridged := prev != nil && next != nil && v.bridges(q, prev, next, s)
+	switch {
+	case stands && !bridged:
+		return finding{Answer{Why: Pending}, around, nil}
+	case v.horizon < q.hi:
+		return finding{wait, nowhere, nil}
+	case bridged:
+		return named(prev, around)
+	case prev != nil && next != nil:
+		return finding{Answer{Why: Gap}, nowhere, nil}
+	}
+	return finding{Answer{Why: NoEvidence}, nowhere, nil}
+}
+
+// bridges: the gap is short, lies between two ranges of one instance that was not made up, nobody gave the address up, and
+// nobody else comes near.
+func (v View) bridges(q query, prev, next *span, s []span) bool {
+	tol := q.hi - q.at
+	if next.from-prev.end >= int64(v.t.cfg.Bridge) || prev.owner.Instance == "" {
+		return false
+	}
+	for i := range s {
+		r := &s[i]
+		if r.end < prev.end-tol || r.from > next.from+tol {
+			continue
+		}
+		if !sameInstance(prev, r) || r.owner.Derived || r.released && r.end < q.lo {
+			return false
+		}
+	}
+	return true
+}

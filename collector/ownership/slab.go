@@ -1,0 +1,49 @@
+package ownership
+
+import "sync/atomic"
+
+const (
+	chunkBits = 10
+	chunkLen  = 1 << chunkBits
+	chunkMask = chunkLen - 1
+)
+
+// slab hands out records by 32-bit index, in chunks that never move, so that readers need no lock to follow an index while the
+// slab grows. Index 0 is never handed out: it means "none". Only writers call alloc and release.
+type slab[T any] struct {
+	dir  atomic.Pointer[[]*[chunkLen]T]
+	free []uint32
+	next uint32
+	live int
+}
+
+func newSlab[T any]() *slab[T] {
+	s := &slab[T]{next: 1}
+	dir := []*[chunkLen]T{new([chunkLen]T)}
+	s.dir.Store(&dir)
+	return s
+}
+
+func (s *slab[T]) at(i uint32) *T { return &(*s.dir.Load())[i>>chunkBits][i&chunkMask] }
+
+func (s *slab[T]) alloc() uint32 {
+	s.live++
+	if n := len(s.free); n > 0 {
+		i := s.free[n-1]
+		s.free = s.free[:n-1]
+		return i
+	}
+	i := s.next
+	s.next++
+	if dir := *s.dir.Load(); int(i>>chunkBits) == len(dir) {
+		// Appending writes behind the length that readers of the old header know, never into it.
+		dir = append(dir, new([chunkLen]T))
+		s.dir.Store(&dir)
+	}
+	return i
+}
+
+func (s *slab[T]) release(i uint32) {
+	s.live--
+	s.free = append(s.free, i)
+}

@@ -1,0 +1,377 @@
+package ownership
+
+import (
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net/netip"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+const t0 = int64(1_700_000_000) * second
+
+func sec(s float64) int64 { return t0 + int64(s*float64(second)) }
+
+func addr(s string) Addr { return AddrFrom(netip.MustParseAddr(s)) }
+
+var (
+	web  = Owner{Workload: "shop/web", Instance: "w1"}
+	web2 = Owner{Workload: "shop/web", Instance: "w2"}
+	api  = Owner{Workload: "shop/api", Instance: "a1"}
+	made = Owner{Workload: "shop/web", Instance: "w1", Derived: true}
+)
+
+// world is a table that is told things in order; every step must be accepted.
+type world struct {
+	*testing.T
+	*Table
+}
+
+func (w world) claim(exporter string, o Owner, from float64, ports ...uint16) {
+	w.Helper()
+	c := &Claim{Exporter: exporter, Host: "h-" + exporter[:1], Network: "n", Addr: addr("10.0.0.1"), Owner: o, From: sec(from)}
+	if len(ports) == 2 {
+		c.PortFrom, c.PortTo = ports[0], ports[1]
+	}
+	if err := w.Claim(c, sec(from)); err != nil {
+		w.Fatal(err)
+	}
+}
+
+func (w world) release(exporter string, at float64) {
+	w.Helper()
+	r := &Release{Exporter: exporter, Network: "n", Addr: addr("10.0.0.1"), At: sec(at), Reason: "moved"}
+	if err := w.Release(r, sec(at)); err != nil {
+		w.Fatal(err)
+	}
+}
+
+func (w world) mark(exporter string, to, received float64) {
+	w.Helper()
+	if err := w.Watermark(&Watermark{exporter, "h-" + exporter[:1], sec(to), sec(received)}); err != nil {
+		w.Fatal(err)
+	}
+}
+
+// TestAnswers is DESIGN §8's table, row by row. All tolerances are 0.5 s.
+func TestAnswers(t *testing.T) {
+	cases := []struct {
+		name    string
+		tell    func(world)
+		at, now float64
+		port    uint16
+		want    string
+	}{
+		{"inside", func(w world) { w.claim("a", web, 0); w.mark("a", 20, 20) }, 10, 20, 0, "shop/web/w1"},
+		{"inside, not verified to the end of the tolerance", func(w world) { w.claim("a", web, 0); w.mark("a", 10.2, 10.2) }, 10, 10.4, 0, "wait"},
+		{"after the watermark, alive", func(w world) { w.claim("a", web, 0); w.mark("a", 10, 10) }, 11, 11, 0, "wait"},
+		{"after the watermark, standing still", func(w world) { w.claim("a", web, 0); w.mark("a", 10, 10) }, 12, 14, 0, "pending"},
+		{"after the watermark, silent for a minute", func(w world) { w.claim("a", web, 0); w.mark("a", 10, 10) }, 12, 80, 0, "no_evidence"},
+		{"bridged", func(w world) { w.claim("a", web, 0); w.mark("a", 10, 10); w.claim("a", web, 14); w.mark("a", 20, 20) }, 12, 20, 0, "shop/web/w1"},
+		{"bridged over an exporter's restart", func(w world) { w.claim("a", web, 0); w.mark("a", 10, 10); w.claim("a2", web, 14); w.mark("a2", 20, 20) }, 12, 20, 0, "shop/web/w1"},
+		{"not bridged: too long", func(w world) { w.claim("a", web, 0); w.mark("a", 10, 10); w.claim("a", web, 25); w.mark("a", 30, 30) }, 12, 30, 0, "gap"},
+		{"not bridged: derived", func(w world) { w.claim("a", made, 0); w.mark("a", 10, 10); w.claim("a", made, 14); w.mark("a", 20, 20) }, 12, 20, 0, "gap"},
+		{"not bridged: released", func(w world) { w.claim("a", web, 0); w.release("a", 10); w.claim("a", web, 14); w.mark("a", 20, 20) }, 12, 20, 0, "gap"},
+		{"not bridged: another instance", func(w world) {
+			w.claim("a", web, 0)
+			w.mark("a", 10, 10)
+			w.claim("a2", web2, 14)
+			w.mark("a2", 20, 20)
+			w.mark("a", 10.1, 20)
+		}, 12, 90, 0, "gap"},
+		{"not bridged: somebody between", func(w world) {
+			w.claim("a", web, 0)
+			w.mark("a", 10, 10)
+			w.claim("b", api, 11)
+			w.release("b", 11.2)
+			w.claim("a", web, 14)
+			w.mark("a", 20, 20)
+			w.mark("b", 20, 20)
+		}, 12.5, 20, 0, "gap"},
+		{"handover, inside the old but touching the new", func(w world) {
+			w.claim("a", web, 0)
+			w.release("a", 10)
+			w.claim("b", api, 10.1)
+			w.mark("a", 20, 20)
+			w.mark("b", 20, 20)
+		}, 9.8, 20, 0, "gap"},
+		{"before the handover", func(w world) {
+			w.claim("a", web, 0)
+			w.release("a", 10)
+			w.claim("b", api, 10.1)
+			w.mark("a", 20, 20)
+			w.mark("b", 20, 20)
+		}, 9.4, 20, 0, "shop/web/w1"},
+		{"after the handover", func(w world) {
+			w.claim("a", web, 0)
+			w.release("a", 10)
+			w.claim("b", api, 10.1)
+			w.mark("a", 20, 20)
+			w.mark("b", 20, 20)
+		}, 10.7, 20, 0, "shop/api/a1"},
+		{"one owner's edge", func(w world) { w.claim("a", web, 10); w.mark("a", 20, 20) }, 9.8, 20, 0, "shop/web/w1"},
+		{"one owner's edge, another exporter not that far", func(w world) {
+			w.claim("b", Owner{Workload: "x/y"}, 0)
+			w.release("b", 1)
+			w.mark("b", 9, 18)
+			w.claim("a", web, 10)
+			w.mark("a", 20, 20)
+		}, 9.8, 20, 0, "wait"},
+		{"before the first", func(w world) { w.claim("a", web, 10); w.mark("a", 20, 20) }, 5, 20, 0, "no_evidence"},
+		{"after the last", func(w world) { w.claim("a", web, 1); w.release("a", 5); w.mark("a", 20, 20) }, 8, 20, 0, "no_evidence"},
+		{"after the last, a claim could come", func(w world) { w.claim("a", web, 1); w.release("a", 5); w.mark("a", 8, 8) }, 8, 9, 0, "wait"},
+		{"conflict", func(w world) { w.claim("a", web, 0); w.claim("b", api, 0); w.mark("a", 20, 20); w.mark("b", 20, 20) }, 10, 20, 0, "conflict"},
+		{"a crashed host's address used again", func(w world) { w.claim("a", web, 0); w.mark("a", 5, 5); w.claim("b", api, 8); w.mark("b", 20, 20) }, 10, 20, 0, "shop/api/a1"},
+		{"another's open range not verified yet", func(w world) { w.claim("a", web, 0); w.mark("a", 9, 19); w.claim("b", api, 9.5); w.mark("b", 20, 20) }, 12, 20, 0, "wait"},
+		{"shared", func(w world) {
+			for range 3 {
+				w.claim("a", web, 1)
+				w.claim("b", api, 1)
+			}
+			w.mark("a", 20, 20)
+			w.mark("b", 20, 20)
+		}, 10, 20, 0, "shared_address"},
+		{"shared, told apart by port", func(w world) {
+			w.claim("a", web, 0, 80, 89)
+			w.claim("b", api, 0, 90, 99)
+			w.mark("a", 20, 20)
+			w.mark("b", 20, 20)
+		}, 10, 20, 91, "shop/api/a1"},
+		{"sidecar and daemon of one host", func(w world) {
+			w.claim("a1", web, 0)
+			w.claim("a2", made2(), 0)
+			w.mark("a1", 20, 20)
+			w.mark("a2", 20, 20)
+		}, 10, 20, 0, "shop/web/w1"},
+		{"nobody alive", func(world) {}, 10, 20, 0, "no_evidence"},
+		{"connected, nothing said yet", func(w world) { _ = w.Seen("a", "h", sec(10)) }, 10, 11, 0, "wait"},
+	}
+	for _, c := range cases {
+		t.Run(c.name, func(t *testing.T) {
+			w := world{t, New(Config{})}
+			c.tell(w)
+			a := w.View(sec(c.now)).Lookup(w.Network("n"), addr("10.0.0.1"), c.port, sec(c.at), second/2)
+			if got := show(a); got != c.want {
+				t.Errorf("got %s, want %s", got, c.want)
+			}
+		})
+	}
+}
+
+func made2() Owner { return Owner{Workload: "shop/web", Instance: "h-a/shop/web", Derived: true} }
+
+func show(a Answer) string {
+	switch {
+	case a.Owner != nil:
+		return a.Owner.Workload + "/" + a.Owner.Instance
+	case a.Wait:
+		return "wait"
+	}
+	return a.Why.String()
+}
+
+func TestExternal(t *testing.T) {
+	w := world{t, New(Config{})}
+	w.mark("a", 0, 0)
+	ask := func(s string) string {
+		return show(w.View(sec(1)).Lookup(w.Network("n"), addr(s), 0, sec(0.5), 0))
+	}
+	for s, want := range map[string]string{
+		"8.8.8.8": "external", "2a00::1": "external", "10.9.9.9": "wait", "fd00::9": "wait", "127.0.0.1": "wait", "::1": "wait", "172.32.0.1": "external",
+	} {
+		if got := ask(s); got != want {
+			t.Errorf("%s: got %s, want %s", s, got, want)
+		}
+	}
+	c := &Claim{Exporter: "a", Network: "n", Addr: addr("8.8.8.8"), Owner: web, From: sec(0)}
+	if err := w.Claim(c, sec(0)); err != nil {
+		t.Fatal(err)
+	}
+	w.mark("a", 1, 1)
+	if got := ask("8.8.8.8"); got != "shop/web/w1" {
+		t.Errorf("claimed public address: got %s", got)
+	}
+}
+
+func TestRefused(t *testing.T) {
+	good := Claim{Exporter: "a", Network: "n", Addr: addr("10.0.0.1"), Owner: web, From: sec(0)}
+	cases := []struct {
+		change func(*Claim)
+		want   Reason
+	}{
+		{func(c *Claim) { c.Exporter = "" }, BadName},
+		{func(c *Claim) { c.Network = "" }, BadName},
+		{func(c *Claim) { c.Owner.Workload = "" }, BadName},
+		{func(c *Claim) { c.Owner.Workload = strings.Repeat("x", 10_000) }, BadName},
+		{func(c *Claim) { c.Owner.Instance = "a\x1b[2J" }, BadName},
+		{func(c *Claim) { c.Owner.Zone = "\xff" }, BadName},
+		{func(c *Claim) { c.Addr = addr("0.0.0.0") }, BadAddress},
+		{func(c *Claim) { c.Addr = addr("::") }, BadAddress},
+		{func(c *Claim) { c.Addr = addr("224.0.0.1") }, BadAddress},
+		{func(c *Claim) { c.Addr = addr("ff02::1") }, BadAddress},
+		{func(c *Claim) { c.Addr = addr("255.255.255.255") }, BadAddress},
+		{func(c *Claim) { c.PortTo = 5 }, BadPorts},
+		{func(c *Claim) { c.PortFrom, c.PortTo = 9, 5 }, BadPorts},
+		{func(c *Claim) { c.From = 0 }, BadTime},
+		{func(c *Claim) { c.From = -1 }, BadTime},
+		{func(c *Claim) { c.From = sec(11) }, FromFuture},
+	}
+	tab := New(Config{})
+	want := map[Reason]uint64{}
+	for _, r := range Reasons() {
+		want[r] = 0
+	}
+	for _, c := range cases {
+		claim := good
+		c.change(&claim)
+		var refused *RefusedError
+		if err := tab.Claim(&claim, sec(0)); !errors.As(err, &refused) || refused.Reason != c.want {
+			t.Errorf("%+v: got %v, want %s", claim, err, c.want)
+		}
+		want[c.want]++
+	}
+	if diff := cmp.Diff(want, tab.Stats().Refused); diff != "" {
+		t.Error(diff)
+	}
+	if s := tab.Stats(); s.Ranges != 0 || s.Addresses != 0 || s.Owners != 0 || s.Networks != 0 {
+		t.Errorf("refused claims left something: %+v", s)
+	}
+}
+
+// TestBounds fills a small table far over every bound: it stays within them, says so, and never names wrongly.
+func TestBounds(t *testing.T) {
+	cfg := Config{MaxRanges: 100, MaxAddresses: 50, MaxPerAddress: 4, MaxPerExporter: 12, MaxOwners: 40, MaxNetworks: 3, MaxExporters: 8}
+	tab := New(cfg)
+	rng := rand.New(rand.NewPCG(1, 1))
+	type key struct {
+		net, addr string
+	}
+	truth := map[key][]Range{} // never forgets
+	now := int64(0)
+	for i := range 20_000 {
+		now = int64(i) * second / 10
+		k := key{fmt.Sprint("n", rng.IntN(5)), fmt.Sprintf("10.0.0.%d", 1+rng.IntN(80))}
+		x := fmt.Sprint("x", rng.IntN(10))
+		o := Owner{Workload: fmt.Sprint("w", rng.IntN(60)), Instance: fmt.Sprint(rng.IntN(2))}
+		c := &Claim{Exporter: x, Host: x, Network: k.net, Addr: addr(k.addr), Owner: o, From: t0 + now}
+		if tab.Claim(c, t0+now) == nil && rng.IntN(10) > 0 {
+			to := t0 + now + rng.Int64N(5*second)
+			if tab.Release(&Release{Exporter: x, Network: k.net, Addr: c.Addr, At: to}, t0+now) == nil {
+				truth[k] = append(truth[k], Range{Owner: o, From: c.From, To: to})
+			}
+		} else {
+			truth[k] = append(truth[k], Range{Owner: o, From: c.From, To: open})
+		}
+		_ = tab.Watermark(&Watermark{x, x, t0 + now, t0 + now})
+		s := tab.Stats()
+		if s.Ranges > 100 || s.Addresses > 50 || s.Owners > 40 || s.Networks > 3 || s.Exporters > 8 {
+			t.Fatalf("over a bound: %+v", s)
+		}
+		if got := int(s.Claims - s.Forgotten[ForgottenAge] - s.Forgotten[ForgottenAddress] - s.Forgotten[ForgottenTable]); got != s.Ranges {
+			t.Fatalf("books: %d claimed less forgotten, %d there", got, s.Ranges)
+		}
+		at := t0 + now - rng.Int64N(20*second)
+		a := tab.View(t0+now).Lookup(tab.Network(k.net), addr(k.addr), 0, at, 0)
+		if a.Owner != nil && !anyOwner(truth[k], *a.Owner, at) {
+			t.Fatalf("step %d: %v at %d named %+v", i, k, at, *a.Owner)
+		}
+		if i%1000 == 999 {
+			tab.Expire(t0+now, 100)
+		}
+	}
+	s := tab.Stats()
+	for _, r := range []Reason{ExporterFull, TableFull, NamesFull} {
+		if s.Refused[r] == 0 {
+			t.Errorf("no refusal by %s: %v", r, s.Refused)
+		}
+	}
+	if s.Forgotten[ForgottenTable] == 0 {
+		t.Errorf("nothing forgotten: %v", s.Forgotten)
+	}
+	tab.Expire(t0+now+int64(10*time.Hour), 1000)
+	if s := tab.Stats(); s.Ranges+s.Addresses+s.Owners+s.Networks+s.Exporters != 0 {
+		t.Errorf("left after all is old: %+v", s)
+	}
+}
+
+func anyOwner(rs []Range, o Owner, at int64) bool {
+	for _, r := range rs {
+		if r.Owner.Workload == o.Workload && r.Owner.Instance == o.Instance && r.From <= at {
+			return true
+		}
+	}
+	return false
+}
+
+// TestReadersAndWriter lets readers look up addresses whose ranges come, move and are forgotten under them. An answer that names
+// another address's owner would mean that a reader followed a node into another chain.
+func TestReadersAndWriter(t *testing.T) {
+	tab := New(Config{Retention: time.Second, DeadAfter: time.Second, MaxRanges: 400})
+	done := make(chan struct{})
+	var wg sync.WaitGroup
+	for r := range 3 {
+		wg.Go(func() {
+			rng := rand.New(rand.NewPCG(uint64(r), 3))
+			for {
+				select {
+				case <-done:
+					return
+				default:
+				}
+				i := rng.IntN(200)
+				a := tab.View(sec(100)).Lookup(tab.Network("n"), addr(fmt.Sprintf("10.0.0.%d", i)), 0, sec(rng.Float64()*100), 0)
+				if a.Owner != nil && a.Owner.Instance != fmt.Sprint(i) {
+					t.Errorf("10.0.0.%d named %+v", i, *a.Owner)
+					return
+				}
+			}
+		})
+	}
+	rng := rand.New(rand.NewPCG(9, 9))
+	for step := range 60_000 {
+		now := float64(step) / 600
+		i := 1 + rng.IntN(199)
+		c := &Claim{Exporter: "x", Network: "n", Addr: addr(fmt.Sprintf("10.0.0.%d", i)), From: sec(now),
+			Owner: Owner{Workload: fmt.Sprint("w", rng.IntN(3)), Instance: fmt.Sprint(i)}}
+		_ = tab.Claim(c, sec(now))
+		if rng.IntN(2) == 0 {
+			_ = tab.Release(&Release{Exporter: "x", Network: "n", Addr: c.Addr, At: sec(now)}, sec(now))
+		}
+		_ = tab.Watermark(&Watermark{"x", "", sec(now), sec(now)})
+		if step%20 == 0 {
+			tab.Expire(sec(now), 50)
+		}
+	}
+	close(done)
+	wg.Wait()
+}
+
+func TestRangesAndBefore(t *testing.T) {
+	w := world{t, New(Config{})}
+	w.claim("a", web, 0)
+	w.release("a", 10)
+	w.claim("b", api, 12)
+	w.mark("b", 20, 20)
+	v, net := w.View(sec(20)), w.Network("n")
+	want := []Range{
+		{Owner: api, Exporter: "b", Host: "h-b", From: sec(12), To: sec(20), Open: true, Claims: 1},
+		{Owner: web, Exporter: "a", Host: "h-a", From: sec(0), To: sec(10), Released: true, Claims: 1},
+	}
+	if diff := cmp.Diff(want, v.Ranges(net, addr("10.0.0.1"), sec(5), sec(15))); diff != "" {
+		t.Error(diff)
+	}
+	if got := v.Ranges(net, addr("10.0.0.1"), sec(11), sec(11.5)); got != nil {
+		t.Errorf("ranges in the gap: %v", got)
+	}
+	if o, seen := v.Before(net, addr("10.0.0.1"), 0, sec(11)); o == nil || *o != web || seen != sec(10) {
+		t.Errorf("before: %v %d", o, seen)
+	}
+	if o, _ := v.Before(net, addr("10.0.0.2"), 0, sec(11)); o != nil {
+		t.Errorf("before of an unknown address: %v", o)
+	}
+}
