@@ -1,0 +1,227 @@
+package kafka
+
+import (
+	"errors"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/cespare/xxhash/v2"
+	"github.com/segmentio/kafka-go"
+	"google.golang.org/protobuf/encoding/protowire"
+	"google.golang.org/protobuf/proto"
+
+	"tributary/proto/flow"
+	"tributary/proto/flowv1"
+)
+
+// Headers of a message. All values are decimal or plain text.
+const (
+	HeaderExporterID = "exporter_id" // also the key
+	HeaderBatchSeq   = "batch_seq"
+	HeaderVersion    = "version" // the highest version of a row in the message
+	// HeaderPart and HeaderParts are 0 and 1 unless a batch was too large for one message (protobuf only).
+	HeaderPart  = "part"
+	HeaderParts = "parts"
+	HeaderRows  = "rows" // protobuf only
+	// HeaderDigest is the xxHash64 of the value, in hex: two messages with equal headers are the same message, written twice. (Two
+	// renames of one batch may have the same version and differ in their rows.) Protobuf only.
+	HeaderDigest = "digest"
+	// HeaderRow is the row key, exporter_id/flow_id/record_seq (json only).
+	HeaderRow = "row"
+)
+
+// Field numbers of flow.proto.
+const (
+	attributedBatch       = 1 // AttributedBatch.batch
+	attributedAttribution = 2 // AttributedBatch.attribution
+	batchPayload          = 6 // Batch.payload
+)
+
+// errTooLarge says that a message does not fit the topic, however it is cut.
+var errTooLarge = errors.New("larger than the topic's max.message.bytes")
+
+// message is one Kafka message, made once and sent unchanged however often it is tried.
+type message struct {
+	key     []byte
+	value   []byte
+	headers []kafka.Header
+	time    time.Time
+}
+
+// size bounds what the message takes in a request: key and varints included.
+func (m *message) size() int {
+	n := len(m.value) + len(m.key) + 32
+	for i := range m.headers {
+		n += len(m.headers[i].Key) + len(m.headers[i].Value) + 8
+	}
+	return n
+}
+
+// appendAttributed appends the batch as an AttributedBatch. The payload is copied once, from the batch to where it is sent from; a
+// generated Marshal would need a second copy.
+func appendAttributed(dst []byte, b *flow.Batch, attribution []byte) ([]byte, error) {
+	header := b.Wire()
+	header.Payload = nil
+	encoded, err := proto.Marshal(header)
+	if err != nil {
+		return dst, fmt.Errorf("encode batch header: %w", err)
+	}
+	payload := protowire.SizeTag(batchPayload) + protowire.SizeBytes(len(b.Payload))
+	dst = protowire.AppendTag(dst, attributedBatch, protowire.BytesType)
+	dst = protowire.AppendVarint(dst, uint64(len(encoded)+payload))
+	dst = append(dst, encoded...)
+	dst = protowire.AppendTag(dst, batchPayload, protowire.BytesType)
+	dst = protowire.AppendBytes(dst, b.Payload)
+	dst = protowire.AppendTag(dst, attributedAttribution, protowire.BytesType)
+	return protowire.AppendBytes(dst, attribution), nil
+}
+
+// encoder makes messages of batches. It belongs to one goroutine; its memory may be reused once the messages are written.
+type encoder struct {
+	json        *jsonEncoder // nil: protobuf
+	key         []byte       // of the batch at hand
+	now         time.Time    // of the batch at hand
+	attribution []byte       // scratch
+	buf         []byte       // values of messages, one after the other
+	messages    []message
+	lent        bool // kafka-go may still be reading buf, after a failed request
+}
+
+// keptBytes bounds the memory that a partition keeps between requests.
+const keptBytes = 1 << 20
+
+// reset forgets the messages and keeps their memory, unless it is lent or large.
+func (e *encoder) reset() {
+	clear(e.messages)
+	e.messages, e.buf = e.messages[:0], e.buf[:0]
+	if e.lent || cap(e.buf) > keptBytes {
+		e.messages, e.buf, e.lent = nil, nil, false
+	}
+}
+
+// encode appends the batch's messages, none larger than limit, with the time now.
+func (e *encoder) encode(b *flow.Batch, now time.Time, limit int) error {
+	e.key, e.now = []byte(b.ExporterID), now
+	if e.json != nil {
+		return e.encodeJSON(b, limit)
+	}
+	before, buf := len(e.messages), len(e.buf)
+	if err := e.encodePart(b, limit, 0, 1); err == nil || !errors.Is(err, errTooLarge) {
+		return err
+	}
+	// A part's dictionaries do not shrink with its rows, so cutting has an end.
+	for parts := 2; parts <= 64 && parts <= b.Rows; parts *= 2 {
+		clear(e.messages[before:])
+		e.messages, e.buf = e.messages[:before], e.buf[:buf]
+		if err := e.encodeParts(b, limit, parts); err == nil || !errors.Is(err, errTooLarge) {
+			return err
+		}
+	}
+	return fmt.Errorf("batch %d of %s, %d rows, %d bytes: %w", b.Seq, b.ExporterID, b.Rows, len(b.Payload), errTooLarge)
+}
+
+func (e *encoder) encodeParts(b *flow.Batch, limit, parts int) error {
+	rows := make([]int, 0, b.Rows/parts+1)
+	for part := range parts {
+		rows = rows[:0]
+		for row := b.Rows * part / parts; row < b.Rows*(part+1)/parts; row++ {
+			rows = append(rows, row)
+		}
+		if err := e.encodePart(b.Select(rows), limit, part, parts); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (e *encoder) encodePart(b *flow.Batch, limit, part, parts int) error {
+	e.attribution = b.AppendAttribution(e.attribution[:0])
+	if len(b.Payload)+len(e.attribution) > limit {
+		return errTooLarge
+	}
+	start := len(e.buf)
+	var err error
+	if e.buf, err = appendAttributed(e.buf, b, e.attribution); err != nil {
+		return err
+	}
+	value := e.buf[start:len(e.buf):len(e.buf)]
+	m := message{key: e.key, value: value, time: e.now, headers: []kafka.Header{
+		{Key: HeaderExporterID, Value: e.key},
+		number(HeaderBatchSeq, b.Seq),
+		number(HeaderVersion, uint64(highestVersion(b))),
+		number(HeaderPart, uint64(part)),
+		number(HeaderParts, uint64(parts)),
+		number(HeaderRows, uint64(b.Rows)),
+		{Key: HeaderDigest, Value: strconv.AppendUint(nil, xxhash.Sum64(value), 16)},
+	}}
+	if m.size() > limit {
+		return errTooLarge
+	}
+	e.messages = append(e.messages, m)
+	return nil
+}
+
+func number(name string, v uint64) kafka.Header {
+	return kafka.Header{Key: name, Value: strconv.AppendUint(nil, v, 10)}
+}
+
+func highestVersion(b *flow.Batch) uint32 {
+	var most uint32
+	for _, v := range b.U32[flow.Version] {
+		most = max(most, v)
+	}
+	return most
+}
+
+// Decode reads the value of a protobuf message into a batch: rows, local and remote ends. It checks everything as a collector checks
+// what an exporter sends, so a consumer may trust indexes and lengths.
+//
+// A consumer sees a row more than once when a reply was lost, when an exporter sent its batch again, and when a row was named later. It
+// keeps, per (exporter_id, flow_id, record_seq), the row with the highest version; ClickHouse does so with ReplacingMergeTree(version).
+func Decode(value []byte) (*flow.Batch, error) {
+	var m flowv1.AttributedBatch
+	if err := proto.Unmarshal(value, &m); err != nil {
+		return nil, fmt.Errorf("kafka message: %w", err)
+	}
+	opener, err := flow.NewOpener()
+	if err != nil {
+		return nil, err
+	}
+	b := new(flow.Batch)
+	if err := opener.Open(m.GetBatch(), b); err != nil {
+		return nil, fmt.Errorf("kafka message: %w", err)
+	}
+	attribution, err := attributionOf(value)
+	if err != nil {
+		return nil, fmt.Errorf("kafka message: %w", err)
+	}
+	if err := b.DecodeAttribution(attribution); err != nil {
+		return nil, fmt.Errorf("kafka message: %w", err)
+	}
+	return b, nil
+}
+
+// attributionOf finds the attribution's bytes in an AttributedBatch that is known to be well formed.
+func attributionOf(value []byte) ([]byte, error) {
+	var found []byte
+	for len(value) > 0 {
+		n, t, size := protowire.ConsumeTag(value)
+		if size < 0 {
+			return nil, protowire.ParseError(size)
+		}
+		value = value[size:]
+		if n == attributedAttribution && t == protowire.BytesType {
+			v, _ := protowire.ConsumeBytes(value)
+			if found != nil {
+				return nil, fmt.Errorf("%w: two attributions", flow.ErrMalformed)
+			}
+			found = v
+		}
+		if size = protowire.ConsumeFieldValue(n, t, value); size < 0 {
+			return nil, protowire.ParseError(size)
+		}
+		value = value[size:]
+	}
+	return found, nil
+}
