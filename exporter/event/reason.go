@@ -1,0 +1,89 @@
+package event
+
+// Errors of a socket that decide the close reason (include/uapi/asm-generic/errno.h).
+const (
+	errPerm         = 1
+	errAcces        = 13
+	errPipe         = 32
+	errNetDown      = 100
+	errNetUnreach   = 101
+	errConnAborted  = 103
+	errConnReset    = 104
+	errTimedOut     = 110
+	errConnRefused  = 111
+	errHostDown     = 112
+	errHostUnreach  = 113
+	errAddrNotAvail = 99
+)
+
+// closeReason classifies the end of a connection by its error, its last state and
+// who sent the first FIN. The kernel sets the error before the transition to CLOSE
+// (tcp_reset, tcp_write_err); a reset that we send leaves no error, so it shows as
+// a CLOSE out of a state that an orderly close never leaves this way.
+func (r *Record) closeReason() CloseReason {
+	if reason, ok := reasonOfError(r.SkErr); ok {
+		if reason == CloseTimeout && r.Flags&flagKeepalive != 0 {
+			return CloseKeepalive
+		}
+		if reason == CloseRefused && Kind(r.Kind) == KindClosed {
+			// "port unreachable" for an established connection
+			return CloseUnreachable
+		}
+		return reason
+	}
+	if r.Flags&flagRstReceived != 0 {
+		return CloseRstRemote
+	}
+	if r.SkErr != 0 {
+		return CloseUnknown
+	}
+	switch TCPState(r.LastState) {
+	case StateSynSent:
+		if r.LocalPort == 0 && r.TxSegs == 0 {
+			return CloseNoPort
+		}
+		return CloseAborted
+	case StateEstablished, StateCloseWait:
+		return CloseRstLocal
+	case StateSynRecv:
+		if Kind(r.Kind) == KindFailed {
+			return CloseAborted
+		}
+		return CloseRstLocal
+	}
+	return r.reasonOfFin()
+}
+
+func reasonOfError(errno uint16) (CloseReason, bool) {
+	switch errno {
+	case errConnRefused:
+		return CloseRefused, true
+	case errConnReset, errPipe:
+		return CloseRstRemote, true
+	case errTimedOut:
+		return CloseTimeout, true
+	case errNetDown, errNetUnreach, errHostDown, errHostUnreach:
+		return CloseUnreachable, true
+	case errAddrNotAvail:
+		return CloseNoPort, true
+	case errPerm, errAcces:
+		return ClosePolicy, true
+	case errConnAborted:
+		return CloseAborted, true
+	}
+	return CloseUnknown, false
+}
+
+// reasonOfFin: a closing state without an error. LAST_ACK is only reached after the
+// peer's FIN, so it tells the side even where the first FIN was not observed.
+func (r *Record) reasonOfFin() CloseReason {
+	switch {
+	case r.FirstFin == finLocal:
+		return CloseFinLocal
+	case r.FirstFin == finRemote || TCPState(r.LastState) == StateLastAck:
+		return CloseFinRemote
+	case TCPState(r.LastState) == StateFinWait2:
+		return CloseFinLocal
+	}
+	return CloseUnknown
+}

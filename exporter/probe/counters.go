@@ -1,0 +1,139 @@
+package probe
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
+
+	"tributary/bpf"
+)
+
+// Counters are the kernel's books since Start, summed over CPUs. They balance:
+//
+//	Ends = Submitted + RingFull
+//	Opened − Removed = connections followed now
+//
+// An end without Opened (it began before Start, or MapFull, or MapNoMemory) is in
+// EndsUnobserved as well and has a record without role and start. EndsMissed and
+// Recursion are ends and transitions the kernel never showed us; they are in no
+// other counter.
+type Counters struct {
+	Ends           uint64 // connection ends, closed or failed, in scope
+	Submitted      uint64 // of these, written to the ring
+	RingFull       uint64 // of these, lost because the ring was full
+	EndsUnobserved uint64 // of these, ended without a known start
+	Opened         uint64 // starts seen and kept
+	Removed        uint64 // kept starts that ended
+	MapFull        uint64 // starts not kept: Options.OpenSockets reached
+	MapNoMemory    uint64 // starts not kept: no kernel memory at that instant
+	ListenersFull  uint64 // listeners whose owner is not known
+	Active         uint64 // active records handed to Walk's reader
+	ActiveRaced    uint64 // active records given up because the socket closed or moved meanwhile; the next record has it all
+	EndsMissed     uint64 // sockets found gone whose end was not shown
+	Recursion      uint64 // transitions skipped by the kernel, nested in another on the same CPU
+}
+
+// Counters reads the books; after Close the last reading.
+func (p *Probe) Counters() (Counters, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.objects == nil {
+		return p.last, nil
+	}
+	return p.read()
+}
+
+// read needs mu and objects.
+func (p *Probe) read() (Counters, error) {
+	var perCPU []bpf.CaptureFlowCounters
+	if err := p.objects.Counters.Lookup(uint32(0), &perCPU); err != nil {
+		return Counters{}, fmt.Errorf("read kernel counters: %w", err)
+	}
+	var sum bpf.CaptureFlowCounters
+	for _, c := range perCPU {
+		for i, n := range c.N {
+			sum.N[i] += n
+		}
+	}
+	c := named(&sum)
+	for _, prog := range []*ebpf.Program{p.objects.InetSockSetState, p.objects.TcpReceiveReset} {
+		stats, err := prog.Stats()
+		if err != nil {
+			return Counters{}, fmt.Errorf("read program statistics: %w", err)
+		}
+		c.Recursion += stats.RecursionMisses
+	}
+	return c, nil
+}
+
+func named(sum *bpf.CaptureFlowCounters) Counters {
+	return Counters{
+		Ends:           sum.N[bpf.CaptureFlowCounterFLOW_COUNTER_ENDS],
+		Submitted:      sum.N[bpf.CaptureFlowCounterFLOW_COUNTER_SUBMITTED],
+		RingFull:       sum.N[bpf.CaptureFlowCounterFLOW_COUNTER_RING_FULL],
+		EndsUnobserved: sum.N[bpf.CaptureFlowCounterFLOW_COUNTER_ENDS_UNOBSERVED],
+		Opened:         sum.N[bpf.CaptureFlowCounterFLOW_COUNTER_OPENED],
+		Removed:        sum.N[bpf.CaptureFlowCounterFLOW_COUNTER_REMOVED],
+		MapFull:        sum.N[bpf.CaptureFlowCounterFLOW_COUNTER_MAP_FULL],
+		MapNoMemory:    sum.N[bpf.CaptureFlowCounterFLOW_COUNTER_MAP_NOMEM],
+		ListenersFull:  sum.N[bpf.CaptureFlowCounterFLOW_COUNTER_LISTENERS_FULL],
+		Active:         sum.N[bpf.CaptureFlowCounterFLOW_COUNTER_ACTIVE],
+		ActiveRaced:    sum.N[bpf.CaptureFlowCounterFLOW_COUNTER_ACTIVE_RACED],
+		EndsMissed:     sum.N[bpf.CaptureFlowCounterFLOW_COUNTER_ENDS_MISSED],
+	}
+}
+
+// ProgramCost is what one kernel program has cost since the statistics were enabled.
+type ProgramCost struct {
+	Name string
+	Runs uint64
+	Time time.Duration
+}
+
+// EnableStats makes the kernel measure the run time of all BPF programs of the host
+// (about 30 ns a run) until Close.
+func (p *Probe) EnableStats() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.objects == nil {
+		return ErrClosed
+	}
+	if p.stats != nil {
+		return nil
+	}
+	stats, err := ebpf.EnableStats(unix.BPF_STATS_RUN_TIME)
+	if err != nil {
+		return fmt.Errorf("enable BPF run-time statistics: %w", err)
+	}
+	p.stats = stats
+	return nil
+}
+
+// Costs returns what each program has cost; zeros unless statistics are enabled
+// here or by kernel.bpf_stats_enabled.
+func (p *Probe) Costs() ([]ProgramCost, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.objects == nil {
+		return nil, ErrClosed
+	}
+	named := []struct {
+		name string
+		prog *ebpf.Program
+	}{
+		{bpf.CaptureProgInetSockSetState, p.objects.InetSockSetState},
+		{bpf.CaptureProgTcpReceiveReset, p.objects.TcpReceiveReset},
+		{bpf.CaptureProgReportOpenSockets, p.objects.ReportOpenSockets},
+	}
+	costs := make([]ProgramCost, 0, len(named))
+	for _, n := range named {
+		s, err := n.prog.Stats()
+		if err != nil {
+			return nil, fmt.Errorf("read statistics of %s: %w", n.name, err)
+		}
+		costs = append(costs, ProgramCost{n.name, s.RunCount, s.Runtime})
+	}
+	return costs, nil
+}

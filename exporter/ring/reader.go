@@ -1,0 +1,303 @@
+package ring
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"tributary/service/log"
+)
+
+// ErrNotRunning is returned by Drain before Run.
+var ErrNotRunning = errors.New("ring reader is not running")
+
+// Handler takes one record; b is reused after it returns. An error says that the
+// record is not understood.
+type Handler func(b []byte) error
+
+// Options are the settings of a Reader. FD and Size are required.
+type Options struct {
+	FD   int // of the ring's map; Run duplicates it
+	Size int // of the ring in bytes
+
+	// Poll bounds how long a record waits below the fill mark; default 200 ms.
+	Poll time.Duration
+
+	// Walk opens a pass over the open sockets, or nil if there is nothing to pass
+	// over; every WalkEvery (default 1 s) its records of RecordSize bytes go to the
+	// handler. AfterWalk is called on the reading goroutine when a pass is complete.
+	// Without Walk there are no passes.
+	Walk       func() (io.ReadCloser, error)
+	WalkEvery  time.Duration
+	RecordSize int
+	AfterWalk  func()
+
+	Log *slog.Logger
+}
+
+// Stats are the books of a Reader: Read and Walked were handed over; of these
+// Invalid were refused by the handler.
+type Stats struct {
+	Read       uint64 // from the ring
+	Walked     uint64 // from walks
+	Invalid    uint64
+	Discarded  uint64 // reserved and given up by the kernel program
+	Walks      uint64
+	WalkErrors uint64
+}
+
+type books struct{ read, walked, invalid, discarded, walks, walkErrors atomic.Uint64 }
+
+// Reader reads one ring. Run may be called once.
+type Reader struct {
+	opts   Options
+	log    *slog.Logger
+	handle Handler
+	books  books
+
+	mu      sync.Mutex
+	state   state
+	wakeFD  int
+	waiters []chan struct{}
+
+	mem      *mapping
+	nextWalk time.Time
+	walkBuf  []byte
+}
+
+type state int
+
+const (
+	idle state = iota
+	running
+	stopped
+)
+
+// New returns a reader that does nothing until Run.
+func New(opts Options) *Reader {
+	if opts.Poll == 0 {
+		opts.Poll = 200 * time.Millisecond
+	}
+	if opts.WalkEvery == 0 {
+		opts.WalkEvery = time.Second
+	}
+	logger := opts.Log
+	if logger == nil {
+		logger = slog.New(slog.DiscardHandler)
+	}
+	return &Reader{opts: opts, log: log.Limited(logger, 10*time.Second)}
+}
+
+// Stats returns the books so far.
+func (r *Reader) Stats() Stats {
+	return Stats{
+		Read: r.books.read.Load(), Walked: r.books.walked.Load(), Invalid: r.books.invalid.Load(),
+		Discarded: r.books.discarded.Load(), Walks: r.books.walks.Load(), WalkErrors: r.books.walkErrors.Load(),
+	}
+}
+
+// Run reads until ctx ends, then empties the ring and returns nil. It returns an
+// error if the ring cannot be mapped or polled.
+func (r *Reader) Run(ctx context.Context, handle Handler) error {
+	poll, err := r.open()
+	if err != nil {
+		return err
+	}
+	defer r.shut(poll)
+	r.handle = handle
+	stop := context.AfterFunc(ctx, r.wake)
+	defer stop()
+	r.nextWalk = time.Now().Add(r.opts.WalkEvery)
+	for {
+		r.round()
+		if ctx.Err() != nil {
+			r.readTo(r.mem.producer())
+			return nil
+		}
+		if err := poll.wait(r.untilNext()); err != nil {
+			return err
+		}
+	}
+}
+
+func (r *Reader) open() (*poller, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.state != idle {
+		return nil, errors.New("ring reader runs once")
+	}
+	mem, err := mapRing(r.opts.FD, r.opts.Size)
+	if err != nil {
+		return nil, err
+	}
+	poll, err := newPoller(mem.fd)
+	if err != nil {
+		mem.close()
+		return nil, err
+	}
+	r.mem, r.wakeFD, r.state = mem, poll.wakeFD, running
+	return poll, nil
+}
+
+func (r *Reader) shut(poll *poller) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.state = stopped
+	r.release(r.waiters)
+	r.waiters = nil
+	poll.close()
+	r.mem.close()
+}
+
+func (r *Reader) wake() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.state == running {
+		wakeEventFD(r.wakeFD)
+	}
+}
+
+// Drain waits until everything that was in the ring when it was called has been
+// handed over, or until ctx ends. After Run has returned it is nil at once.
+func (r *Reader) Drain(ctx context.Context) error {
+	done := make(chan struct{})
+	r.mu.Lock()
+	switch r.state {
+	case idle:
+		r.mu.Unlock()
+		return ErrNotRunning
+	case stopped:
+		r.mu.Unlock()
+		return nil
+	}
+	r.waiters = append(r.waiters, done)
+	wakeEventFD(r.wakeFD)
+	r.mu.Unlock()
+	select {
+	case <-done:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("drain the ring: %w", ctx.Err())
+	}
+}
+
+// round empties the ring once, answers those who wait for that, and walks if it is time.
+func (r *Reader) round() {
+	r.mu.Lock()
+	waiters := r.waiters
+	r.waiters = nil
+	r.mu.Unlock()
+	r.readTo(r.mem.producer())
+	r.release(waiters)
+	if r.opts.Walk != nil && !time.Now().Before(r.nextWalk) {
+		r.walk()
+		r.nextWalk = time.Now().Add(r.opts.WalkEvery)
+	}
+}
+
+func (r *Reader) release(waiters []chan struct{}) {
+	for _, done := range waiters {
+		close(done)
+	}
+}
+
+func (r *Reader) untilNext() time.Duration {
+	wait := r.opts.Poll
+	if r.opts.Walk != nil {
+		wait = max(0, min(wait, time.Until(r.nextWalk)))
+	}
+	return wait
+}
+
+// readTo hands over all records up to position limit. A record that a program on
+// another CPU is still writing is waited for: that takes less than a microsecond.
+func (r *Reader) readTo(limit uint64) {
+	for {
+		sample, state := r.mem.next(limit)
+		switch state {
+		case sampleEnd:
+			r.mem.commit()
+			return
+		case sampleBusy:
+			r.mem.commit()
+			time.Sleep(10 * time.Microsecond)
+		case sampleDiscarded:
+			r.books.discarded.Add(1)
+		case sampleReady:
+			r.books.read.Add(1)
+			r.give(sample)
+			r.mem.advance(len(sample))
+		}
+	}
+}
+
+func (r *Reader) give(b []byte) {
+	if err := r.handle(b); err != nil {
+		r.books.invalid.Add(1)
+		r.log.Warn("kernel record refused", "error", err)
+	}
+}
+
+// walk hands over the active records that are due. Each part is handed over before
+// the ring is read again, which keeps active records before their ends.
+func (r *Reader) walk() {
+	pass, err := r.opts.Walk()
+	if err != nil {
+		r.walkFailed(err)
+		return
+	}
+	if pass != nil {
+		err = r.readWalk(pass)
+		if cerr := pass.Close(); err == nil {
+			err = cerr
+		}
+	}
+	if err != nil {
+		r.walkFailed(err)
+		return
+	}
+	r.books.walks.Add(1)
+	if r.opts.AfterWalk != nil {
+		r.opts.AfterWalk()
+	}
+}
+
+func (r *Reader) walkFailed(err error) {
+	r.books.walkErrors.Add(1)
+	r.log.Warn("walk of the open sockets broke off; the next one makes up for it", "error", err)
+}
+
+func (r *Reader) readWalk(pass io.Reader) error {
+	if r.walkBuf == nil {
+		r.walkBuf = make([]byte, 32<<10)
+	}
+	have := 0
+	for {
+		n, err := pass.Read(r.walkBuf[have:])
+		have += n
+		rest := r.walkBuf[:have]
+		for len(rest) >= r.opts.RecordSize {
+			r.books.walked.Add(1)
+			r.give(rest[:r.opts.RecordSize])
+			rest = rest[r.opts.RecordSize:]
+		}
+		have = copy(r.walkBuf, rest)
+		r.readTo(r.mem.producer())
+		switch {
+		case errors.Is(err, io.EOF) && have == 0:
+			return nil
+		case errors.Is(err, io.EOF):
+			return fmt.Errorf("walk ended inside a record: %d bytes", have)
+		case errors.Is(err, unix.EAGAIN): // a million entries passed without output
+		case err != nil:
+			return fmt.Errorf("read walk: %w", err)
+		}
+	}
+}
