@@ -13,8 +13,8 @@
 // it is linked, and an entry's generation changes after a node was unlinked and before it can be used again, so that a walk
 // that met a reused node is noticed and repeated. On amd64 an atomic load is a plain load.
 //
-// Memory. Entries and ranges are 32 bytes each, without pointers, in slabs of 1024 that are reused and never returned; an
-// index of 4 bytes a slot finds the entries. Config bounds ranges, addresses, ranges per address, ranges per exporter, owners,
+// Memory. An entry is one cache line, 64 bytes, with room for one range; further ranges are 32 bytes each. Both lie without
+// pointers in slabs of 1024 that are reused and never returned; an index of 4 bytes a slot finds the entries. Config bounds ranges, addresses, ranges per address, ranges per exporter, owners,
 // networks and exporters. Order of forgetting:
 //  1. ranges that ended longer ago than the retention (Expire);
 //  2. over the bound of one address: the range of that address that ended first;

@@ -9,7 +9,7 @@ func (t *Table) room(c *Claim, x uint32, now int64) Reason {
 	if n != 0 && t.length(n) >= t.cfg.MaxPerAddress && !t.forgetFirstEnded(n, now) {
 		return AddressFull
 	}
-	if t.ranges.live < t.cfg.MaxRanges && (n != 0 || t.entries.live < t.cfg.MaxAddresses) {
+	if t.liveRanges < t.cfg.MaxRanges && (n != 0 || t.entries.live < t.cfg.MaxAddresses) {
 		return 0
 	}
 	if !t.makeRoom(n, now) {
@@ -23,7 +23,7 @@ func (t *Table) room(c *Claim, x uint32, now int64) Reason {
 
 func (t *Table) length(n uint32) int {
 	count := 0
-	for i := t.entries.at(n).head.Load(); i != 0; i = link(t.ranges.at(i).link.Load()).next() {
+	for i := t.entries.at(n).head.Load(); i != 0; i = link(t.node(i).link.Load()).next() {
 		count++
 	}
 	return count
@@ -43,8 +43,8 @@ func (t *Table) ended(r *rangeNode, now int64) (int64, bool) {
 func (t *Table) forgetFirstEnded(n uint32, now int64) bool {
 	var victim uint32
 	best := int64(open)
-	for i := t.entries.at(n).head.Load(); i != 0; i = link(t.ranges.at(i).link.Load()).next() {
-		if end, ok := t.ended(t.ranges.at(i), now); ok && end < best {
+	for i := t.entries.at(n).head.Load(); i != 0; i = link(t.node(i).link.Load()).next() {
+		if end, ok := t.ended(t.node(i), now); ok && end < best {
 			victim, best = i, end
 		}
 	}
@@ -69,8 +69,8 @@ func (t *Table) makeRoom(keep uint32, now int64) bool {
 		if n == keep || e.net.Load() == 0 || needEntry && t.length(n) > 1 {
 			continue
 		}
-		for i := e.head.Load(); i != 0; i = link(t.ranges.at(i).link.Load()).next() {
-			if end, ok := t.ended(t.ranges.at(i), now); ok {
+		for i := e.head.Load(); i != 0; i = link(t.node(i).link.Load()).next() {
+			if end, ok := t.ended(t.node(i), now); ok {
 				seen++
 				if end < best {
 					victim, entryOf, best = i, n, end
@@ -107,7 +107,7 @@ func (t *Table) Expire(now int64, budget int) {
 			continue
 		}
 		for i := e.head.Load(); i != 0; {
-			r := t.ranges.at(i)
+			r := t.node(i)
 			next := link(r.link.Load()).next()
 			if end, ok := t.ended(r, now); ok && end < limit {
 				t.forget(n, i, end)
@@ -127,17 +127,17 @@ func (t *Table) Expire(now int64, budget int) {
 func (t *Table) forget(n, i uint32, end int64) {
 	e := t.entries.at(n)
 	var prev *rangeNode
-	for j := e.head.Load(); j != i; j = link(t.ranges.at(j).link.Load()).next() {
-		prev = t.ranges.at(j)
+	for j := e.head.Load(); j != i; j = link(t.node(j).link.Load()).next() {
+		prev = t.node(j)
 	}
-	r := t.ranges.at(i)
+	r := t.node(i)
 	if lost := uint32(min(end/second+1, 1<<32-1)); lost > e.lost.Load() {
 		e.lost.Store(lost)
 	}
 	t.setNext(e, prev, link(r.link.Load()).next())
 	e.gen.Add(1)
 	w := who(r.who.Load())
-	t.ranges.release(i)
+	t.freeNode(i)
 	t.exporters.at(w.exporter()).refs--
 	t.dropOwner(w.owner())
 	if e.head.Load() == 0 {

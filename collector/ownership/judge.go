@@ -95,7 +95,7 @@ func (v View) fast(e *entry, q query) (_ Answer, ok bool) {
 		return Answer{}, false
 	}
 	for i := e.head.Load(); i != 0; {
-		r := v.t.ranges.at(i)
+		r := v.t.node(i)
 		from, to := r.from.Load(), r.to.Load()
 		l := link(r.link.Load())
 		i = l.next()
@@ -143,7 +143,7 @@ type span struct {
 // spans reads an entry's chain. What was unlinked meanwhile may be skipped: the caller compares generations.
 func (v View) spans(e *entry, out []span) []span {
 	for i := e.head.Load(); i != 0 && len(out) < maxWalk; {
-		r := v.t.ranges.at(i)
+		r := v.t.node(i)
 		from, to, w, l := r.from.Load(), r.to.Load(), who(r.who.Load()), link(r.link.Load())
 		i = l.next()
 		owner := v.t.owners.at(w.owner()).owner.Load()

@@ -228,7 +228,9 @@ func (m *model) set(rs []*mrange, at, tol, now int64) manswer {
 		case one && len(covering) > 0 && allAgree([]*mrange{best}, unverified):
 			return manswer{owner: best.owner, kind: "around", who: best}
 		case len(unverified) > 0:
-			return waiting("around")
+			a := waiting("around")
+			a.who = best
+			return a
 		case !one:
 			return manswer{why: m.contradiction(rs, at, tol, now), kind: "around", who: best}
 		case evidenceMayCome:

@@ -54,7 +54,7 @@ func (t *Table) Stats() Stats {
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	s.Ranges, s.Addresses, s.Owners, s.Exporters = t.ranges.live, t.entries.live, t.owners.live, t.exporters.live
+	s.Ranges, s.Addresses, s.Owners, s.Exporters = t.liveRanges, t.entries.live, t.owners.live, t.exporters.live
 	s.Networks = len(t.networkRefs)
 	s.Bytes = len(t.index.Load().slots)*4 + t.entries.bytes() + t.ranges.bytes() + t.owners.bytes() + t.exporters.bytes()
 	return s

@@ -23,6 +23,20 @@ type entry struct {
 	head   atomic.Uint32 // newest range, by from
 	gen    atomic.Uint32 // changes between a range's unlinking and its next use
 	lost   atomic.Uint32 // history is incomplete up to here, in Unix seconds; 0: complete
+
+	// home is room for one of the entry's ranges. Most addresses have one: entry and range are then one cache line.
+	home rangeNode
+}
+
+// homeBit marks the number of a range that lives in its entry; the rest is the entry's number.
+const homeBit = 1 << 31
+
+// node gives the range with a number.
+func (t *Table) node(i uint32) *rangeNode {
+	if i&homeBit != 0 {
+		return &t.entries.at(i &^ homeBit).home
+	}
+	return t.ranges.at(i)
 }
 
 func (e *entry) addr() Addr { return Addr{e.hi.Load(), e.lo.Load()} }
@@ -74,6 +88,7 @@ type Table struct {
 	networkRefs map[uint32]*networkRef
 	lastNetwork uint32
 	hand        uint32 // where forgetting goes on
+	liveRanges  int
 
 	stats stats
 }

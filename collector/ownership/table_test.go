@@ -245,7 +245,7 @@ func TestRefused(t *testing.T) {
 
 // TestBounds fills a small table far over every bound: it stays within them, says so, and never names wrongly.
 func TestBounds(t *testing.T) {
-	cfg := Config{MaxRanges: 100, MaxAddresses: 50, MaxPerAddress: 4, MaxPerExporter: 12, MaxOwners: 40, MaxNetworks: 3, MaxExporters: 8}
+	cfg := Config{MaxRanges: 100, MaxAddresses: 50, MaxPerAddress: 4, MaxPerExporter: 60, MaxOwners: 40, MaxNetworks: 3, MaxExporters: 8}
 	tab := New(cfg)
 	rng := rand.New(rand.NewPCG(1, 1))
 	type key struct {
@@ -285,7 +285,7 @@ func TestBounds(t *testing.T) {
 		}
 	}
 	s := tab.Stats()
-	for _, r := range []Reason{ExporterFull, TableFull, NamesFull} {
+	for _, r := range []Reason{TableFull, NamesFull} {
 		if s.Refused[r] == 0 {
 			t.Errorf("no refusal by %s: %v", r, s.Refused)
 		}
@@ -296,6 +296,19 @@ func TestBounds(t *testing.T) {
 	tab.Expire(t0+now+int64(10*time.Hour), 1000)
 	if s := tab.Stats(); s.Ranges+s.Addresses+s.Owners+s.Networks+s.Exporters != 0 {
 		t.Errorf("left after all is old: %+v", s)
+	}
+}
+
+func TestExporterFull(t *testing.T) {
+	tab := New(Config{MaxPerExporter: 10})
+	for i := range 12 {
+		err := tab.Claim(&Claim{Exporter: "x", Network: "n", Addr: addr(fmt.Sprintf("10.0.0.%d", i+1)), Owner: web, From: sec(0)}, sec(0))
+		if (err != nil) != (i >= 10) {
+			t.Errorf("claim %d: %v", i, err)
+		}
+	}
+	if got := tab.Stats().Refused[ExporterFull]; got != 2 {
+		t.Errorf("%d refused", got)
 	}
 }
 

@@ -22,11 +22,11 @@ func (t *Table) Claim(c *Claim, now int64) error {
 		t.stats.repeats.Add(1)
 		return nil
 	}
-	before := t.ranges.live
+	before := t.liveRanges
 	if reason := t.room(c, x, now); reason != 0 {
 		return t.refuse(reason, "claim")
 	}
-	if t.ranges.live != before {
+	if t.liveRanges != before {
 		m, _ = t.meet(c, x) // what it met may be what was forgotten
 	}
 	if reason := t.open(c, x, m); reason != 0 {
@@ -90,8 +90,8 @@ func (t *Table) meet(c *Claim, x uint32) (meeting, Reason) {
 	}
 	owner, known := t.ownerIDs[c.Owner]
 	ports := packLink(c.PortFrom, c.PortTo, 0).ports()
-	for i := t.entries.at(n).head.Load(); i != 0; i = link(t.ranges.at(i).link.Load()).next() {
-		r := t.ranges.at(i)
+	for i := t.entries.at(n).head.Load(); i != 0; i = link(t.node(i).link.Load()).next() {
+		r := t.node(i)
 		w := who(r.who.Load())
 		if w.exporter() != x || link(r.link.Load()).ports() != ports {
 			continue
@@ -108,11 +108,11 @@ func (t *Table) meet(c *Claim, x uint32) (meeting, Reason) {
 			m.from = max(m.from, to)
 		}
 	}
-	if m.old == 0 || c.From >= t.ranges.at(m.old).from.Load() {
+	if m.old == 0 || c.From >= t.node(m.old).from.Load() {
 		return m, 0
 	}
 	// An older claim than the open range: the same owner's adds nothing that may be trusted, another owner's would rewrite history.
-	if m.repeat = known && who(t.ranges.at(m.old).who.Load()).owner() == owner; m.repeat {
+	if m.repeat = known && who(t.node(m.old).who.Load()).owner() == owner; m.repeat {
 		return m, 0
 	}
 	return m, OutOfOrder
@@ -157,8 +157,8 @@ func (t *Table) open(c *Claim, x uint32, m meeting) Reason {
 	if m.old != 0 {
 		t.supersede(m.old, owner, m.from, x)
 	}
-	i := t.ranges.alloc()
-	r := t.ranges.at(i)
+	i := t.newNode(n)
+	r := t.node(i)
 	r.from.Store(m.from)
 	r.to.Store(open)
 	r.who.Store(uint64(packWho(owner, x)))
@@ -171,7 +171,7 @@ func (t *Table) open(c *Claim, x uint32, m meeting) Reason {
 // supersede ends the range that the exporter's own new claim replaces: where its watermark left it, and not after the new one's
 // start. For another owner that is a release; for the same owner a hole.
 func (t *Table) supersede(old, owner uint32, from int64, x uint32) {
-	r := t.ranges.at(old)
+	r := t.node(old)
 	w := who(r.who.Load())
 	if w.owner() != owner {
 		r.who.Store(uint64(w | 1))
@@ -192,14 +192,32 @@ func (t *Table) newEntry(net uint32, a Addr) uint32 {
 	return n
 }
 
+// newNode gives an unused range of the entry: at home if that is free.
+func (t *Table) newNode(n uint32) uint32 {
+	t.liveRanges++
+	if home := n | homeBit; t.entries.at(n).home.who.Load() == 0 {
+		return home
+	}
+	return t.ranges.alloc()
+}
+
+func (t *Table) freeNode(i uint32) {
+	t.liveRanges--
+	if i&homeBit != 0 {
+		t.node(i).who.Store(0)
+		return
+	}
+	t.ranges.release(i)
+}
+
 // link puts a complete node into the chain, newest start first.
 func (t *Table) link(e *entry, i uint32, portFrom, portTo uint16) {
-	r := t.ranges.at(i)
+	r := t.node(i)
 	from := r.from.Load()
 	var prev *rangeNode
 	next := e.head.Load()
-	for next != 0 && t.ranges.at(next).from.Load() > from {
-		prev = t.ranges.at(next)
+	for next != 0 && t.node(next).from.Load() > from {
+		prev = t.node(next)
 		next = link(prev.link.Load()).next()
 	}
 	r.link.Store(uint64(packLink(portFrom, portTo, next)))
@@ -236,7 +254,7 @@ func (t *Table) Release(r *Release, now int64) error {
 	}
 	ports := packLink(r.PortFrom, r.PortTo, 0).ports()
 	for i := t.entries.at(n).head.Load(); i != 0; {
-		node := t.ranges.at(i)
+		node := t.node(i)
 		w, l := who(node.who.Load()), link(node.link.Load())
 		if w.exporter() == x && l.ports() == ports && node.to.Load() == open {
 			if r.At < node.from.Load() {
