@@ -80,7 +80,7 @@ func (v View) Lookup(net NetworkID, addr Addr, port uint16, at, tolerance int64)
 func (v View) absent(addr Addr, q query) Answer {
 	switch {
 	case !v.t.isInternal(addr):
-		return Answer{Why: External}
+		return Answer{Why: External, From: math.MinInt64, Until: math.MaxInt64}
 	case v.horizon < q.hi:
 		return Answer{Why: Pending, Wait: true}
 	}
@@ -91,31 +91,41 @@ func (v View) absent(addr Addr, q query) Answer {
 // false means that the case is not that simple.
 func (v View) fast(e *entry, q query) (_ Answer, ok bool) {
 	var owner uint32
-	if q.lo < int64(e.lost.Load())*second {
+	tol := q.hi - q.at
+	from, until := int64(e.lost.Load())*second+tol, int64(math.MaxInt64)
+	if q.at < from {
 		return Answer{}, false
 	}
 	for i := e.head.Load(); i != 0; {
 		r := v.t.node(i)
-		from, to := r.from.Load(), r.to.Load()
+		begin, end := r.from.Load(), r.to.Load()
 		l := link(r.link.Load())
 		i = l.next()
-		if from > q.hi || to < q.lo {
+		switch {
+		case l.ports() != 0:
+			return Answer{}, false
+		case begin > q.hi:
+			until = min(until, begin-tol-1)
+			continue
+		case end < q.lo:
+			from = max(from, end+tol+1)
 			continue
 		}
-		if l.ports() != 0 || owner != 0 || from > q.lo || to < q.hi {
-			return Answer{}, false
-		}
 		w := who(r.who.Load())
-		if to == open && v.t.exporters.at(w.exporter()).verified.Load() < q.hi {
+		if end == open {
+			end = v.t.exporters.at(w.exporter()).verified.Load()
+		}
+		if owner != 0 || begin > q.lo || end < q.hi {
 			return Answer{}, false
 		}
+		from, until = max(from, begin+tol), min(until, end-tol)
 		owner = w.owner()
 	}
 	if owner == 0 {
 		return Answer{}, false
 	}
 	o := v.t.owners.at(owner).owner.Load()
-	return Answer{Owner: o}, o != nil
+	return Answer{Owner: o, From: from, Until: until}, o != nil
 }
 
 // slow copies the ranges and judges them.

@@ -139,7 +139,13 @@ type Answer struct {
 	// Wait says that the evidence is on its way: exporters are alive whose watermarks have not passed the moment yet. Why is
 	// Pending then. Pending without Wait means that the exporter stands still: evidence may come, nobody knows when.
 	Wait bool
+	// From and Until: the same answer holds, with the same tolerance, for every moment from From to Until and every port, if there
+	// is such a time; else From is after Until, or both are 0. For callers who look up rows that are sorted by address.
+	From, Until int64
 }
+
+// HoldsAt says that the answer is also the one for at.
+func (a *Answer) HoldsAt(at int64) bool { return a.From <= at && at <= a.Until }
 
 // Range is one range as whois shows it.
 type Range struct {
