@@ -184,6 +184,9 @@ func (s SASL) checkUser() error {
 	return nil
 }
 
+// metadataTTL is how long a moved partition leader may stay unnoticed: kafka-go looks for it by the clock only.
+const metadataTTL = 2 * time.Second
+
 // transport makes the connection pool. It asks for this topic's metadata only: a large cluster's whole list is megabytes.
 func (c Config) transport(tlsConfig *tls.Config) (*kafka.Transport, error) {
 	mechanism, err := c.SASL.mechanism()
@@ -192,7 +195,7 @@ func (c Config) transport(tlsConfig *tls.Config) (*kafka.Transport, error) {
 	}
 	return &kafka.Transport{
 		ClientID: "tributary-collector", TLS: tlsConfig, SASL: mechanism, DialTimeout: 5 * time.Second,
-		MetadataTTL: 5 * time.Second, MetadataTopics: []string{c.Topic},
+		MetadataTTL: metadataTTL, MetadataTopics: []string{c.Topic},
 	}, nil
 }
 

@@ -3,6 +3,7 @@ package kafka
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"strconv"
 
 	"github.com/segmentio/kafka-go"
@@ -10,8 +11,12 @@ import (
 	"tributary/proto/flow"
 )
 
-// jsonEncoder writes rows as JSON objects. Dictionary entries are quoted once a batch, not once a row.
+// jsonEncoder writes rows as JSON objects. Dictionary entries are quoted once a batch, field names once.
 type jsonEncoder struct {
+	names32 [flow.NumU32][]byte // ,"name":
+	names64 [flow.NumU64][]byte
+	specs   [flow.NumU32]flow.Spec
+
 	strings     [][]byte
 	attrStrings [][]byte
 	addrs       [][]byte
@@ -19,9 +24,25 @@ type jsonEncoder struct {
 	header      []byte // the fields that all rows of a batch share
 }
 
+func newJSONEncoder() *jsonEncoder {
+	j := new(jsonEncoder)
+	for f := range j.names32 {
+		j.specs[f] = flow.U32(f).Spec()
+		j.names32[f] = []byte(`,"` + j.specs[f].Name + `":`)
+	}
+	for f := range j.names64 {
+		j.names64[f] = []byte(`,"` + flow.U64(f).Spec().Name + `":`)
+	}
+	return j
+}
+
+// usualRowBytes is what a row takes, to ask for memory once. Less or more is only slower.
+const usualRowBytes = 1800
+
 // encodeJSON appends one message a row. A row has a few kilobytes at most, so the limit only guards against a topic made for less.
 func (e *encoder) encodeJSON(b *flow.Batch, limit int) error {
 	e.json.prepare(b)
+	e.buf = slices.Grow(e.buf, b.Rows*usualRowBytes)
 	seq := number(HeaderBatchSeq, b.Seq)
 	for row := range b.Rows {
 		start := len(e.buf)
@@ -75,48 +96,35 @@ func (j *jsonEncoder) quoteAll(dst [][]byte, dict []string) [][]byte {
 // appendRow appends one object with every field of the record, missing ones with their defaults: a consumer needs no table of them.
 func (j *jsonEncoder) appendRow(dst []byte, b *flow.Batch, row int) []byte {
 	dst = append(dst, j.header...)
-	for f := flow.U64(0); f < flow.NumU64; f++ {
-		dst = appendName(dst, f.Spec().Name)
-		dst = strconv.AppendUint(dst, b.Get64(f, row), 10)
+	for f, name := range j.names64 {
+		dst = append(dst, name...)
+		dst = strconv.AppendUint(dst, b.Get64(flow.U64(f), row), 10)
 	}
-	for f := flow.U32(0); f < flow.NumU32; f++ {
-		spec := f.Spec()
-		dst = appendName(dst, spec.Name)
-		v := b.Get32(f, row)
-		switch spec.Type {
-		case flow.TypeString:
-			dst = append(dst, j.text(b, f, &spec, v)...)
-		case flow.TypeAddr:
-			dst = append(dst, entry(j.addrs, b.U32[f] != nil, v, `"::"`)...)
-		case flow.TypeEnum:
-			dst = append(append(append(dst, '"'), spec.Enum.Name(v)...), '"')
-		case flow.TypeBool:
-			dst = strconv.AppendBool(dst, v != 0)
-		default:
-			dst = strconv.AppendUint(dst, uint64(v), 10)
-		}
+	for f, name := range j.names32 {
+		dst = append(dst, name...)
+		dst = j.appendValue(dst, &j.specs[f], b.U32[f] != nil, b.Get32(flow.U32(f), row))
 	}
 	return append(dst, '}')
 }
 
-func (j *jsonEncoder) text(b *flow.Batch, f flow.U32, spec *flow.Spec, v uint32) []byte {
-	if spec.Attribution {
-		return entry(j.attrStrings, b.U32[f] != nil, v, `""`)
+func (j *jsonEncoder) appendValue(dst []byte, spec *flow.Spec, present bool, v uint32) []byte {
+	switch {
+	case spec.Type == flow.TypeString && !present:
+		return append(dst, `""`...)
+	case spec.Type == flow.TypeString && spec.Attribution:
+		return append(dst, j.attrStrings[v]...)
+	case spec.Type == flow.TypeString:
+		return append(dst, j.strings[v]...)
+	case spec.Type == flow.TypeAddr && !present:
+		return append(dst, `"::"`...)
+	case spec.Type == flow.TypeAddr:
+		return append(dst, j.addrs[v]...)
+	case spec.Type == flow.TypeEnum:
+		return append(append(append(dst, '"'), spec.Enum.Name(v)...), '"')
+	case spec.Type == flow.TypeBool:
+		return strconv.AppendBool(dst, v != 0)
 	}
-	return entry(j.strings, b.U32[f] != nil, v, `""`)
-}
-
-func entry(dict [][]byte, present bool, v uint32, missing string) []byte {
-	if !present {
-		return []byte(missing)
-	}
-	return dict[v]
-}
-
-func appendName(dst []byte, name string) []byte {
-	dst = append(dst, ',', '"')
-	dst = append(dst, name...)
-	return append(dst, '"', ':')
+	return strconv.AppendUint(dst, uint64(v), 10)
 }
 
 // appendQuoted appends s as a JSON string. Strings of a batch are valid UTF-8 without control characters (proto/flow checks that), so

@@ -15,7 +15,7 @@ func TestJSONGolden(t *testing.T) {
 	const golden = "testdata/flow.json"
 	b := makeBatch(t, "node-1/7", 3, 2)
 	b.Host = `node "one"`
-	e := encoder{json: new(jsonEncoder)}
+	e := encoder{json: newJSONEncoder()}
 	if err := e.encode(b, time.Time{}, 1<<20); err != nil || len(e.messages) != 2 {
 		t.Fatalf("encode: %v, %d messages, want one a row", err, len(e.messages))
 	}
@@ -43,7 +43,7 @@ func TestJSONGolden(t *testing.T) {
 
 func TestJSONHasEveryFieldAndOnlyThose(t *testing.T) {
 	b := makeBatch(t, "x", 1, 1)
-	e := encoder{json: new(jsonEncoder)}
+	e := encoder{json: newJSONEncoder()}
 	if err := e.encode(b, time.Time{}, 1<<20); err != nil {
 		t.Fatal(err)
 	}

@@ -89,7 +89,7 @@ type encoder struct {
 }
 
 // keptBytes bounds the memory that a partition keeps between requests.
-const keptBytes = 1 << 20
+const keptBytes = 2 << 20
 
 // reset forgets the messages and keeps their memory, unless it is lent or large.
 func (e *encoder) reset() {

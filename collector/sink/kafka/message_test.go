@@ -102,7 +102,7 @@ func TestLargeBatchIsCutIntoParts(t *testing.T) {
 }
 
 func TestBatchThatCannotBeCutIsTooLarge(t *testing.T) {
-	for name, e := range map[string]*encoder{"protobuf": {}, "json": {json: new(jsonEncoder)}} {
+	for name, e := range map[string]*encoder{"protobuf": {}, "json": {json: newJSONEncoder()}} {
 		if err := e.encode(makeBatch(t, "x", 1, 10), time.Time{}, 100); !errors.Is(err, errTooLarge) || dropReason(err) != dropTooLarge {
 			t.Errorf("%s: encode = %v, want errTooLarge", name, err)
 		}

@@ -29,7 +29,7 @@ type partition struct {
 func newPartition(s *Sink, id int) *partition {
 	p := &partition{sink: s, id: id, wake: make(chan struct{}, 1)}
 	if s.cfg.Format == FormatJSON {
-		p.enc.json = new(jsonEncoder)
+		p.enc.json = newJSONEncoder()
 	}
 	return p
 }
@@ -159,9 +159,7 @@ func (p *partition) send(ctx context.Context, messages []message) error {
 			return ctx.Err()
 		}
 		if topicIsGone(err) {
-			if _, err := s.ensureTopic(ctx); err != nil {
-				s.fault.report(err)
-			}
+			s.restoreTopic(ctx)
 		}
 	}
 }

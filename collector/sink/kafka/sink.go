@@ -38,6 +38,7 @@ type Sink struct {
 	transport   *kafka.Transport
 	client      *kafka.Client
 	fault       fault
+	restoring   sync.Mutex // held by the one that looks for a lost topic
 
 	mu         sync.Mutex
 	changed    *sync.Cond        // pending fell, or the sink stopped

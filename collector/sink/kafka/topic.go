@@ -40,7 +40,9 @@ func (s *Sink) ensureTopic(ctx context.Context) (int, error) {
 		if err := s.create(ctx); err != nil {
 			return 0, err
 		}
-		topic, err = s.lookUp(ctx)
+		if topic, err = s.lookUp(ctx); err == nil {
+			err = s.awaitLeaders(ctx, topic)
+		}
 	}
 	if err != nil {
 		return 0, fmt.Errorf("look up topic %s: %w", s.cfg.Topic, s.explain(err))
@@ -79,6 +81,25 @@ func (s *Sink) create(ctx context.Context) error {
 	return nil
 }
 
+// awaitLeaders waits until the leaders of a new topic know that they are: until then they refuse writes (error 6).
+func (s *Sink) awaitLeaders(ctx context.Context, topic kafka.Topic) error {
+	offsets := make([]kafka.OffsetRequest, len(topic.Partitions))
+	for i, p := range topic.Partitions {
+		offsets[i] = kafka.LastOffsetOf(p.ID)
+	}
+	for {
+		answer, err := s.client.ListOffsets(ctx, &kafka.ListOffsetsRequest{Topics: map[string][]kafka.OffsetRequest{s.cfg.Topic: offsets}})
+		if err == nil {
+			for _, p := range answer.Topics[s.cfg.Topic] {
+				err = errors.Join(err, p.Error)
+			}
+		}
+		if err == nil || !backoff(ctx, 1) {
+			return err
+		}
+	}
+}
+
 // defaultTopicBytes is Kafka's own default of max.message.bytes, taken where the brokers do not let us read the topic's.
 const defaultTopicBytes = 1_048_588
 
@@ -97,6 +118,9 @@ func (s *Sink) readLimits(ctx context.Context, topic kafka.Topic) error {
 				settings[e.ConfigName] = e.ConfigValue
 			}
 		}
+	}
+	if errors.Is(err, kafka.UnknownTopicOrPartition) { // deleted, while the metadata are still remembered
+		return fmt.Errorf("topic %s: %w", s.cfg.Topic, kafka.UnknownTopicOrPartition)
 	}
 	limit, parseErr := strconv.Atoi(settings["max.message.bytes"])
 	if err != nil || parseErr != nil {
@@ -122,24 +146,38 @@ func (s *Sink) readLimits(ctx context.Context, topic kafka.Topic) error {
 	return nil
 }
 
+// restoreTopic is ensureTopic for partitions that find the topic gone: one of them looks, the others go on trying.
+func (s *Sink) restoreTopic(ctx context.Context) {
+	if !s.restoring.TryLock() {
+		return
+	}
+	defer s.restoring.Unlock()
+	if _, err := s.ensureTopic(ctx); err != nil && ctx.Err() == nil {
+		s.fault.report(err)
+	}
+}
+
 // topicIsGone says that the brokers do not know the topic or the partition (any more).
 func topicIsGone(err error) bool {
 	return errors.Is(err, kafka.UnknownTopicOrPartition) || errors.Is(err, protocol.ErrNoTopic) || errors.Is(err, protocol.ErrNoPartition)
 }
 
-// explain replaces an error that only says that time ran out by what a connection to the brokers says, if that says more.
+// explain says what a connection says: kafka-go wraps it in the names of its methods, or says only that time ran out.
 func (s *Sink) explain(err error) error {
+	var dial *net.OpError
+	if errors.As(err, &dial) && dial.Op == "dial" {
+		return fmt.Errorf("no broker of %s can be reached: %w", strings.Join(s.cfg.Brokers, ", "), dial)
+	}
 	if !errors.Is(err, context.DeadlineExceeded) {
 		return err
 	}
-	unreachable := err
 	for _, b := range s.cfg.Brokers {
 		c, dialErr := net.DialTimeout("tcp", b, time.Second)
 		if dialErr == nil {
 			_ = c.Close()
-			return fmt.Errorf("broker %s accepts connections but does not answer: %w", b, err)
+			return fmt.Errorf("broker %s accepts connections but does not answer: %w", b, context.DeadlineExceeded)
 		}
-		unreachable = dialErr
+		err = dialErr
 	}
-	return fmt.Errorf("no broker of %s can be reached: %w", strings.Join(s.cfg.Brokers, ", "), unreachable)
+	return fmt.Errorf("no broker of %s can be reached: %w", strings.Join(s.cfg.Brokers, ", "), err)
 }
