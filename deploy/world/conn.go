@@ -30,7 +30,7 @@ func (w *workload) call(ctx context.Context, job string, c Call) {
 	if err == nil {
 		e.Connected = true
 		e.Local = addrPort(conn.LocalAddr())
-		err = rounds(ctx, conn.(*net.TCPConn), c, &e)
+		err = rounds(ctx, conn, c, &e)
 		conn.Close()
 	}
 	w.finish(e, err)
@@ -46,7 +46,7 @@ func (w *workload) finish(e Entry, err error) {
 }
 
 // rounds sends the requests and reads the answers.
-func rounds(ctx context.Context, conn *net.TCPConn, c Call, e *Entry) error {
+func rounds(ctx context.Context, conn net.Conn, c Call, e *Entry) error {
 	if c.Request == 0 {
 		return nil
 	}
@@ -58,7 +58,9 @@ func rounds(ctx context.Context, conn *net.TCPConn, c Call, e *Entry) error {
 		if last && c.ServerCloses {
 			response |= closeAfter
 		}
-		conn.SetDeadline(time.Now().Add(stall))
+		if err := conn.SetDeadline(time.Now().Add(stall)); err != nil {
+			return err
+		}
 		if err := send(conn, request, response, e); err != nil {
 			return err
 		}
@@ -119,7 +121,7 @@ func expectEnd(conn io.Reader) error {
 }
 
 // answer serves one connection until its client, or the client's wish, ends it.
-func (w *workload) answer(conn *net.TCPConn, calls []Call) {
+func (w *workload) answer(conn net.Conn, calls []Call) {
 	e := Entry{
 		Host: w.host, Job: "listen", Role: RoleServer, Connected: true, Start: time.Now().UnixNano(),
 		Local: addrPort(conn.LocalAddr()), Remote: addrPort(conn.RemoteAddr()),
@@ -129,9 +131,11 @@ func (w *workload) answer(conn *net.TCPConn, calls []Call) {
 	w.finish(e, err)
 }
 
-func (w *workload) requests(conn *net.TCPConn, calls []Call, e *Entry) error {
+func (w *workload) requests(conn net.Conn, calls []Call, e *Entry) error {
 	for {
-		conn.SetReadDeadline(time.Now().Add(stall))
+		if err := conn.SetReadDeadline(time.Now().Add(stall)); err != nil {
+			return err
+		}
 		request, response, err := readRequest(conn, e)
 		if errors.Is(err, io.EOF) {
 			return nil

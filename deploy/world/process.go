@@ -82,7 +82,7 @@ func (p *Process) PID() int { return p.cmd.Process.Pid }
 
 // Listen makes the process serve a port; it returns when the port is open.
 func (p *Process) Listen(ctx context.Context, l Listen) error {
-	return p.ask(ctx, command{Listen: &l}, fmt.Sprintf("listen:%d", l.Port))
+	return p.ask(ctx, command{Listen: &l}, doneListen(l.Port))
 }
 
 // Do runs a job and waits until the last of its connections is closed and in the ledger. A failed connection is no error:

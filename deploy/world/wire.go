@@ -1,6 +1,7 @@
 package world
 
 import (
+	"fmt"
 	"net/netip"
 	"syscall"
 	"time"
@@ -74,9 +75,11 @@ type command struct {
 	Quiet  bool    `json:"quiet,omitempty"` // end all jobs, report, go on serving
 }
 
+func doneListen(port uint16) string { return fmt.Sprintf("listen:%d", port) }
+
 // report is a line from a workload process to the world.
 type report struct {
 	Entry *Entry `json:"entry,omitempty"`
-	Done  string `json:"done,omitempty"` // the command that is finished: "listen:<port>", a job's ID, "quiet"
+	Done  string `json:"done,omitempty"` // the command that is finished: see doneListen; a job's ID; "quiet"
 	Error string `json:"error,omitempty"`
 }

@@ -65,7 +65,7 @@ func (w *workload) quiet() {
 }
 
 func (w *workload) listen(l Listen) {
-	done := report{Done: fmt.Sprintf("listen:%d", l.Port)}
+	done := report{Done: doneListen(l.Port)}
 	ln, err := net.Listen("tcp", fmt.Sprintf(":%d", l.Port))
 	if err != nil {
 		done.Error = err.Error()
@@ -80,7 +80,7 @@ func (w *workload) listen(l Listen) {
 			if err != nil {
 				return
 			}
-			go w.answer(conn.(*net.TCPConn), l.Calls)
+			go w.answer(conn, l.Calls)
 		}
 	}()
 }

@@ -155,7 +155,7 @@ func (w *World) Close() error {
 	err := w.run.sweep()
 	if w.janitor != nil {
 		w.janitor.Process.Kill()
-		w.janitor.Wait()
+		_ = w.janitor.Wait() // killed, as asked
 	}
 	w.run.release()
 	return err

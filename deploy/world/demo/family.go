@@ -145,7 +145,7 @@ func (c *child) stop() {
 	select {
 	case <-c.gone:
 	case <-time.After(stopWithin):
-		c.cmd.Process.Kill() //nolint:errcheck // it ended by itself, then
+		c.cmd.Process.Kill()
 		<-c.gone
 	}
 }
