@@ -66,7 +66,8 @@ func newEnough(release string) bool {
 	if err != nil {
 		return true
 	}
-	minor, err := strconv.Atoi(strings.TrimRight(parts[1], "-+abcdefghijklmnopqrstuvwxyz"))
+	digits := strings.IndexFunc(parts[1]+"-", func(r rune) bool { return r < '0' || r > '9' })
+	minor, err := strconv.Atoi(parts[1][:digits])
 	if err != nil {
 		return true
 	}
