@@ -1,0 +1,222 @@
+package event
+
+import (
+	"encoding/hex"
+	"errors"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+// sample is a server's end that was closed by its peer.
+func sample() Record {
+	r := Record{
+		Sock: 0xffff888012345678, OpenedNs: 2_000_000_100, StartNs: 2_000_000_000, EndNs: 3_000_000_000,
+		SockCookie: 77, NetnsCookie: 5, CgroupID: 101, SockCgroupID: 82,
+		TxBytes: 1000, RxBytes: 100, RetransBytes: 40,
+		TxSegs: 9, RxSegs: 8, RetransSegs: 4, RetransSyn: 1, RetransClosing: 2, LostSegs: 3, ReordSeen: 5, DeliveredCE: 6, RTO: 7,
+		SrttUs: 35, MinRttUs: 30, RttvarUs: 11, ConnectUs: 33, SndCwnd: 10, MSS: 1448,
+		NetnsInum: 4026531840, PID: 4711, UID: 33, LocalPort: 443, RemotePort: 50000,
+		Flags: flagStartObserved | flagEstablished | flagAccepted,
+		Kind:  uint8(KindClosed), Role: uint8(RoleServer), LastState: uint8(StateLastAck), FirstFin: finRemote,
+	}
+	copy(r.LocalAddr[10:], []byte{0xff, 0xff, 10, 0, 0, 1})
+	copy(r.RemoteAddr[10:], []byte{0xff, 0xff, 10, 0, 0, 2})
+	copy(r.Comm[:], "nginx")
+	return r
+}
+
+// golden is sample as the kernel writes it on a little-endian machine.
+const golden = "7856341280" + "88ffff" + "64943577000000000094357700000000005ed0b200000000" +
+	"4d00000000000000" + "0500000000000000" + "6500000000000000" + "5200000000000000" +
+	"e803000000000000" + "6400000000000000" + "2800000000000000" +
+	"09000000" + "08000000" + "04000000" + "01000000" + "02000000" + "03000000" + "05000000" + "06000000" + "07000000" +
+	"23000000" + "1e000000" + "0b000000" + "21000000" + "0a000000" + "a8050000" + "000000f0" + "67120000" + "21000000" +
+	"00000000000000000000ffff0a000001" + "00000000000000000000ffff0a000002" + "6e67696e780000000000000000000000" +
+	"bb01" + "50c3" + "0000" + "0000" + "0700" + "02" + "02" + "09" + "02" + "0000"
+
+func TestDecodeGolden(t *testing.T) {
+	r := sample()
+	if got := hex.EncodeToString(r.Encode()); got != golden {
+		t.Fatalf("record layout changed:\n got %s\nwant %s", got, golden)
+	}
+	b, err := hex.DecodeString(golden)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got Event
+	if err := Decode(b, &got); err != nil {
+		t.Fatal(err)
+	}
+	want := Event{
+		Kind: KindClosed, Role: RoleServer, CloseReason: CloseFinRemote, LastState: StateLastAck,
+		StartObserved: true, Accepted: true,
+		Sock: 0xffff888012345678, Opened: 2_000_000_100, Start: 2_000_000_000, IntervalStart: 2_000_000_000, End: 3_000_000_000,
+		LocalAddr: r.LocalAddr, RemoteAddr: r.RemoteAddr, LocalPort: 443, RemotePort: 50000,
+		SockCookie: 77, NetnsCookie: 5, NetnsInum: 4026531840, CgroupID: 101, SockCgroupID: 82, PID: 4711, UID: 33, Comm: r.Comm,
+		TxBytes: 1000, RxBytes: 100, RetransBytes: 40, TxSegs: 9, RxSegs: 8, RetransSegs: 4, RetransSyn: 1, RetransClosing: 2,
+		LostSegs: 3, ReordSeen: 5, DeliveredCE: 6, RTO: 7, SrttUs: 35, MinRttUs: 30, RttvarUs: 11, ConnectUs: 33, SndCwnd: 10, MSS: 1448,
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestDecodeUnobserved(t *testing.T) {
+	r := sample()
+	r.OpenedNs, r.Flags, r.Role = 0, flagEstablished, 0
+	var e Event
+	if err := Decode(r.Encode(), &e); err != nil {
+		t.Fatal(err)
+	}
+	if e.StartObserved || e.TxBytes != 0 || e.RxBytes != 0 || e.TxBytesBefore != 1000 || e.RxBytesBefore != 100 || e.TxSegs != 0 || e.RetransBytes != 0 {
+		t.Errorf("%+v", e)
+	}
+}
+
+func TestDecodeRefuses(t *testing.T) {
+	for _, c := range []struct {
+		name  string
+		spoil func(*Record)
+		want  error
+	}{
+		{"no kind", func(r *Record) { r.Kind = 0 }, ErrKind},
+		{"rollup from the kernel", func(r *Record) { r.Kind = 4 }, ErrKind},
+		{"role", func(r *Record) { r.Role = 3 }, ErrRole},
+		{"no role although observed", func(r *Record) { r.Role = 0 }, ErrFlags},
+		{"state 0", func(r *Record) { r.LastState = 0 }, ErrState},
+		{"state close", func(r *Record) { r.LastState = 7 }, ErrState},
+		{"state 13", func(r *Record) { r.LastState = 13 }, ErrState},
+		{"unknown flag", func(r *Record) { r.Flags |= flagsEnd }, ErrFlags},
+		{"first fin", func(r *Record) { r.FirstFin = 3 }, ErrFlags},
+		{"observed without opening", func(r *Record) { r.OpenedNs = 0 }, ErrFlags},
+		{"closed but never established", func(r *Record) { r.Flags &^= flagEstablished }, ErrFlags},
+		{"failed but established", func(r *Record) { r.Kind = uint8(KindFailed) }, ErrFlags},
+		{"active but not reported", func(r *Record) { r.Kind = uint8(KindActive) }, ErrFlags},
+		{"end before start", func(r *Record) { r.EndNs = r.StartNs - 1 }, ErrTime},
+		{"end before opening", func(r *Record) { r.OpenedNs = r.EndNs + 1 }, ErrTime},
+		{"no end", func(r *Record) { r.EndNs, r.StartNs = 0, 0 }, ErrTime},
+		{"far future", func(r *Record) { r.EndNs = maxTime + 1 }, ErrTime},
+		{"errno", func(r *Record) { r.SkErr = 4096 }, ErrErrno},
+		{"soft errno", func(r *Record) { r.SkErrSoft = 4096 }, ErrErrno},
+		{"reserved", func(r *Record) { r.Reserved = 1 }, ErrReserved},
+		{"no socket", func(r *Record) { r.Sock = 0 }, ErrIdentity},
+		{"more SYNs than retransmissions", func(r *Record) { r.RetransSyn = 5 }, ErrCounters},
+		{"more closing than retransmissions", func(r *Record) { r.RetransClosing = 5 }, ErrCounters},
+	} {
+		r := sample()
+		c.spoil(&r)
+		var e Event
+		if err := Decode(r.Encode(), &e); !errors.Is(err, c.want) {
+			t.Errorf("%s: %v, want %v", c.name, err, c.want)
+		}
+	}
+	var e Event
+	r := sample()
+	for _, b := range [][]byte{nil, {1}, r.Encode()[:RecordSize-1], append(r.Encode(), 0)} {
+		if err := Decode(b, &e); !errors.Is(err, ErrSize) {
+			t.Errorf("%d bytes: %v", len(b), err)
+		}
+	}
+}
+
+func FuzzDecode(f *testing.F) {
+	r := sample()
+	f.Add(r.Encode())
+	r.Kind, r.Flags = uint8(KindActive), r.Flags|flagReported
+	f.Add(r.Encode())
+	f.Add([]byte("short"))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		var e Event
+		if err := Decode(b, &e); err != nil {
+			return
+		}
+		if e.End < e.Start || e.Kind < KindActive || e.Kind > KindFailed || e.Role > RoleServer || e.CloseReason > CloseAborted ||
+			e.LastState == StateUnknown || e.LastState > StateNewSynRecv {
+			t.Errorf("impossible event from a record: %+v", e)
+		}
+		tracker := NewTracker()
+		tracker.Apply(&e)
+		if e.FlowID != 1 || e.IntervalStart > e.End || e.CommString() == "" && e.Comm[0] != 0 {
+			t.Errorf("impossible event: %+v", e)
+		}
+	})
+}
+
+func TestCommString(t *testing.T) {
+	for in, want := range map[string]string{
+		"": "", "nginx": "nginx", "a\x00b": "a", "\x1b[31mred": "?[31mred", "caf\xc3\xa9": "caf??", "0123456789abcdef": "0123456789abcdef",
+	} {
+		var e Event
+		copy(e.Comm[:], in)
+		if got := e.CommString(); got != want {
+			t.Errorf("%q: %q, want %q", in, got, want)
+		}
+	}
+}
+
+func TestCloseReasons(t *testing.T) {
+	const est, fail = flagStartObserved | flagEstablished, flagStartObserved
+	for _, c := range []struct {
+		name  string
+		state TCPState
+		errno uint16
+		flags uint16
+		fin   uint8
+		want  CloseReason
+	}{
+		{"refused", StateSynSent, errConnRefused, fail | flagRstReceived, 0, CloseRefused},
+		{"SYN timeout", StateSynSent, errTimedOut, fail, 0, CloseTimeout},
+		{"ARP failure", StateSynSent, errHostUnreach, fail, 0, CloseUnreachable},
+		{"ICMP net unreachable", StateSynSent, errNetUnreach, fail, 0, CloseUnreachable},
+		{"abandoned", StateSynSent, 0, fail, 0, CloseAborted},
+		{"policy", StateSynSent, errPerm, fail, 0, ClosePolicy},
+		{"local close", StateFinWait2, 0, est, finLocal, CloseFinLocal},
+		{"local close, both FINs cross", StateClosing, 0, est, finLocal, CloseFinLocal},
+		{"remote close", StateLastAck, 0, est, finRemote, CloseFinRemote},
+		{"remote close, start unseen", StateLastAck, 0, flagEstablished, 0, CloseFinRemote},
+		{"linger 0", StateEstablished, 0, est, 0, CloseRstLocal},
+		{"linger 0 after the peer's FIN", StateCloseWait, 0, est, finRemote, CloseRstLocal},
+		{"reset by peer", StateEstablished, errConnReset, est | flagRstReceived, 0, CloseRstRemote},
+		{"reset after the peer's FIN", StateCloseWait, errPipe, est | flagRstReceived, finRemote, CloseRstRemote},
+		{"orphan unanswered", StateFinWait1, errTimedOut, est, finLocal, CloseTimeout},
+		{"keep-alive", StateEstablished, errTimedOut, est | flagKeepalive, 0, CloseKeepalive},
+		{"ss -K", StateEstablished, errConnAborted, est, 0, CloseAborted},
+		{"child never established", StateSynRecv, 0, fail, 0, CloseAborted},
+		{"strange error", StateEstablished, 71, est, 0, CloseUnknown},
+		{"reset, error taken by the program", StateEstablished, 0, est | flagRstReceived, 0, CloseRstRemote},
+	} {
+		r := sample()
+		r.LastState, r.SkErr, r.Flags, r.FirstFin, r.Role = uint8(c.state), c.errno, c.flags, c.fin, uint8(RoleClient)
+		r.Kind = uint8(KindFailed)
+		if c.flags&flagEstablished != 0 {
+			r.Kind = uint8(KindClosed)
+		}
+		if c.flags&flagStartObserved == 0 {
+			r.OpenedNs = 0
+		}
+		var e Event
+		if err := Decode(r.Encode(), &e); err != nil || e.CloseReason != c.want {
+			t.Errorf("%s: %s, %v, want %s", c.name, e.CloseReason, err, c.want)
+		}
+	}
+	r := sample()
+	r.Kind, r.Flags, r.LastState, r.LocalPort, r.TxSegs = uint8(KindFailed), flagStartObserved, uint8(StateSynSent), 0, 0
+	if got := r.closeReason(); got != CloseNoPort {
+		t.Errorf("no port: %s", got)
+	}
+}
+
+func BenchmarkDecode(b *testing.B) {
+	r := sample()
+	raw := r.Encode()
+	tracker := NewTracker()
+	var e Event
+	b.ReportAllocs()
+	for b.Loop() {
+		if err := Decode(raw, &e); err != nil {
+			b.Fatal(err)
+		}
+		tracker.Apply(&e)
+	}
+}
