@@ -148,6 +148,8 @@ type capture struct {
 	probe  *Probe
 	reader *ring.Reader
 	inums  map[uint32]bool // namespaces to keep events of
+	// walkEvery is short in all tests; 1 ns never rests.
+	walkEvery time.Duration
 
 	mu     sync.Mutex
 	events []event.Event
@@ -173,7 +175,7 @@ func start(t *testing.T, opts Options, inums ...uint32) *Probe {
 // newCapture starts a probe and reads it until the test ends.
 func newCapture(t *testing.T, opts Options, inums ...uint32) *capture {
 	t.Helper()
-	c := &capture{t: t, probe: start(t, opts, inums...), inums: map[uint32]bool{}}
+	c := &capture{t: t, probe: start(t, opts, inums...), inums: map[uint32]bool{}, walkEvery: walkEvery(opts)}
 	for _, i := range inums {
 		c.inums[i] = true
 	}
@@ -189,7 +191,7 @@ func (c *capture) read() {
 	}
 	c.reader = ring.New(ring.Options{
 		FD: fd, Size: size, Poll: 20 * time.Millisecond,
-		Walk: c.probe.Walk, WalkEvery: 50 * time.Millisecond, RecordSize: event.RecordSize,
+		Walk: c.probe.Walk, WalkEvery: c.walkEvery, RecordSize: event.RecordSize,
 	})
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
@@ -304,3 +306,11 @@ func find(t *testing.T, events []event.Event, kind event.Kind, local, remote uin
 }
 
 func selfPID() uint32 { return uint32(os.Getpid()) }
+
+// walkEvery fits the walk to the shortest interval asked for.
+func walkEvery(opts Options) time.Duration {
+	if opts.ActiveEvery > 0 && opts.ActiveEvery < time.Millisecond {
+		return 1
+	}
+	return 50 * time.Millisecond
+}
