@@ -15,6 +15,7 @@
 # The jars are fetched once, by Maven coordinates (kafka/pom.xml), into ${XDG_CACHE_HOME:-~/.cache}/tributary/kafka-VERSION.
 set -euo pipefail
 
+export HOME=${HOME:-${TMPDIR:-/tmp}}
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 version=$(sed -n 's:.*<kafka.version>\(.*\)</kafka.version>.*:\1:p' "$here/kafka/pom.xml")
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/tributary

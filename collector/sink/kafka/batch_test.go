@@ -70,3 +70,13 @@ func rowsOf(b *flow.Batch) map[string]string {
 	}
 	return rows
 }
+
+func decode(t testing.TB, value []byte) (*flow.Batch, error) {
+	t.Helper()
+	d, err := NewDecoder()
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := new(flow.Batch)
+	return b, d.Decode(value, b)
+}

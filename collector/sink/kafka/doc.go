@@ -12,6 +12,6 @@
 // while QueueBytes are pending. Rows in = written + dropped + pending, always.
 //
 // It does not promise that a message is there only once: a reply that was lost, or an exporter that sent its batch to another
-// collector, doubles it. Consumers keep, per row key (exporter_id, flow_id, record_seq), the row with the highest version; see Decode. It
+// collector, doubles it. Consumers keep, per row key (exporter_id, flow_id, record_seq), the row with the highest version; see Decoder. It
 // keeps nothing over a restart: what has no done stays with the exporter.
 package kafka

@@ -12,7 +12,6 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"tributary/proto/flow"
-	"tributary/proto/flowv1"
 )
 
 // Headers of a message. All values are decimal or plain text.
@@ -172,56 +171,4 @@ func highestVersion(b *flow.Batch) uint32 {
 		most = max(most, v)
 	}
 	return most
-}
-
-// Decode reads the value of a protobuf message into a batch: rows, local and remote ends. It checks everything as a collector checks
-// what an exporter sends, so a consumer may trust indexes and lengths.
-//
-// A consumer sees a row more than once when a reply was lost, when an exporter sent its batch again, and when a row was named later. It
-// keeps, per (exporter_id, flow_id, record_seq), the row with the highest version; ClickHouse does so with ReplacingMergeTree(version).
-func Decode(value []byte) (*flow.Batch, error) {
-	var m flowv1.AttributedBatch
-	if err := proto.Unmarshal(value, &m); err != nil {
-		return nil, fmt.Errorf("kafka message: %w", err)
-	}
-	opener, err := flow.NewOpener()
-	if err != nil {
-		return nil, err
-	}
-	b := new(flow.Batch)
-	if err := opener.Open(m.GetBatch(), b); err != nil {
-		return nil, fmt.Errorf("kafka message: %w", err)
-	}
-	attribution, err := attributionOf(value)
-	if err != nil {
-		return nil, fmt.Errorf("kafka message: %w", err)
-	}
-	if err := b.DecodeAttribution(attribution); err != nil {
-		return nil, fmt.Errorf("kafka message: %w", err)
-	}
-	return b, nil
-}
-
-// attributionOf finds the attribution's bytes in an AttributedBatch that is known to be well formed.
-func attributionOf(value []byte) ([]byte, error) {
-	var found []byte
-	for len(value) > 0 {
-		n, t, size := protowire.ConsumeTag(value)
-		if size < 0 {
-			return nil, protowire.ParseError(size)
-		}
-		value = value[size:]
-		if n == attributedAttribution && t == protowire.BytesType {
-			v, _ := protowire.ConsumeBytes(value)
-			if found != nil {
-				return nil, fmt.Errorf("%w: two attributions", flow.ErrMalformed)
-			}
-			found = v
-		}
-		if size = protowire.ConsumeFieldValue(n, t, value); size < 0 {
-			return nil, protowire.ParseError(size)
-		}
-		value = value[size:]
-	}
-	return found, nil
 }

@@ -48,7 +48,7 @@ func TestMessageCarriesThePayloadUntouched(t *testing.T) {
 	if diff := cmp.Diff(want, headers); diff != "" {
 		t.Errorf("headers (-want +got):\n%s", diff)
 	}
-	got, err := Decode(e.messages[0].value)
+	got, err := decode(t, e.messages[0].value)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -87,7 +87,7 @@ func TestLargeBatchIsCutIntoParts(t *testing.T) {
 		if h[HeaderPart] != fmt.Sprint(i) || h[HeaderParts] != fmt.Sprint(len(e.messages)) {
 			t.Errorf("message %d of %d says part %s of %s", i, len(e.messages), h[HeaderPart], h[HeaderParts])
 		}
-		part, err := Decode(m.value)
+		part, err := decode(t, m.value)
 		if err != nil {
 			t.Fatalf("part %d: %v", i, err)
 		}
@@ -138,7 +138,7 @@ func TestDecodeRefuses(t *testing.T) {
 		return value
 	}
 	good := whole(func(*flowv1.AttributedBatch) {})
-	if _, err := Decode(good); err != nil {
+	if _, err := decode(t, good); err != nil {
 		t.Fatalf("the unchanged message: %v", err)
 	}
 	for name, value := range map[string][]byte{
@@ -150,7 +150,7 @@ func TestDecodeRefuses(t *testing.T) {
 		"index":            whole(func(m *flowv1.AttributedBatch) { m.Attribution.RemoteWorkload = []uint32{0, 0, 9} }),
 		"too many rows":    whole(func(m *flowv1.AttributedBatch) { m.Batch.Rows = 1 << 31 }),
 	} {
-		if _, err := Decode(value); err == nil {
+		if _, err := decode(t, value); err == nil {
 			t.Errorf("%s: accepted", name)
 		}
 	}
@@ -163,9 +163,13 @@ func FuzzDecode(f *testing.F) {
 	}
 	f.Add(e.messages[0].value)
 	f.Add([]byte{})
-	f.Fuzz(func(t *testing.T, value []byte) {
-		b, err := Decode(value)
-		if err != nil {
+	d, err := NewDecoder()
+	if err != nil {
+		f.Fatal(err)
+	}
+	var b flow.Batch
+	f.Fuzz(func(_ *testing.T, value []byte) {
+		if err := d.Decode(value, &b); err != nil {
 			return
 		}
 		for i := range b.Rows { // what Decode accepts can be read without care

@@ -107,6 +107,7 @@ func (p *partition) write(ctx context.Context, jobs []*job) {
 		if reason = dropReason(err); reason == "" {
 			reason = dropEncode
 		}
+		p.sink.fault.clear() // the batch is at fault, not Kafka
 		p.sink.log.Error("batch dropped", "reason", reason, "rows", jobs[0].rows, "error", err)
 	}
 	for _, j := range jobs {
