@@ -1,0 +1,148 @@
+package schema
+
+import (
+	"embed"
+	"fmt"
+	"path"
+	"slices"
+	"strconv"
+	"strings"
+	"text/template"
+	"time"
+)
+
+// DefaultRawTTL is how long single rows are kept.
+const DefaultRawTTL = 7 * 24 * time.Hour
+
+// Options are what the templates of the migrations depend on.
+type Options struct {
+	Database string
+	RawTTL   time.Duration // of flows_raw; whole hours
+}
+
+func (o Options) withDefaults() Options {
+	if o.Database == "" {
+		o.Database = DefaultDatabase
+	}
+	if o.RawTTL == 0 {
+		o.RawTTL = DefaultRawTTL
+	}
+	return o
+}
+
+func (o Options) check() error {
+	if !identifier.MatchString(o.Database) {
+		return fmt.Errorf("%q cannot be the name of a database: letters, digits and _ are allowed", o.Database)
+	}
+	if o.RawTTL < time.Hour || o.RawTTL%time.Hour != 0 {
+		return fmt.Errorf("the time to live of raw flows is %s; it must be whole hours", o.RawTTL)
+	}
+	return nil
+}
+
+// Migration is one step forward of the schema: statements that may be run again without harm.
+type Migration struct {
+	Version    int
+	Name       string
+	Statements []string
+}
+
+//go:embed migrations/*.sql
+var migrationFiles embed.FS
+
+// Migrations returns all steps, oldest first, filled in for the options.
+func Migrations(o Options) ([]Migration, error) {
+	o = o.withDefaults()
+	if err := o.check(); err != nil {
+		return nil, err
+	}
+	entries, err := migrationFiles.ReadDir("migrations")
+	if err != nil {
+		return nil, fmt.Errorf("read the migrations: %w", err)
+	}
+	var steps []Migration
+	for _, e := range entries {
+		m, err := readMigration(e.Name(), o)
+		if err != nil {
+			return nil, fmt.Errorf("migration %s: %w", e.Name(), err)
+		}
+		steps = append(steps, m)
+	}
+	slices.SortFunc(steps, func(a, b Migration) int { return a.Version - b.Version })
+	for i, m := range steps {
+		if m.Version != i+1 {
+			return nil, fmt.Errorf("migration %d is missing", i+1)
+		}
+	}
+	return steps, nil
+}
+
+func readMigration(file string, o Options) (Migration, error) {
+	number, name, _ := strings.Cut(strings.TrimSuffix(file, ".sql"), "_")
+	version, err := strconv.Atoi(number)
+	if err != nil {
+		return Migration{}, err
+	}
+	text, err := migrationFiles.ReadFile(path.Join("migrations", file))
+	if err != nil {
+		return Migration{}, err
+	}
+	t, err := template.New(file).Option("missingkey=error").Parse(string(text))
+	if err != nil {
+		return Migration{}, err
+	}
+	var out strings.Builder
+	if err := t.Execute(&out, values(o)); err != nil {
+		return Migration{}, err
+	}
+	m := Migration{Version: version, Name: name}
+	for s := range strings.SplitSeq(out.String(), ";\n") {
+		if s = strings.TrimSpace(s); s != "" {
+			m.Statements = append(m.Statements, s)
+		}
+	}
+	return m, nil
+}
+
+func values(o Options) map[string]string {
+	return map[string]string{
+		"Database": o.Database,
+		"Columns":  columnDefinitions(),
+		"Names":    "    " + strings.Join(Names(), ",\n    "),
+		"TTL":      ttlExpression(o.RawTTL),
+		"Edges":    EdgesSelect(o.Database, "1"),
+	}
+}
+
+func columnDefinitions() string {
+	var lines []string
+	for _, f := range Fields() {
+		line := "    " + f.Name + " " + f.Type
+		if f.Default != "" {
+			line += " DEFAULT " + f.Default
+		}
+		lines = append(lines, fmt.Sprintf("%s COMMENT '%s' CODEC(%s)", line, strings.ReplaceAll(f.Doc, "'", `\'`), f.Codec))
+	}
+	return strings.Join(lines, ",\n")
+}
+
+// ttlExpression is written as ClickHouse prints it, so that a difference can be seen.
+func ttlExpression(d time.Duration) string {
+	return fmt.Sprintf("toDateTime(end_time_ns) + toIntervalHour(%d)", d/time.Hour)
+}
+
+// DDL returns the whole schema as one script.
+func DDL(o Options) (string, error) {
+	steps, err := Migrations(o)
+	if err != nil {
+		return "", err
+	}
+	var b strings.Builder
+	for _, m := range steps {
+		fmt.Fprintf(&b, "-- migration %d: %s\n\n", m.Version, m.Name)
+		for _, s := range m.Statements {
+			b.WriteString(s + ";\n\n")
+		}
+	}
+	return strings.TrimSuffix(b.String(), "\n"), nil
+}

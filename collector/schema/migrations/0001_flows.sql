@@ -1,0 +1,21 @@
+-- Every version of every record. The key holds no name and nothing else that may change, so a row that is named later replaces itself.
+-- Partitions are UTC days of end_time_ns: the sink cuts its blocks at the same edge.
+CREATE TABLE IF NOT EXISTS {{.Database}}.flows_raw
+(
+{{.Columns}}
+)
+ENGINE = ReplacingMergeTree(version)
+PARTITION BY toDate(end_time_ns, 'UTC')
+ORDER BY (toStartOfMinute(end_time_ns), exporter_id, flow_id, record_seq)
+TTL {{.TTL}}
+SETTINGS non_replicated_deduplication_window = 10000, fsync_after_insert = 1, fsync_part_directory = 1, ttl_only_drop_parts = 1;
+
+-- Each record once, in its highest version.
+CREATE VIEW IF NOT EXISTS {{.Database}}.flows AS
+SELECT
+{{.Names}}
+FROM {{.Database}}.flows_raw FINAL;
+
+-- Who talks to what, over everything that is still kept; for a shorter time ask with the same SELECT and a condition on end_time_ns.
+CREATE VIEW IF NOT EXISTS {{.Database}}.edges AS
+{{.Edges}};
