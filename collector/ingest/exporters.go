@@ -80,6 +80,7 @@ func (e *exporter) attach() (wake chan struct{}) {
 	wake = make(chan struct{}, 1)
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	e.wakeLocked() // the stream before finds out that it is not the present one any more
 	e.stream, e.received = wake, 0
 	return wake
 }

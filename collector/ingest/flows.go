@@ -32,17 +32,17 @@ func (s *Server) Flows(stream grpc.BidiStreamingServer[flowv1.FlowsRequest, flow
 	wake <- struct{}{} // the first answer states the credit
 
 	ctx, cancel := context.WithCancel(stream.Context())
-	sent := make(chan error, 1)
+	defer cancel()
+	received := make(chan error, 1)
 	go func() {
-		sent <- s.tell(ctx, e, wake, stream)
-		cancel() // a stream that cannot be answered is of no use
+		received <- s.receive(ctx, e, stream)
+		cancel()
 	}()
-	err = s.receive(ctx, e, stream)
-	cancel()
-	if sendErr := <-sent; err == nil {
-		err = sendErr
+	// Whichever ends first ends the stream: returning from here makes the other's Recv or Send fail.
+	if err := s.tell(ctx, e, wake, stream); err != nil {
+		return err
 	}
-	return err
+	return <-received
 }
 
 func (s *Server) receive(ctx context.Context, e *exporter, stream grpc.BidiStreamingServer[flowv1.FlowsRequest, flowv1.FlowsResponse]) error {

@@ -1,0 +1,444 @@
+package ingest
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"net"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/prometheus/client_golang/prometheus"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/status"
+
+	"tributary/collector/ownership"
+	"tributary/proto/flow"
+	"tributary/proto/flowv1"
+)
+
+const base = uint64(1_795_000_000_000_000_000)
+
+// pipeline collects what the server lets through.
+type pipeline struct {
+	mu    sync.Mutex
+	taken []*flow.Batch
+}
+
+func (p *pipeline) Add(b *flow.Batch) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.taken = append(p.taken, b)
+}
+
+func (p *pipeline) wait(t *testing.T, n int) []*flow.Batch {
+	t.Helper()
+	for end := time.Now().Add(10 * time.Second); time.Now().Before(end); time.Sleep(time.Millisecond) {
+		p.mu.Lock()
+		if len(p.taken) >= n {
+			defer p.mu.Unlock()
+			return p.taken
+		}
+		p.mu.Unlock()
+	}
+	t.Fatalf("fewer than %d batches came through", n)
+	return nil
+}
+
+type rig struct {
+	server   *Server
+	pipeline *pipeline
+	table    *ownership.Table
+	client   flowv1.CollectorClient
+	registry *prometheus.Registry
+	woken    chan struct{}
+}
+
+func start(t *testing.T, cfg Config) *rig {
+	t.Helper()
+	r := &rig{
+		pipeline: new(pipeline), table: ownership.New(ownership.Config{}), registry: prometheus.NewRegistry(),
+		woken: make(chan struct{}, 1000),
+	}
+	wake := func() { r.woken <- struct{}{} }
+	var err error
+	if r.server, err = New(cfg, r.table, r.pipeline, wake, r.registry, slog.New(slog.DiscardHandler)); err != nil {
+		t.Fatal(err)
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	served := make(chan error, 1)
+	go func() { served <- r.server.Serve(l) }()
+	conn, err := grpc.NewClient(l.Addr().String(), grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.client = flowv1.NewCollectorClient(conn)
+	t.Cleanup(func() {
+		conn.Close()
+		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		defer cancel()
+		r.server.Stop(ctx)
+		if err := <-served; err != nil {
+			t.Error(err)
+		}
+	})
+	return r
+}
+
+type flowsStream = grpc.BidiStreamingClient[flowv1.FlowsRequest, flowv1.FlowsResponse]
+
+func (r *rig) flows(t *testing.T, exporter string) flowsStream {
+	t.Helper()
+	s, err := r.client.Flows(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Send(&flowv1.FlowsRequest{Message: &flowv1.FlowsRequest_Hello{Hello: hello(exporter)}}); err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+func hello(exporter string) *flowv1.Hello {
+	return &flowv1.Hello{ExporterId: exporter, Host: "h1", BootId: "b", Version: "test"}
+}
+
+func (r *rig) control(t *testing.T, exporter string) grpc.BidiStreamingClient[flowv1.ControlRequest, flowv1.ControlResponse] {
+	t.Helper()
+	s, err := r.client.Control(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Send(&flowv1.ControlRequest{Message: &flowv1.ControlRequest_Hello{Hello: hello(exporter)}}); err != nil {
+		t.Fatal(err)
+	}
+	if m, err := s.Recv(); err != nil || m.GetWelcome() == nil {
+		t.Fatalf("no welcome: %v, %v", m, err)
+	}
+	return s
+}
+
+func batch(exporter string, seq uint64, rows int) *flowv1.Batch {
+	w := flow.NewBuilder(rows)
+	for i := range rows {
+		w.AddRow()
+		w.Set64(flow.FlowID, seq*1000+uint64(i))
+		w.Set32(flow.Kind, flow.KindClosed)
+		for _, f := range []flow.U64{flow.StartTimeNs, flow.IntervalStartNs, flow.EndTimeNs} {
+			w.Set64(f, base)
+		}
+	}
+	columns, n := w.Seal(nil)
+	return &flowv1.Batch{ExporterId: exporter, BatchSeq: seq, Rows: uint32(n), ColumnsBytes: uint32(len(columns)), Payload: columns}
+}
+
+func send(t *testing.T, s flowsStream, b *flowv1.Batch) {
+	t.Helper()
+	if err := s.Send(&flowv1.FlowsRequest{Message: &flowv1.FlowsRequest_Batch{Batch: b}}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// told reads answers until all the named batches are acknowledged or rejected, and returns which.
+func told(t *testing.T, s flowsStream, n int) (acked map[uint64]bool, rejected map[uint64]*flowv1.Rejected) {
+	t.Helper()
+	acked, rejected = map[uint64]bool{}, map[uint64]*flowv1.Rejected{}
+	for len(acked)+len(rejected) < n {
+		m, err := s.Recv()
+		if err != nil {
+			t.Fatalf("after %v and %v: %v", acked, rejected, err)
+		}
+		for _, r := range m.GetAcked() {
+			for seq := r.GetFirst(); seq <= r.GetLast(); seq++ {
+				acked[seq] = true
+			}
+		}
+		for _, r := range m.GetRejected() {
+			rejected[r.GetBatchSeq()] = r
+		}
+	}
+	return acked, rejected
+}
+
+// values returns the sums of all metrics of the room that are not 0, by name and label.
+func (r *rig) values(t *testing.T) map[string]float64 {
+	t.Helper()
+	families, err := r.registry.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out := map[string]float64{}
+	for _, f := range families {
+		for _, m := range f.GetMetric() {
+			name := strings.TrimPrefix(f.GetName(), "tributary_collector_ingest_")
+			for _, l := range m.GetLabel() {
+				name += " " + l.GetValue()
+			}
+			if v := m.GetCounter().GetValue() + m.GetGauge().GetValue(); v != 0 {
+				out[name] = v
+			}
+		}
+	}
+	return out
+}
+
+func TestAcknowledgedOnlyWhenDone(t *testing.T) {
+	r := start(t, Config{})
+	s := r.flows(t, "e1")
+	for seq := uint64(1); seq <= 3; seq++ {
+		send(t, s, batch("e1", seq, 10))
+	}
+	taken := r.pipeline.wait(t, 3)
+	for m, err := s.Recv(); m.GetReceivedSeq() < 3; m, err = s.Recv() {
+		if err != nil || len(m.GetAcked()) > 0 {
+			t.Fatalf("acknowledged before done: %v %v", m, err)
+		}
+	}
+	r.server.Done(taken[2])
+	if acked, _ := told(t, s, 1); !acked[3] {
+		t.Fatalf("not 3 but %v", acked)
+	}
+
+	// a repeat of 1, still under way, is not taken in again; a repeat of 3 is acknowledged again, also on a new stream
+	send(t, s, batch("e1", 1, 10))
+	s2 := r.flows(t, "e1")
+	send(t, s2, batch("e1", 3, 10))
+	if acked, _ := told(t, s2, 1); !acked[3] {
+		t.Fatalf("a repeat is not acknowledged: %v", acked)
+	}
+	if _, err := s.Recv(); err != nil && status.Code(err) != codes.Aborted {
+		t.Fatalf("the older stream: %v", err)
+	}
+	r.server.Done(taken[0])
+	r.server.Done(taken[1])
+	if acked, _ := told(t, s2, 2); !acked[1] || !acked[2] {
+		t.Fatalf("not 1 and 2 but %v", acked)
+	}
+	want := map[string]float64{
+		"batches_total accepted": 3, "batches_total repeated": 2, "rows_total accepted": 30, "rows_total repeated": 20, "acked_rows_total": 30,
+	}
+	got := r.values(t)
+	for _, name := range []string{"payload_bytes_total", "streams flows"} {
+		delete(got, name)
+	}
+	if d := cmp.Diff(want, got); d != "" {
+		t.Error(d)
+	}
+}
+
+func TestBadBatchesAreRejectedAndTheStreamLives(t *testing.T) {
+	r := start(t, Config{})
+	s := r.flows(t, "e1")
+	ragged := batch("e1", 1, 10)
+	ragged.Rows = 11
+	huge := batch("e1", 2, 10)
+	huge.Rows = 1 << 31
+	garbage := batch("e1", 3, 10)
+	garbage.Payload = []byte("\xff\xff not a message")
+	garbage.ColumnsBytes = uint32(len(garbage.Payload))
+	foreign := batch("e2", 4, 10)
+	for _, b := range []*flowv1.Batch{ragged, huge, garbage, foreign, batch("e1", 5, 10)} {
+		send(t, s, b)
+	}
+	r.server.Done(r.pipeline.wait(t, 1)[0])
+	acked, rejected := told(t, s, 5)
+	if !acked[5] || len(acked) != 1 {
+		t.Errorf("the good batch: %v", acked)
+	}
+	for seq, want := range map[uint64]struct {
+		code codes.Code
+		say  string
+	}{
+		1: {codes.InvalidArgument, "10 entries for 11 rows"}, 2: {codes.ResourceExhausted, "at most 65536"},
+		3: {codes.InvalidArgument, "malformed"}, 4: {codes.InvalidArgument, `of exporter "e2"`},
+	} {
+		if got := rejected[seq]; codes.Code(got.GetCode()) != want.code || !strings.Contains(got.GetReason(), want.say) {
+			t.Errorf("batch %d: %v", seq, got)
+		}
+	}
+	if got := r.values(t)["batches_total rejected"]; got != 4 {
+		t.Errorf("%v batches counted as rejected", got)
+	}
+}
+
+func TestStreamsThatBreakTheRules(t *testing.T) {
+	r := start(t, Config{})
+	long := hello(strings.Repeat("x", 300))
+	for name, c := range map[string]struct {
+		first *flowv1.FlowsRequest
+		want  codes.Code
+	}{
+		"no hello":       {&flowv1.FlowsRequest{Message: &flowv1.FlowsRequest_Batch{Batch: batch("e1", 1, 1)}}, codes.InvalidArgument},
+		"empty":          {&flowv1.FlowsRequest{}, codes.InvalidArgument},
+		"no exporter_id": {&flowv1.FlowsRequest{Message: &flowv1.FlowsRequest_Hello{Hello: hello("")}}, codes.InvalidArgument},
+		"long name":      {&flowv1.FlowsRequest{Message: &flowv1.FlowsRequest_Hello{Hello: long}}, codes.InvalidArgument},
+		"control bytes":  {&flowv1.FlowsRequest{Message: &flowv1.FlowsRequest_Hello{Hello: hello("a\nb")}}, codes.InvalidArgument},
+		"oversized": {&flowv1.FlowsRequest{Message: &flowv1.FlowsRequest_Batch{
+			Batch: &flowv1.Batch{Payload: make([]byte, maxMessageBytes+1)},
+		}}, codes.ResourceExhausted},
+	} {
+		s, err := r.client.Flows(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Send(c.first); err != nil && !errors.Is(err, io.EOF) {
+			t.Fatal(err)
+		}
+		if _, err := s.Recv(); status.Code(err) != c.want {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	s := r.flows(t, "e1") // the process lives on
+	send(t, s, batch("e1", 1, 1))
+	r.pipeline.wait(t, 1)
+}
+
+func claim(addr byte, workload string, from uint64) *flowv1.Claim {
+	return &flowv1.Claim{
+		Network: "default", Addr: []byte{10: 0xff, 11: 0xff, 12: 10, 15: addr}, Workload: workload, Instance: workload + "-1", FromNs: int64(from),
+	}
+}
+
+func sendOwnership(t *testing.T, s grpc.BidiStreamingClient[flowv1.ControlRequest, flowv1.ControlResponse], m *flowv1.Ownership) {
+	t.Helper()
+	if err := s.Send(&flowv1.ControlRequest{Message: &flowv1.ControlRequest_Ownership{Ownership: m}}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestClaimsWhileSinksAreBlocked fills the node and expects claims to be taken at once all the same.
+func TestClaimsWhileSinksAreBlocked(t *testing.T) {
+	r := start(t, Config{PendingBytes: 1})
+	s := r.flows(t, "e1")
+	for seq := uint64(1); seq <= 20; seq++ {
+		send(t, s, batch("e1", seq, 100))
+	}
+	r.pipeline.wait(t, 1)
+	now := uint64(time.Now().UnixNano())
+	c := r.control(t, "e1")
+	sendOwnership(t, c, &flowv1.Ownership{Claims: []*flowv1.Claim{claim(1, "shop/web", now-1e9)}, Full: true})
+	if err := c.Send(&flowv1.ControlRequest{Message: &flowv1.ControlRequest_Watermark{Watermark: &flowv1.Watermark{VerifiedToNs: int64(now)}}}); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		select {
+		case <-r.woken:
+		case <-time.After(5 * time.Second):
+			t.Fatal("claims wait behind batches")
+		}
+	}
+	if got := r.owner(1, int64(now)-5e8); got != "shop/web" {
+		t.Fatalf("owner %q", got)
+	}
+	r.pipeline.mu.Lock()
+	defer r.pipeline.mu.Unlock()
+	if len(r.pipeline.taken) != 1 {
+		t.Fatalf("%d batches taken in over the bound", len(r.pipeline.taken))
+	}
+}
+
+func (r *rig) owner(addr byte, at int64) string {
+	v := r.table.View(time.Now().UnixNano())
+	a := [16]byte{10: 0xff, 11: 0xff, 12: 10, 15: addr}
+	answer := v.Lookup(r.table.Network("default"), ownership.AddrFrom16(&a), 80, at, int64(10*time.Millisecond))
+	if answer.Owner == nil {
+		return answer.Why.String()
+	}
+	return answer.Owner.Workload
+}
+
+// TestFullSetReleasesTheRest: what is missing in a new stream's whole set was released while nobody listened.
+func TestFullSetReleasesTheRest(t *testing.T) {
+	r := start(t, Config{})
+	now := time.Now().UnixNano()
+	c := r.control(t, "e1")
+	sendOwnership(t, c, &flowv1.Ownership{Full: true, Claims: []*flowv1.Claim{
+		claim(1, "shop/web", uint64(now-5e9)), claim(2, "shop/api", uint64(now-5e9)),
+	}})
+	watermark := func(s grpc.BidiStreamingClient[flowv1.ControlRequest, flowv1.ControlResponse], at int64) {
+		if err := s.Send(&flowv1.ControlRequest{Message: &flowv1.ControlRequest_Watermark{Watermark: &flowv1.Watermark{VerifiedToNs: at}}}); err != nil {
+			t.Fatal(err)
+		}
+		<-r.woken
+	}
+	<-r.woken
+	watermark(c, now-3e9)
+	c2 := r.control(t, "e1")
+	sendOwnership(t, c2, &flowv1.Ownership{Full: true, Claims: []*flowv1.Claim{claim(1, "shop/web", uint64(now-5e9))}})
+	<-r.woken
+	watermark(c2, now)
+	if got := r.owner(1, now-1e9); got != "shop/web" {
+		t.Errorf("what is still claimed: %q", got)
+	}
+	if got := r.owner(2, now-4e9); got != "shop/api" {
+		t.Errorf("before the last watermark: %q", got)
+	}
+	if got := r.owner(2, now-1e9); got != "no_evidence" {
+		t.Errorf("after it: %q", got)
+	}
+	// the older stream's late release changes nothing
+	sendOwnership(t, c, &flowv1.Ownership{Releases: []*flowv1.Release{{Network: "default", Addr: claim(1, "", 0).GetAddr(), AtNs: now - 4e9}}})
+	if _, err := c.Recv(); status.Code(err) != codes.Aborted {
+		t.Errorf("the older stream: %v", err)
+	}
+}
+
+func TestBadClaimsAreRefused(t *testing.T) {
+	r := start(t, Config{})
+	c := r.control(t, "e1")
+	now := uint64(time.Now().UnixNano())
+	good := claim(1, "shop/web", now)
+	bad := map[string]*flowv1.Claim{}
+	for reason, change := range map[string]func(*flowv1.Claim){
+		"bad_address": func(m *flowv1.Claim) { m.Addr = []byte{1, 2, 3, 4} },
+		"bad_ports":   func(m *flowv1.Claim) { m.PortFrom, m.PortTo = 1, 70_000 },
+		"bad_name":    func(m *flowv1.Claim) { m.Workload = strings.Repeat("x", 10_000) },
+		"from_future": func(m *flowv1.Claim) { m.FromNs += int64(time.Hour) },
+	} {
+		m := claim(2, "shop/api", now)
+		change(m)
+		bad[reason] = m
+	}
+	for reason, m := range bad {
+		sendOwnership(t, c, &flowv1.Ownership{Claims: []*flowv1.Claim{m}})
+		answer, err := c.Recv()
+		if err != nil || answer.GetRefusal().GetReason() != reason {
+			t.Errorf("%s: %v %v", reason, answer, err)
+		}
+	}
+	sendOwnership(t, c, &flowv1.Ownership{Claims: []*flowv1.Claim{good}})
+	for range 5 {
+		<-r.woken
+	}
+	want := map[string]float64{
+		"claims_total accepted": 1, "claims_total bad_address": 1, "claims_total bad_ports": 1, "claims_total bad_name": 1,
+		"claims_total from_future": 1, "streams control": 1,
+	}
+	if d := cmp.Diff(want, r.values(t)); d != "" {
+		t.Error(d)
+	}
+}
+
+func TestRanges(t *testing.T) {
+	var ranges []seqRange
+	for _, seq := range []uint64{5, 1, 3, 4, 9, 2, 8, 8, 10} {
+		ranges = insert(ranges, seq)
+	}
+	if d := cmp.Diff([]seqRange{{1, 5}, {8, 10}}, ranges, cmp.AllowUnexported(seqRange{})); d != "" {
+		t.Error(d)
+	}
+	for seq, want := range map[uint64]bool{0: false, 1: true, 5: true, 6: false, 7: false, 8: true, 10: true, 11: false} {
+		if contains(ranges, seq) != want {
+			t.Errorf("contains %d: %v", seq, !want)
+		}
+	}
+}
