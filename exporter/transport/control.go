@@ -1,0 +1,154 @@
+package transport
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"tributary/proto/flowv1"
+)
+
+const (
+	watermarkEvery = time.Second
+	healthEvery    = 5 // in watermarks
+	maxClaims      = 1000
+)
+
+// control is the life of one stream of claims, watermarks and health.
+func (t *Transport) control(ctx context.Context, client flowv1.CollectorClient) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	stream, err := client.Control(ctx)
+	if err != nil {
+		return err
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		cancel(t.listen(stream))
+	}()
+	err = t.speak(ctx, stream)
+	if errors.Is(err, io.EOF) { // the receiving side has the reason
+		<-done
+	}
+	cancel(err)
+	<-done
+	return context.Cause(ctx)
+}
+
+// listen takes what the collector says on the control stream until it ends.
+func (t *Transport) listen(stream flowv1.Collector_ControlClient) error {
+	for {
+		r, err := stream.Recv()
+		if err != nil {
+			return ended(err)
+		}
+		switch m := r.GetMessage().(type) {
+		case *flowv1.ControlResponse_Welcome:
+			t.link.up(streamControl, short(m.Welcome.GetCollectorId()))
+		case *flowv1.ControlResponse_Refusal:
+			t.books.refusals.Add(1)
+			t.refusals.tell(m.Refusal)
+		}
+	}
+}
+
+// speak sends the whole set of claims and then, in order, each change, a watermark every second, and health.
+func (t *Transport) speak(ctx context.Context, stream flowv1.Collector_ControlClient) error {
+	if err := stream.Send(&flowv1.ControlRequest{Message: &flowv1.ControlRequest_Hello{Hello: t.hello()}}); err != nil {
+		return fmt.Errorf("send hello: %w", err)
+	}
+	changes := t.config.Claims.Subscribe(ctx)
+	if err := t.sendAll(stream, changes.claims()); err != nil {
+		return err
+	}
+	ticker := time.NewTicker(watermarkEvery)
+	defer ticker.Stop()
+	if err := t.sendWatermark(stream, changes); err != nil {
+		return err
+	}
+	for ticks := 1; ; {
+		change, err := changes.next(ctx, ticker.C)
+		if err != nil {
+			return err
+		}
+		if change != nil {
+			if err := t.sendOwnership(stream, change); err != nil {
+				return err
+			}
+			continue
+		}
+		if err := t.sendWatermark(stream, changes); err != nil {
+			return err
+		}
+		if ticks++; ticks%healthEvery == 0 {
+			if err := t.sendHealth(stream); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// sendAll sends a whole set in parts; the last one, empty where nothing is owned, says that it is whole.
+func (t *Transport) sendAll(stream flowv1.Collector_ControlClient, claims []*flowv1.Claim) error {
+	for {
+		part := claims[:min(len(claims), maxClaims)]
+		claims = claims[len(part):]
+		if err := t.sendOwnership(stream, &flowv1.Ownership{Claims: part, Full: len(claims) == 0}); err != nil {
+			return err
+		}
+		if len(claims) == 0 {
+			return nil
+		}
+	}
+}
+
+func (t *Transport) sendOwnership(stream flowv1.Collector_ControlClient, o *flowv1.Ownership) error {
+	if err := stream.Send(&flowv1.ControlRequest{Message: &flowv1.ControlRequest_Ownership{Ownership: o}}); err != nil {
+		return fmt.Errorf("send claims: %w", err)
+	}
+	t.books.claims.Add(uint64(len(o.GetClaims())))
+	t.books.releases.Add(uint64(len(o.GetReleases())))
+	return nil
+}
+
+// sendWatermark first asks until when the claims are verified and then sends every change there is: those up to that time
+// are among them.
+func (t *Transport) sendWatermark(stream flowv1.Collector_ControlClient, changes Subscription) error {
+	verified := t.config.Claims.VerifiedTo(time.Now().UnixNano())
+	for {
+		change, err := changes.poll()
+		if err != nil {
+			return err
+		}
+		if change == nil {
+			break
+		}
+		if err := t.sendOwnership(stream, change); err != nil {
+			return err
+		}
+	}
+	if verified == 0 {
+		return nil
+	}
+	w := &flowv1.Watermark{VerifiedToNs: verified, ClockNs: time.Now().UnixNano()}
+	if err := stream.Send(&flowv1.ControlRequest{Message: &flowv1.ControlRequest_Watermark{Watermark: w}}); err != nil {
+		return fmt.Errorf("send watermark: %w", err)
+	}
+	t.books.watermarks.Add(1)
+	return nil
+}
+
+// sendHealth sends the counters, unless batches do.
+func (t *Transport) sendHealth(stream flowv1.Collector_ControlClient) error {
+	if time.Since(t.queue.idleSince()) < healthEvery*watermarkEvery {
+		return nil
+	}
+	h := &flowv1.Health{Counters: t.config.Counters(), ClockNs: time.Now().UnixNano()}
+	if err := stream.Send(&flowv1.ControlRequest{Message: &flowv1.ControlRequest_Health{Health: h}}); err != nil {
+		return fmt.Errorf("send health: %w", err)
+	}
+	return nil
+}

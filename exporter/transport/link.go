@@ -1,0 +1,92 @@
+package transport
+
+import (
+	"log/slog"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc/status"
+)
+
+// streamName is one of the two streams, for logs and labels.
+type streamName string
+
+const (
+	streamFlows   streamName = "flows"
+	streamControl streamName = "control"
+)
+
+// link knows whether the collector is there and says so once for each change.
+type link struct {
+	address string
+	log     *slog.Logger
+
+	mu        sync.Mutex
+	open      map[streamName]bool
+	ever      bool   // welcomed once
+	told      bool   // that it is connected
+	again     bool   // told once
+	reason    string // the last one told
+	since     time.Time
+	collector string
+}
+
+func newLink(address string, logger *slog.Logger) *link {
+	return &link{address: address, log: logger, open: make(map[streamName]bool), since: time.Now()}
+}
+
+// up notes that a stream stands: Control when the collector has welcomed us, Flows when it is open.
+func (l *link) up(name streamName, collectorID string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.open[name] = true
+	if name == streamControl {
+		l.ever, l.collector = true, collectorID
+	}
+	if l.told || !l.open[streamControl] || !l.open[streamFlows] {
+		return
+	}
+	message := "connected to the collector"
+	if l.again {
+		message = "connected to the collector again"
+	}
+	l.log.Info(message, "address", l.address, "collector", l.collector, "after", time.Since(l.since).Round(time.Millisecond))
+	l.again, l.told, l.reason = true, true, ""
+}
+
+func (l *link) down(name streamName) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.open[name] = false
+}
+
+// lost says why a stream ended, unless that has been said.
+func (l *link) lost(name streamName, err error, q *queue) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	reason := short(status.Convert(err).Message())
+	if l.told {
+		l.since = time.Now()
+	}
+	if !l.told && reason == l.reason {
+		return
+	}
+	message := "lost the collector: batches are kept and sent again"
+	if !l.ever {
+		message = "cannot reach the collector yet: batches are kept, check --collector and that tributary-collector runs"
+	}
+	l.told, l.reason = false, reason
+	l.log.Warn(message, "address", l.address, "stream", string(name), "reason", reason, "pending_batches", q.snapshot(time.Now()).Pending.Batches)
+}
+
+func (l *link) state() (now, ever bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.open[streamControl], l.ever
+}
+
+func (l *link) streamUp(name streamName) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.open[name]
+}

@@ -1,0 +1,437 @@
+package transport
+
+import (
+	"context"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/prometheus/client_golang/prometheus/testutil"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"tributary/proto/flowv1"
+)
+
+func TestReconnectSendsTheSameBytesInOrder(t *testing.T) {
+	c := &fakeCollector{}
+	c.flows = func(n int, stream flowv1.Collector_FlowsServer) error {
+		if n > 1 {
+			return c.ackAll(n, stream)
+		}
+		for range 3 {
+			if _, err := c.take(stream); err != nil {
+				return err
+			}
+		}
+		if err := stream.Send(ack(2, 2)); err != nil {
+			return err
+		}
+		return status.Error(codes.Unavailable, "cut for the test")
+	}
+	c.serve(t, "")
+	r := run(t, c.address, nil)
+	var want []string
+	for seq := range uint64(5) {
+		b := batch(seq+1, 100)
+		want = append(want, wire(t, b))
+		r.Add(b)
+	}
+	flush(t, r)
+	got := c.batches()
+	var seqs []uint64
+	for _, b := range got {
+		seqs = append(seqs, b.BatchSeq)
+		if wire(t, b) != want[b.BatchSeq-1] {
+			t.Errorf("batch %d arrived with other bytes", b.BatchSeq)
+		}
+	}
+	second := seqs[3:]
+	if !slices.IsSorted(second) || !slices.Equal(second, []uint64{1, 3, 4, 5}) {
+		t.Errorf("sent %v; want the unacknowledged ones again, in order", seqs)
+	}
+	s := r.Stats()
+	if s.Acked != (Count{5, 50}) || s.Pending != (Count{}) || s.Resent.Batches < 2 || s.PendingBytes != 0 {
+		t.Errorf("books: %+v", s)
+	}
+	if now, ever := r.Connected(); !now || !ever {
+		t.Errorf("connected now %v, ever %v", now, ever)
+	}
+	eventually(t, "both changes are logged", func() bool {
+		return r.log.count("cut for the test") == 1 && r.log.count("connected to the collector again") == 1
+	})
+}
+
+func TestCreditIsRespected(t *testing.T) {
+	c := &fakeCollector{}
+	proceed := make(chan struct{})
+	c.flows = func(_ int, stream flowv1.Collector_FlowsServer) error {
+		if err := stream.Send(&flowv1.FlowsResponse{CreditBytes: 250}); err != nil {
+			return err
+		}
+		for range 2 {
+			if _, err := c.take(stream); err != nil {
+				return err
+			}
+		}
+		<-proceed
+		if err := stream.Send(&flowv1.FlowsResponse{ReceivedSeq: 2, CreditBytes: 250}); err != nil {
+			return err
+		}
+		for {
+			if _, err := c.take(stream); err != nil {
+				return err
+			}
+		}
+	}
+	c.serve(t, "")
+	r := run(t, c.address, nil)
+	eventually(t, "the credit is known", func() bool {
+		r.queue.mu.Lock()
+		defer r.queue.mu.Unlock()
+		return r.queue.stream.credit == 250
+	})
+	for seq := range uint64(6) {
+		r.Add(batch(seq+1, 100))
+	}
+	eventually(t, "two batches arrive", func() bool { return len(c.seqs()) == 2 })
+	time.Sleep(50 * time.Millisecond)
+	if s := r.Stats(); s.Sent.Batches != 2 {
+		t.Errorf("%d batches were sent on a credit of two and a half", s.Sent.Batches)
+	}
+	close(proceed)
+	eventually(t, "two more arrive", func() bool { return len(c.seqs()) == 4 })
+	time.Sleep(50 * time.Millisecond)
+	if s := r.Stats(); s.Sent.Batches != 4 || s.Pending.Batches != 6 {
+		t.Errorf("books: %+v", s)
+	}
+}
+
+func TestClaimsArriveWhileBatchesAreBlocked(t *testing.T) {
+	c := &fakeCollector{}
+	release := make(chan struct{})
+	c.flows = func(_ int, stream flowv1.Collector_FlowsServer) error { <-release; return nil }
+	defer close(release)
+	arrived := make(chan time.Time, 100)
+	c.control = func(_ int, stream flowv1.Collector_ControlServer) error {
+		for {
+			m, err := stream.Recv()
+			if err != nil {
+				return err
+			}
+			for range m.GetOwnership().GetClaims() {
+				arrived <- time.Now()
+			}
+		}
+	}
+	c.serve(t, "")
+	claims := &fakeClaims{}
+	r := run(t, c.address, func(config *Config) { config.Claims, config.QueueBytes = claims, 64<<20 })
+	for seq := range uint64(40) {
+		r.Add(batch(seq+1, 256<<10)) // 10 MB into windows of 64 kB
+	}
+	eventually(t, "the stream of claims stands", func() bool { return claims.subscribed() == 1 })
+	time.Sleep(100 * time.Millisecond)
+	sent := time.Now()
+	claims.change(&flowv1.Ownership{Claims: []*flowv1.Claim{{Workload: "shop/web"}}})
+	select {
+	case at := <-arrived:
+		if took := at.Sub(sent); took > 100*time.Millisecond {
+			t.Errorf("a claim took %v", took)
+		}
+	case <-time.After(5 * time.Second):
+		t.Fatal("a claim waits behind batches")
+	}
+	if s := r.Stats(); s.Pending.Batches != 40 {
+		t.Errorf("%d batches pending", s.Pending.Batches)
+	}
+}
+
+func TestDrainAwaitsAcknowledgementsAndConnectsAgain(t *testing.T) {
+	c := &fakeCollector{}
+	c.flows = func(n int, stream flowv1.Collector_FlowsServer) error {
+		if n > 1 {
+			return c.ackAll(n, stream)
+		}
+		if _, err := c.take(stream); err != nil {
+			return err
+		}
+		if err := stream.Send(&flowv1.FlowsResponse{Drain: true}); err != nil {
+			return err
+		}
+		time.Sleep(100 * time.Millisecond)
+		if err := stream.Send(ack(1, 1)); err != nil {
+			return err
+		}
+		_, err := c.take(stream) // the end of the stream
+		return err
+	}
+	c.serve(t, "")
+	r := run(t, c.address, nil)
+	r.Add(batch(1, 100))
+	eventually(t, "the drain arrived", func() bool { return r.books.drains.Load() == 1 })
+	r.Add(batch(2, 100))
+	flush(t, r)
+	if diff := cmp.Diff([]uint64{1, 2}, c.seqs()); diff != "" {
+		t.Error("a batch was sent twice or into the drained stream", diff)
+	}
+	if s := r.Stats(); s.Resent.Batches != 0 || s.Acked.Batches != 2 {
+		t.Errorf("books: %+v", s)
+	}
+}
+
+func TestImpossibleAnswersEndTheStreamAndAreCounted(t *testing.T) {
+	for name, answer := range map[string]*flowv1.FlowsResponse{
+		"never sent":         ack(1, 9),
+		"zero":               {Acked: []*flowv1.SeqRange{{First: 0, Last: 1}}},
+		"backwards":          {Acked: []*flowv1.SeqRange{{First: 2, Last: 1}}},
+		"other exporter":     {ExporterId: "exp-2"},
+		"rejects never sent": {Rejected: []*flowv1.Rejected{{BatchSeq: 2}}},
+		"received":           {ReceivedSeq: 2},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := &fakeCollector{}
+			c.flows = func(n int, stream flowv1.Collector_FlowsServer) error {
+				if n > 1 {
+					return c.ackAll(n, stream)
+				}
+				if _, err := c.take(stream); err != nil {
+					return err
+				}
+				if err := stream.Send(answer); err != nil {
+					return err
+				}
+				_, err := c.take(stream)
+				return err
+			}
+			c.serve(t, "")
+			r := run(t, c.address, nil)
+			r.Add(batch(1, 100))
+			flush(t, r)
+			if n := r.books.protocolErrors.Load(); n != 1 {
+				t.Errorf("%d protocol errors", n)
+			}
+			if s := r.Stats(); s.Acked.Batches != 1 || s.Resent.Batches != 1 {
+				t.Errorf("books: %+v", s)
+			}
+		})
+	}
+}
+
+func TestControlStream(t *testing.T) {
+	c := &fakeCollector{}
+	var got []string
+	done := make(chan struct{})
+	c.control = func(n int, stream flowv1.Collector_ControlServer) error {
+		if n > 1 {
+			return welcome(n, stream)
+		}
+		for len(got) < 8 {
+			m, err := stream.Recv()
+			if err != nil {
+				return err
+			}
+			switch m := m.GetMessage().(type) {
+			case *flowv1.ControlRequest_Hello:
+				got = append(got, "hello "+m.Hello.GetHost())
+			case *flowv1.ControlRequest_Ownership:
+				o := m.Ownership
+				got = append(got, strings.Repeat("f", map[bool]int{true: 1}[o.GetFull()])+" claims "+itoa(len(o.GetClaims()))+" releases "+itoa(len(o.GetReleases())))
+			case *flowv1.ControlRequest_Watermark:
+				got = append(got, "watermark "+itoa(int(m.Watermark.GetVerifiedToNs())))
+			}
+		}
+		close(done)
+		refusal := &flowv1.ControlResponse{Message: &flowv1.ControlResponse_Refusal{Refusal: &flowv1.Refusal{Network: "lab", Addr: make([]byte, 16), Reason: "not yours"}}}
+		for range 3 {
+			if err := stream.Send(refusal); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	c.serve(t, "")
+	claims := &fakeClaims{full: make([]*flowv1.Claim, 2100)}
+	for i := range claims.full {
+		claims.full[i] = &flowv1.Claim{Workload: "w"}
+	}
+	ticks := 0
+	claims.verified = func(int64) int64 {
+		ticks++
+		if ticks == 2 { // a change that happened before this watermark
+			claims.channels[0] <- &flowv1.Ownership{Releases: []*flowv1.Release{{Workload: "w"}}}
+		}
+		return int64(ticks)
+	}
+	r := run(t, c.address, func(config *Config) { config.Claims = claims })
+	select {
+	case <-done:
+	case <-time.After(8 * time.Second):
+		t.Fatal("the messages did not arrive")
+	}
+	want := []string{
+		"hello h", " claims 1000 releases 0", " claims 1000 releases 0", "f claims 100 releases 0", "watermark 1",
+		" claims 0 releases 1", "watermark 2", "watermark 3",
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
+	}
+	eventually(t, "the refusals are counted and the stream is opened again", func() bool {
+		return r.books.refusals.Load() == 3 && claims.subscribed() == 2
+	})
+	if n := r.log.count("not yours"); n != 1 {
+		t.Errorf("the refusal was logged %d times", n)
+	}
+}
+
+func itoa(n int) string {
+	if n < 10 {
+		return string(rune('0' + n))
+	}
+	return itoa(n/10) + itoa(n%10)
+}
+
+func TestSlowSubscriberBeginsAgain(t *testing.T) {
+	c := &fakeCollector{}
+	c.serve(t, "")
+	claims := &fakeClaims{}
+	run(t, c.address, func(config *Config) { config.Claims = claims })
+	eventually(t, "the first subscription", func() bool { return claims.subscribed() == 1 })
+	close(claims.channels[0])
+	eventually(t, "the second subscription", func() bool { return claims.subscribed() == 2 })
+}
+
+func TestNothingIsLostWhileTheCollectorIsAway(t *testing.T) {
+	c := &fakeCollector{}
+	c.serve(t, "")
+	address := c.address
+	c.server.Stop()
+	r := run(t, address, nil)
+	r.Add(batch(1, 100))
+	eventually(t, "the reason is said", func() bool { return r.log.count("cannot reach the collector yet") == 1 })
+	if r.log.count("connection refused") != 1 {
+		t.Error("the log does not say why")
+	}
+	if now, ever := r.Connected(); now || ever {
+		t.Error("connected to nobody")
+	}
+	back := &fakeCollector{}
+	back.serve(t, address)
+	flush(t, r)
+	if diff := cmp.Diff([]uint64{1}, back.seqs()); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestShutdownCountsWhatIsLeft(t *testing.T) {
+	c := &fakeCollector{}
+	c.flows = func(_ int, stream flowv1.Collector_FlowsServer) error {
+		for {
+			b, err := c.take(stream)
+			if err != nil {
+				return err
+			}
+			answer := ack(1, 1)
+			if b.BatchSeq == 2 {
+				answer = &flowv1.FlowsResponse{Rejected: []*flowv1.Rejected{{BatchSeq: 2, Reason: "malformed"}}}
+			}
+			if b.BatchSeq <= 2 {
+				if err := stream.Send(answer); err != nil {
+					return err
+				}
+			}
+		}
+	}
+	c.serve(t, "")
+	r := run(t, c.address, nil)
+	for seq := range uint64(4) {
+		r.Add(batch(seq+1, 100))
+	}
+	eventually(t, "two are settled", func() bool { s := r.Stats(); return s.Pending.Batches == 2 && s.Sent.Batches == 4 })
+	ctx, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
+	defer cancel()
+	if err := r.Flush(ctx); err == nil {
+		t.Error("flush says that all is acknowledged")
+	}
+	r.stop()
+	if r.log.count("rows=20 batches=2") != 1 {
+		t.Errorf("the loss is not said: %s", r.log.buf.String())
+	}
+	want := `
+# TYPE tributary_exporter_transport_acked_rows_total counter
+tributary_exporter_transport_acked_rows_total 10
+# TYPE tributary_exporter_transport_batches_total counter
+tributary_exporter_transport_batches_total{outcome="acked"} 1
+tributary_exporter_transport_batches_total{outcome="dropped"} 2
+tributary_exporter_transport_batches_total{outcome="queued"} 4
+tributary_exporter_transport_batches_total{outcome="rejected"} 1
+# TYPE tributary_exporter_transport_drains_total counter
+tributary_exporter_transport_drains_total 0
+# TYPE tributary_exporter_transport_dropped_rows_total counter
+tributary_exporter_transport_dropped_rows_total{reason="queue_full"} 0
+tributary_exporter_transport_dropped_rows_total{reason="shutdown"} 20
+# TYPE tributary_exporter_transport_oldest_pending_seconds gauge
+tributary_exporter_transport_oldest_pending_seconds 0
+# TYPE tributary_exporter_transport_pending_batches gauge
+tributary_exporter_transport_pending_batches 0
+# TYPE tributary_exporter_transport_pending_bytes gauge
+tributary_exporter_transport_pending_bytes 0
+# TYPE tributary_exporter_transport_pending_rows gauge
+tributary_exporter_transport_pending_rows 0
+# TYPE tributary_exporter_transport_protocol_errors_total counter
+tributary_exporter_transport_protocol_errors_total 0
+# TYPE tributary_exporter_transport_queued_rows_total counter
+tributary_exporter_transport_queued_rows_total 40
+# TYPE tributary_exporter_transport_rejected_rows_total counter
+tributary_exporter_transport_rejected_rows_total 10
+# TYPE tributary_exporter_transport_resent_batches_total counter
+tributary_exporter_transport_resent_batches_total 0
+# TYPE tributary_exporter_transport_sent_batches_total counter
+tributary_exporter_transport_sent_batches_total 4
+# TYPE tributary_exporter_transport_sent_payload_bytes_total counter
+tributary_exporter_transport_sent_payload_bytes_total 400
+# TYPE tributary_exporter_transport_stream_ends_total counter
+tributary_exporter_transport_stream_ends_total{stream="control"} 0
+tributary_exporter_transport_stream_ends_total{stream="flows"} 0
+# TYPE tributary_exporter_transport_stream_up gauge
+tributary_exporter_transport_stream_up{stream="control"} 0
+tributary_exporter_transport_stream_up{stream="flows"} 0
+# TYPE tributary_exporter_transport_claims_total counter
+tributary_exporter_transport_claims_total 0
+# TYPE tributary_exporter_transport_releases_total counter
+tributary_exporter_transport_releases_total 0
+# TYPE tributary_exporter_transport_watermarks_total counter
+tributary_exporter_transport_watermarks_total 1
+# TYPE tributary_exporter_transport_refusals_total counter
+tributary_exporter_transport_refusals_total 0
+`
+	var help strings.Builder
+	for line := range strings.Lines(want) {
+		if name, ok := strings.CutPrefix(line, "# TYPE "); ok {
+			name, _, _ = strings.Cut(name, " ")
+			help.WriteString("# HELP " + name + " " + helpOf(t, r, name) + "\n")
+		}
+		help.WriteString(line)
+	}
+	if err := testutil.GatherAndCompare(r.registry, strings.NewReader(help.String())); err != nil {
+		t.Error(err)
+	}
+}
+
+// helpOf reads a metric's help text, which the comparison above is not about.
+func helpOf(t *testing.T, r *running, name string) string {
+	t.Helper()
+	families, err := r.registry.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range families {
+		if f.GetName() == name {
+			return f.GetHelp()
+		}
+	}
+	t.Errorf("there is no metric %s", name)
+	return ""
+}
