@@ -18,6 +18,10 @@ const volatile __u64 fill_mark_bytes; /* wake the reader when so much waits in t
 const volatile __u64 active_first_ns, active_every_ns; /* active records of an established connection */
 const volatile __u64 syn_first_ns, syn_every_ns;       /* and of one that waits in SYN_SENT */
 
+/* The earliest due time the running walk has passed over. Set high by user space
+ * before a walk and read after it; there is one walk at a time. */
+__u64 walk_next_due;
+
 /*
  * Open connections by socket address. Written by the tracepoint, read by it and by
  * the walk. Not preallocated: 262,144 entries would pin 38 MB on an idle host; the
@@ -567,6 +571,12 @@ static __always_inline void drop_missed(__u64 id, __u64 now, __u64 key)
 	count(FLOW_COUNTER_ENDS_MISSED);
 }
 
+static __always_inline void note_due(__u64 due)
+{
+	if (due < walk_next_due)
+		walk_next_due = due;
+}
+
 /*
  * The walk: one call per entry of open_sockets; records that are due go to the
  * reader of the iterator.
@@ -594,8 +604,12 @@ int report_open_sockets(struct bpf_iter__bpf_map_elem *ctx)
 	if (!open || !keyp)
 		return 0;
 	now = bpf_ktime_get_boot_ns();
-	if (now < open->due_ns || (open->id_state & OPEN_CLOSING))
+	if (open->id_state & OPEN_CLOSING)
 		return 0;
+	if (now < open->due_ns) {
+		note_due(open->due_ns);
+		return 0;
+	}
 	key = *keyp;
 	tp = (struct tcp_sock *)key;
 	id = __sync_fetch_and_or(&open->id_state, OPEN_REPORTED) | OPEN_REPORTED;
@@ -621,10 +635,12 @@ int report_open_sockets(struct bpf_iter__bpf_map_elem *ctx)
 		return 0;
 	}
 	if (cookie != rec.sock_cookie || state == TCP_CLOSE || state == 0) {
+		note_due(now);
 		drop_missed(rec.opened_ns, now, key);
 		return 0;
 	}
 	if (received_moved(&rec, tp)) {
+		note_due(now);
 		count(FLOW_COUNTER_ACTIVE_RACED);
 		return 0;
 	}
@@ -632,6 +648,7 @@ int report_open_sockets(struct bpf_iter__bpf_map_elem *ctx)
 		return 0;
 	every = rec.flags & FLOW_FLAG_ESTABLISHED ? active_every_ns : syn_every_ns;
 	open->due_ns = now + every;
+	note_due(now + every);
 	count(FLOW_COUNTER_ACTIVE);
 	return 0;
 }

@@ -145,6 +145,7 @@ const (
 	CaptureVarScopeNetns         = "scope_netns"
 	CaptureVarSynEveryNs         = "syn_every_ns"
 	CaptureVarSynFirstNs         = "syn_first_ns"
+	CaptureVarWalkNextDue        = "walk_next_due"
 )
 
 // LoadCapture returns the embedded CollectionSpec for Capture.
@@ -216,6 +217,7 @@ type CaptureVariableSpecs struct {
 	ScopeNetns     *ebpf.VariableSpec `ebpf:"scope_netns"`
 	SynEveryNs     *ebpf.VariableSpec `ebpf:"syn_every_ns"`
 	SynFirstNs     *ebpf.VariableSpec `ebpf:"syn_first_ns"`
+	WalkNextDue    *ebpf.VariableSpec `ebpf:"walk_next_due"`
 }
 
 // CaptureObjects contains all objects after they have been loaded into the kernel.
@@ -265,6 +267,7 @@ type CaptureVariables struct {
 	ScopeNetns     *ebpf.Variable `ebpf:"scope_netns"`
 	SynEveryNs     *ebpf.Variable `ebpf:"syn_every_ns"`
 	SynFirstNs     *ebpf.Variable `ebpf:"syn_first_ns"`
+	WalkNextDue    *ebpf.Variable `ebpf:"walk_next_due"`
 }
 
 // CapturePrograms contains all programs after they have been loaded into the kernel.

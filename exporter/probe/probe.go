@@ -69,6 +69,7 @@ type Probe struct {
 	links []link.Link
 	iter  *link.Iter
 	stats io.Closer
+	walks walks
 	// last are the counters at Close, so that the final report is complete.
 	last   Counters
 	closed bool
@@ -157,26 +158,6 @@ func (p *Probe) Ring() (fd, size int, err error) {
 		return 0, 0, ErrClosed
 	}
 	return p.objects.Events.FD(), int(p.objects.Events.MaxEntries()), nil
-}
-
-// Walk opens a pass over the open sockets. Reading it gives the active records that
-// are due, one after the other, until io.EOF; the caller closes it. It is nil if
-// nothing is open. Records must be handled before ring records that are read later:
-// use exporter/ring.
-func (p *Probe) Walk() (io.ReadCloser, error) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.iter == nil {
-		return nil, ErrClosed
-	}
-	c, err := p.read()
-	if err != nil {
-		return nil, err
-	}
-	if c.Opened == c.Removed {
-		return nil, nil
-	}
-	return p.iter.Open()
 }
 
 // Detach ends capture but keeps the ring and the counters, so that what the ring

@@ -1,0 +1,102 @@
+package probe
+
+import (
+	"fmt"
+	"io"
+	"math"
+
+	"golang.org/x/sys/unix"
+)
+
+// walks is what is known between two walks; kernel times are CLOCK_BOOTTIME.
+type walks struct {
+	began   uint64 // when the last complete walk began; 0 before the first
+	opened  uint64 // Counters.Opened then
+	nextDue uint64 // the earliest due time it passed over
+}
+
+// Walk opens a pass over the open sockets. Reading it gives the active records that
+// are due, one after the other, until io.EOF; the caller closes it before the next
+// Walk. It is nil if nothing can be due yet. Records must be handled before ring
+// records that are read later: use exporter/ring.
+//
+// An empty table costs nothing, and one of 262,144 buckets about a millisecond a
+// pass; so a pass is left out while the last one's earliest due time has not come,
+// unless sockets opened since may be due.
+func (p *Probe) Walk() (io.ReadCloser, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.iter == nil {
+		return nil, ErrClosed
+	}
+	c, err := p.read()
+	if err != nil {
+		return nil, err
+	}
+	now, err := bootTime()
+	if err != nil {
+		return nil, err
+	}
+	if c.Opened == c.Removed || !p.mayBeDue(now, c.Opened) {
+		return nil, nil
+	}
+	if err := p.objects.WalkNextDue.Set(uint64(math.MaxUint64)); err != nil {
+		return nil, fmt.Errorf("prepare walk: %w", err)
+	}
+	inner, err := p.iter.Open()
+	if err != nil {
+		return nil, err
+	}
+	return &pass{ReadCloser: inner, probe: p, walk: walks{began: now, opened: c.Opened}}, nil
+}
+
+// mayBeDue needs mu.
+func (p *Probe) mayBeDue(now, opened uint64) bool {
+	if p.walks.began == 0 || now >= p.walks.nextDue {
+		return true
+	}
+	first := uint64(min(p.opts.ActiveFirst, p.opts.SynFirst))
+	return opened != p.walks.opened && now-p.walks.began >= first
+}
+
+// pass is one walk in progress.
+type pass struct {
+	io.ReadCloser
+	probe *Probe
+	walk  walks
+	ended bool
+}
+
+// Read notes the end, because only a complete walk says what is due next.
+func (w *pass) Read(b []byte) (int, error) {
+	n, err := w.ReadCloser.Read(b)
+	w.ended = w.ended || err == io.EOF
+	return n, err
+}
+
+// Close ends the walk.
+func (w *pass) Close() error {
+	err := w.ReadCloser.Close()
+	p := w.probe
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.objects == nil || !w.ended {
+		p.walks = walks{}
+		return err
+	}
+	if rerr := p.objects.WalkNextDue.Get(&w.walk.nextDue); rerr != nil {
+		p.walks = walks{}
+		return fmt.Errorf("read the next due time: %w", rerr)
+	}
+	p.walks = w.walk
+	return err
+}
+
+// bootTime is the clock of the kernel programs.
+func bootTime() (uint64, error) {
+	var ts unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &ts); err != nil {
+		return 0, fmt.Errorf("read the boot clock: %w", err)
+	}
+	return uint64(ts.Nano()), nil
+}
