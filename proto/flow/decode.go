@@ -198,7 +198,7 @@ func (d *decoder) addAddrs(v []byte) error {
 		dict = append(dict, [16]byte(v))
 	}
 	if len(dict) > 0 && dict[0] != ([16]byte{}) {
-		return fmt.Errorf("%w: the first address of a dictionary must be ::", ErrMalformed)
+		return fmt.Errorf("%w: the first address of a dictionary must be the unspecified one", ErrMalformed)
 	}
 	d.b.Addrs = dict
 	return nil

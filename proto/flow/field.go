@@ -55,7 +55,7 @@ const (
 	Replay
 	Errno
 	Pid
-	Uid
+	UID
 	LocalWorkload
 	LocalInstance
 	LocalZone
@@ -209,7 +209,7 @@ var u32Specs = [NumU32]Spec{
 	Replay:          flag("replay", 54),
 	Errno:           num("errno", 55, max16),
 	Pid:             num("pid", 56, max32),
-	Uid:             num("uid", 57, max32),
+	UID:             num("uid", 57, max32),
 	LocalWorkload:   str("local_workload", 58),
 	LocalInstance:   str("local_instance", 59),
 	LocalZone:       str("local_zone", 60),
