@@ -86,14 +86,14 @@ func signal(c chan struct{}) {
 
 // dropOldest gives up the oldest batch that is not under way, else the oldest of all.
 func (q *queue) dropOldest() {
+	q.trim() // so that both lists begin with a batch
 	list := q.waiting
 	if len(list) == 0 {
 		list = q.sent
 		q.sentGone++
 	}
-	q.stats.DroppedFull.add(list[0].batch) // trim left a batch in front
+	q.stats.DroppedFull.add(list[0].batch)
 	q.leave(&list[0])
-	q.trim()
 }
 
 // leave takes one batch out of the books of what is pending.
