@@ -81,3 +81,23 @@ func cpuTime(b *testing.B) time.Duration {
 	}
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
+
+// BenchmarkDecode is what a consumer pays for a message of 1000 rows.
+func BenchmarkDecode(b *testing.B) {
+	var e encoder
+	if err := e.encode(makeBatch(b, "node-1/7", 1, 1000), time.Time{}, 1<<22); err != nil {
+		b.Fatal(err)
+	}
+	d, err := NewDecoder()
+	if err != nil {
+		b.Fatal(err)
+	}
+	var batch flow.Batch
+	b.ReportAllocs()
+	for b.Loop() {
+		if err := d.Decode(e.messages[0].value, &batch); err != nil {
+			b.Fatal(err)
+		}
+	}
+	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/1000, "ns/row")
+}

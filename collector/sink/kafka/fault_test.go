@@ -144,7 +144,7 @@ func TestOneBadBatchTakesNoOtherWithIt(t *testing.T) {
 	s.Write(makeBatch(t, "x", 3, 10), good.done)
 	flush(t, s, 20*time.Second)
 	good.check(t, 2)
-	if len(refused.errs) != 1 || !errors.Is(refused.errs[0], errTooLarge) {
+	if len(refused.errs) != 1 || !errors.Is(refused.errs[0], errTooLarge) || !errors.Is(refused.errs[0], ErrDropped) {
 		t.Errorf("done of the bad batch: %v, want once errTooLarge", refused.errs)
 	}
 	checkBooks(t, reg, map[string]float64{

@@ -109,6 +109,7 @@ func (p *partition) write(ctx context.Context, jobs []*job) {
 		}
 		p.sink.fault.clear() // the batch is at fault, not Kafka
 		p.sink.log.Error("batch dropped", "reason", reason, "rows", jobs[0].rows, "error", err)
+		err = fmt.Errorf("%w: %w", ErrDropped, err)
 	}
 	for _, j := range jobs {
 		p.sink.finish(j, err, reason)

@@ -20,6 +20,9 @@ import (
 // ErrStopped is what done gets for a batch that was pending, or came, when the sink stopped.
 var ErrStopped = errors.New("the kafka sink has stopped")
 
+// ErrDropped is wrapped by what done gets for a batch that Kafka will never take: to send it again is no use.
+var ErrDropped = errors.New("dropped")
+
 // job is one batch on its way. It is in Sink.jobs until done was called.
 type job struct {
 	batch *flow.Batch
@@ -97,7 +100,7 @@ func (s *Sink) Start(ctx context.Context) {
 }
 
 // Write takes a batch over. done is called exactly once, from another goroutine: with nil when Kafka has every row, with an error when
-// the rows are dropped or the sink stopped. The batch must not change until then, and done must not block: it holds up a partition.
+// the rows are dropped (ErrDropped) or the sink stopped (ErrStopped). The batch must not change until then, and done must not block: it holds up a partition.
 // Write blocks while QueueBytes are pending; a batch larger than that is taken when nothing else is.
 func (s *Sink) Write(batch *flow.Batch, done func(error)) {
 	j := &job{batch: batch, done: done, bytes: int64(batch.MemoryBytes()), rows: batch.Rows, since: time.Now()}
