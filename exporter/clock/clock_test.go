@@ -3,6 +3,7 @@ package clock
 import (
 	"context"
 	"errors"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -25,13 +26,13 @@ func TestTheTightestSampleWins(t *testing.T) {
 func TestAnchorFollowsTheWallClock(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		boot := time.Now()
-		var set time.Duration
+		var set atomic.Int64 // nanoseconds
 		var steps []time.Duration
 		c, err := New(Options{
 			Every: time.Minute,
 			Read: func() (Reading, error) {
 				up := time.Since(boot).Nanoseconds()
-				return Reading{up, time.Now().Add(set).UnixNano(), up}, nil
+				return Reading{up, time.Now().UnixNano() + set.Load(), up}, nil
 			},
 			Step: func(by time.Duration) { steps = append(steps, by) },
 		})
@@ -44,7 +45,7 @@ func TestAnchorFollowsTheWallClock(t *testing.T) {
 		for _, s := range []struct{ set, want time.Duration }{
 			{300 * time.Millisecond, 300 * time.Millisecond}, {time.Hour, time.Hour}, {-time.Minute, -time.Minute},
 		} {
-			set = s.set
+			set.Store(int64(s.set))
 			time.Sleep(time.Minute + time.Second)
 			if got := c.Anchor().Time(0); !got.Equal(boot.Add(s.want)) {
 				t.Errorf("kernel time 0 is %v, want %v", got, boot.Add(s.want))
