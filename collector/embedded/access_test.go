@@ -146,6 +146,7 @@ func TestReadersAreFenced(t *testing.T) {
 		t.Run(template, func(t *testing.T) {
 			for _, a := range []ask{{body: sql}, {method: http.MethodGet, params: values("query", sql)}} {
 				r := do(t, s, a)
+				t.Logf("%s: %.160s", r.code(), r.body)
 				if r.status < 400 || r.code() == "" {
 					t.Errorf("status %d, code %q: %s", r.status, r.code(), r.body)
 				}
@@ -173,20 +174,20 @@ func TestReadersMayRead(t *testing.T) {
 	write(t, s, "INSERT INTO tributary.readable SELECT 1, 'x'")
 	write(t, s, "CREATE OR REPLACE VIEW tributary.readable_view AS SELECT a + 1 AS c FROM tributary.readable")
 	for sql, want := range map[string]string{
-		"SELECT * FROM readable":                                                           "1\tx",
-		"SELECT * FROM tributary.readable":                                                 "1\tx",
-		"SELECT c FROM tributary.readable_view -- a comment":                               "2",
-		"WITH x AS (SELECT a FROM readable) SELECT a FROM x":                               "1",
-		"(SELECT 1) UNION ALL (SELECT 1)":                                                  "1\n1",
-		"SELECT number FROM numbers(2)":                                                    "0\n1",
-		"EXISTS TABLE tributary.readable":                                                  "1",
-		"SHOW TABLES FROM tributary LIKE 'readable'":                                       "readable",
-		"SELECT a FROM readable SETTINGS max_threads = 1, final = 0, max_result_rows = 10": "1",
+		"SELECT * FROM readable":                                                            "1\tx",
+		"SELECT * FROM tributary.readable":                                                  "1\tx",
+		"SELECT c FROM tributary.readable_view -- a comment":                                "2",
+		"WITH x AS (SELECT a FROM readable) SELECT a FROM x":                                "1",
+		"(SELECT 1) UNION ALL (SELECT 1)":                                                   "1\n1",
+		"SELECT number FROM numbers(2)":                                                     "0\n1",
+		"EXISTS TABLE tributary.readable":                                                   "1",
+		"SHOW TABLES FROM tributary LIKE 'readable'":                                        "readable",
+		"SELECT a FROM readable SETTINGS max_threads = 1, final = 0, max_result_rows = 10":  "1",
 		"SELECT a FROM readable FORMAT CSV SETTINGS output_format_csv_crlf_end_of_line = 0": "1",
-		"SELECT 'a ; -- b' AS x":                                       "a ; -- b",
-		"SELECT count() > 100 FROM system.columns":                     "1",
-		"SELECT currentRoles()":                                        "[]",
-		"SELECT getSetting('implicit_select'), getSetting('readonly')": "false\t2",
+		"SELECT 'a ; -- b' AS x":                                                            "a ; -- b",
+		"SELECT count() > 100 FROM system.columns":                                          "1",
+		"SELECT currentRoles()":                                                             "[]",
+		"SELECT getSetting('implicit_select'), getSetting('readonly')":                      "false\t2",
 	} {
 		if got := read(t, s, sql); got != want {
 			t.Errorf("%s: %q, want %q", sql, got, want)

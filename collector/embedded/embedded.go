@@ -231,23 +231,30 @@ func (s *Store) supervise(ctx context.Context, p *process, ended chan<- string) 
 func (s *Store) awaitReady(ctx context.Context, ended <-chan string) error {
 	ctx, cancel := context.WithTimeout(ctx, s.cfg.StartTimeout)
 	defer cancel()
-	transport := &http.Transport{DisableKeepAlives: true}
-	client := &http.Client{Transport: transport, Timeout: 5 * time.Second}
-	why, failures := "it does not answer", 0
-	for {
-		if selectOne(ctx, client, s.URL()) {
-			return nil
-		}
-		select {
-		case why = <-ended:
-			if failures++; failures >= 3 {
-				return fmt.Errorf("the ClickHouse engine does not start: %s", why)
+	ready := make(chan struct{})
+	go func() {
+		client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: 5 * time.Second}
+		for !selectOne(ctx, client, s.URL()) {
+			select {
+			case <-ctx.Done():
+				return
+			case <-time.After(20 * time.Millisecond):
 			}
+		}
+		close(ready)
+	}()
+	why := "it does not answer"
+	for failures := 0; failures < 3; {
+		select {
+		case <-ready:
+			return nil
+		case why = <-ended:
+			failures++
 		case <-ctx.Done():
 			return fmt.Errorf("the ClickHouse engine does not start in time: %s", why)
-		case <-time.After(20 * time.Millisecond):
 		}
 	}
+	return fmt.Errorf("the ClickHouse engine does not start: %s", why)
 }
 
 func selectOne(ctx context.Context, client *http.Client, url string) bool {

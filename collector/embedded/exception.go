@@ -19,7 +19,7 @@ const (
 	codeTimeout          = 159
 	codeReadonly         = 164
 	codeTooManyQueries   = 202
-	codeTooLarge         = 251
+	codeTooLarge         = 229
 	codeCannotDecompress = 271
 	codeTooManyBytes     = 307
 	codeCancelled        = 394
@@ -45,6 +45,7 @@ func exception(code int, format string, args ...any) *serverException {
 var (
 	symbolicName   = regexp.MustCompile(`\(([A-Z][A-Z0-9_]+)\)\s*(?:\(version [^)]*\)\.?\s*)?$`)
 	numberedPrefix = regexp.MustCompile(`^Code: (\d+)\. DB::Exception: `)
+	rethrownSuffix = regexp.MustCompile(` \(version [^)]*\)\.? \([A-Z0-9_]+\)$`)
 )
 
 // asException gives any error its number. The engine's own errors end in a symbolic name; the number in front of the text is
@@ -60,9 +61,9 @@ func (e *engine) asException(err error) *serverException {
 	}
 	text := strings.TrimSpace(engineErr.Text)
 	code := codeUnknownException
-	if number := numberedPrefix.FindStringSubmatch(text); number != nil {
-		code, _ = strconv.Atoi(number[1])
-		text = text[len(number[0]):]
+	for number := numberedPrefix.FindStringSubmatch(text); number != nil; number = numberedPrefix.FindStringSubmatch(text) {
+		code, _ = strconv.Atoi(number[1]) // rethrown errors repeat number, version and name
+		text = rethrownSuffix.ReplaceAllString(text[len(number[0]):], "")
 	}
 	if name := symbolicName.FindStringSubmatch(text); name != nil {
 		if known, ok := e.codes[name[1]]; ok {
