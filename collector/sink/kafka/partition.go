@@ -188,6 +188,7 @@ type records struct {
 	key, value bytesOf
 }
 
+// ReadRecord implements kafka.RecordReader. The record is valid until the next call.
 func (r *records) ReadRecord() (*kafka.Record, error) {
 	if r.next == len(r.messages) {
 		return nil, io.EOF

@@ -100,8 +100,8 @@ func (s *Sink) Start(ctx context.Context) {
 }
 
 // Write takes a batch over. done is called exactly once, from another goroutine: with nil when Kafka has every row, with an error when
-// the rows are dropped (ErrDropped) or the sink stopped (ErrStopped). The batch must not change until then, and done must not block: it holds up a partition.
-// Write blocks while QueueBytes are pending; a batch larger than that is taken when nothing else is.
+// the rows are dropped (ErrDropped) or the sink stopped (ErrStopped). The batch must not change until then, and done must not block: it
+// holds up a partition. Write blocks while QueueBytes are pending; a batch larger than that is taken when nothing else is.
 func (s *Sink) Write(batch *flow.Batch, done func(error)) {
 	j := &job{batch: batch, done: done, bytes: int64(batch.MemoryBytes()), rows: batch.Rows, since: time.Now()}
 	s.mu.Lock()

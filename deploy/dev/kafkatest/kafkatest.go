@@ -32,6 +32,9 @@ const (
 	startedLine = "Kafka Server started"
 )
 
+// errPortTaken says that somebody else bound a port between its choice and the broker's bind.
+var errPortTaken = errors.New("a port of the broker is in use")
+
 // Broker is one broker process with a data directory of its own. Its address stays the same over Kill and Restart.
 type Broker struct {
 	// Addr is the bootstrap address, 127.0.0.1:port.
@@ -112,7 +115,7 @@ func start(t testing.TB, properties string) *Broker {
 	// A free port can be taken by somebody else before the broker binds it: then another one is tried.
 	for range 3 {
 		b.Addr = "127.0.0.1:" + strconv.Itoa(freePort(t))
-		if err = b.run(); err == nil || !strings.Contains(err.Error(), "in use") {
+		if err = b.run(); err == nil || !errors.Is(err, errPortTaken) {
 			break
 		}
 	}
@@ -245,6 +248,12 @@ func (b *Broker) wait(logFile string, stderr *bytes.Buffer) error {
 		select {
 		case <-b.exited:
 			log, _ := os.ReadFile(logFile)
+			if bytes.Contains(log, []byte("Address already in use")) {
+				return errPortTaken
+			}
+			if strings.Contains(stderr.String(), "is in use") {
+				return errPortTaken
+			}
 			return fmt.Errorf("the broker ended: %s %s", strings.TrimSpace(stderr.String()), tail(log))
 		case <-deadline.C:
 			_ = b.cmd.Process.Kill()
