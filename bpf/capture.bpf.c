@@ -237,7 +237,7 @@ static __always_inline int read_current(struct flow_owner *owner)
 static __always_inline void insert_open(struct sock *sk, struct open_socket *open)
 {
 	__u64 key = (__u64)sk;
-	long err;
+	int err; /* before 6.6 the upper half of the return value is noise */
 
 	open->sock_cookie = bpf_get_socket_cookie(sk);
 	err = bpf_map_update_elem(&open_sockets, &key, open, BPF_ANY);
