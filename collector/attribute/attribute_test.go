@@ -1,0 +1,372 @@
+package attribute
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"net/netip"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"tributary/collector/ownership"
+	"tributary/proto/flow"
+)
+
+const (
+	second = int64(time.Second)
+	t0     = 1_700_000_000 * second
+)
+
+func sec(s float64) int64 { return t0 + int64(s*float64(second)) }
+
+// rec is a record as tests write it.
+type rec struct {
+	flow          uint64
+	seq           uint32
+	kind, role    uint32
+	network       string
+	local, remote string
+	start, at     float64
+	end           float64
+	workload      string
+	rx            uint64
+}
+
+func (r rec) add(w *flow.Builder) {
+	w.AddRow()
+	w.Set64(flow.FlowID, r.flow)
+	w.Set32(flow.RecordSeq, r.seq)
+	w.Set32(flow.Kind, r.kind)
+	w.Set32(flow.Role, r.role)
+	w.SetText(flow.Network, r.network)
+	local, remote := netip.MustParseAddrPort(r.local), netip.MustParseAddrPort(r.remote)
+	w.SetAddr(flow.LocalAddr, local.Addr().As16())
+	w.Set32(flow.LocalPort, uint32(local.Port()))
+	w.SetAddr(flow.RemoteAddr, remote.Addr().As16())
+	w.Set32(flow.RemotePort, uint32(remote.Port()))
+	w.Set64(flow.StartTimeNs, uint64(sec(r.start)))
+	w.Set64(flow.IntervalStartNs, uint64(sec(max(r.start, r.at))))
+	w.Set64(flow.EndTimeNs, uint64(sec(r.end)))
+	w.Set64(flow.RxBytes, r.rx)
+	if r.workload != "" {
+		w.SetText(flow.LocalWorkload, r.workload)
+		w.SetText(flow.LocalInstance, r.workload+"-0")
+		w.SetText(flow.LocalZone, "z1")
+		w.Set32(flow.LocalEvidence, flow.EvidenceAddress)
+	}
+}
+
+func batch(tb testing.TB, exporter string, received float64, recs ...rec) *flow.Batch {
+	tb.Helper()
+	w := flow.NewBuilder(len(recs))
+	for _, r := range recs {
+		r.add(w)
+	}
+	columns, rows := w.Seal(nil)
+	b := &flow.Batch{}
+	if err := b.DecodeColumns(columns, rows); err != nil {
+		tb.Fatal(err)
+	}
+	b.ExporterID, b.Host, b.Seq, b.ReceivedTimeNs = exporter, "h1", 1, sec(received)
+	return b
+}
+
+type fixture struct {
+	*ownership.Table
+	*Attributor
+	reg *prometheus.Registry
+}
+
+func newFixture(tb testing.TB) fixture {
+	table, reg := ownership.New(ownership.Config{}), prometheus.NewRegistry()
+	a, err := New(Config{}, table, reg)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return fixture{table, a, reg}
+}
+
+func (f fixture) claim(tb testing.TB, network, addr, workload string, from float64) {
+	tb.Helper()
+	c := &ownership.Claim{Exporter: "x", Host: "h1", Network: network, Addr: ownership.AddrFrom(netip.MustParseAddr(addr)), From: sec(from),
+		Owner: ownership.Owner{Workload: workload, Instance: workload + "-0", Zone: "z1"}}
+	if err := f.Claim(c, sec(from)); err != nil {
+		tb.Fatal(err)
+	}
+}
+
+func (f fixture) mark(to float64) {
+	_ = f.Watermark(&ownership.Watermark{Exporter: "x", Host: "h1", VerifiedTo: sec(to), ReceivedAt: sec(to)})
+}
+
+// row is what a test looks at; %v of it is the expectation.
+func row(b *flow.Batch, id uint64) string {
+	for i := range b.Rows {
+		if b.Get64(flow.FlowID, i) == id {
+			return fmt.Sprintf("%s %s %s %s peer=%s last=%s v=%x", b.Text(flow.RemoteWorkload, i), b.Text(flow.RemoteZone, i),
+				flow.EvidenceNames.Name(b.Get32(flow.RemoteEvidence, i)), flow.WhyNames.Name(b.Get32(flow.RemoteWhy, i)),
+				flow.PeerObservedNames.Name(b.Get32(flow.PeerObserved, i)), b.Text(flow.RemoteLastWorkload, i), b.Get32(flow.Version, i))
+		}
+	}
+	return "no such row"
+}
+
+func (f fixture) counters(tb testing.TB) map[string]float64 {
+	tb.Helper()
+	families, err := f.reg.Gather()
+	if err != nil {
+		tb.Fatal(err)
+	}
+	out := map[string]float64{}
+	for _, fam := range families {
+		for _, m := range fam.GetMetric() {
+			name := fam.GetName()[len("tributary_collector_attribute_"):]
+			for _, l := range m.GetLabel() {
+				name += " " + l.GetValue()
+			}
+			out[name] = m.GetCounter().GetValue()
+		}
+	}
+	return out
+}
+
+func expect(t *testing.T, b *flow.Batch, want map[uint64]string) {
+	t.Helper()
+	got := map[uint64]string{}
+	for id := range want {
+		got[id] = row(b, id)
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("rows (-want +got):\n%s", diff)
+	}
+}
+
+func TestClaims(t *testing.T) {
+	f := newFixture(t)
+	f.claim(t, "n", "10.0.0.2", "shop/api", 0)
+	f.claim(t, "n", "10.0.0.3", "shop/old", 0)
+	rel := &ownership.Release{Exporter: "x", Network: "n", Addr: ownership.AddrFrom(netip.MustParseAddr("10.0.0.3")), At: sec(5)}
+	if err := f.Release(rel, sec(5)); err != nil {
+		t.Fatal(err)
+	}
+	f.mark(20)
+	b := batch(t, "x", 20,
+		rec{flow: 1, kind: flow.KindClosed, role: flow.RoleClient, network: "n", local: "10.0.0.1:4000", remote: "10.0.0.2:80", start: 10, end: 11, workload: "shop/web"},
+		rec{flow: 2, kind: flow.KindFailed, role: flow.RoleClient, network: "n", local: "10.0.0.1:4001", remote: "10.0.0.3:80", start: 10, end: 11, workload: "shop/web"},
+		rec{flow: 3, kind: flow.KindClosed, role: flow.RoleClient, network: "n", local: "10.0.0.1:4002", remote: "8.8.8.8:53", start: 10, end: 11, workload: "shop/web"},
+		rec{flow: 4, kind: flow.KindClosed, role: flow.RoleClient, network: "n", local: "10.0.0.1:4003", remote: "10.0.0.2:80", start: 19.99, end: 20, workload: "shop/web"},
+		rec{flow: 5, kind: flow.KindClosed, role: flow.RoleClient, network: "other", local: "10.0.0.1:4004", remote: "10.0.0.2:80", start: 10, end: 11},
+		rec{flow: 6, kind: flow.KindClosed, role: flow.RoleClient, network: "n", local: "10.0.0.1:4005", remote: "10.0.0.2:80", start: 500, end: 501},
+	)
+	open := f.Begin(b, f.View(sec(20.1)), nil)
+	want := map[uint64]string{
+		1: "shop/api z1 claim named peer=unknown last= v=24000001",
+		2: "  none no_evidence peer=unknown last=shop/old v=4000001",
+		3: "  none external peer=unknown last= v=4000001",
+		4: "  none pending peer=unknown last= v=4000001",
+		5: "  none no_evidence peer=unknown last= v=1",
+		6: "  none clock peer=unknown last= v=1",
+	}
+	expect(t, b, want)
+	if len(open) != 1 {
+		t.Fatalf("open: %v", open)
+	}
+	if open = f.Again(b, f.View(sec(20.2)), open, 1, true); len(open) != 1 {
+		t.Fatalf("named without evidence")
+	}
+	f.mark(21)
+	if open = f.Again(b, f.View(sec(21)), open, 1, true); len(open) != 0 {
+		t.Fatalf("still open: %v", open)
+	}
+	want[4] = want[1]
+	expect(t, b, want)
+	again := flow.Batch{Rows: b.Rows}
+	if err := again.DecodeAttribution(b.AppendAttribution(nil)); err != nil {
+		t.Errorf("the attribution does not read back: %v", err)
+	}
+}
+
+// TestLoopback is how `make run` names curl and nginx: nobody claims 127.0.0.1, each end is the other's mirror, and the two records come in
+// different batches.
+func TestLoopback(t *testing.T) {
+	f := newFixture(t)
+	f.mark(20)
+	client := batch(t, "x", 20, rec{flow: 1, kind: flow.KindClosed, role: flow.RoleClient, network: "h1/1", local: "127.0.0.1:4000",
+		remote: "127.0.0.1:80", start: 10, end: 11, workload: "h1/curl"})
+	open := f.Begin(client, f.View(sec(20)), nil)
+	if len(open) != 1 {
+		t.Fatal("the client's row does not wait for its mirror")
+	}
+	server := batch(t, "x", 20.5, rec{flow: 2, kind: flow.KindClosed, role: flow.RoleServer, network: "h1/1", local: "127.0.0.1:80",
+		remote: "127.0.0.1:4000", start: 10, end: 11, workload: "h1/nginx"})
+	if open := f.Begin(server, f.View(sec(20.5)), nil); len(open) != 0 {
+		t.Error("the server's row waits")
+	}
+	if open = f.Again(client, f.View(sec(20.6)), open, 1, true); len(open) != 0 {
+		t.Error("the client's row still waits")
+	}
+	expect(t, client, map[uint64]string{1: "h1/nginx z1 mirror named peer=yes last= v=34000001"})
+	expect(t, server, map[uint64]string{2: "h1/curl z1 mirror named peer=yes last= v=34000001"})
+	want := map[string]float64{"mirror_rows_total agreed": 0, "mirror_rows_total disagreed": 0, "mirror_rows_total alone": 2,
+		"mirror_rows_total unnamed": 0, "kept_names_rows_total": 0}
+	if diff := cmp.Diff(want, f.counters(t)); diff != "" {
+		t.Error(diff)
+	}
+	nobody := batch(t, "x", 20, rec{flow: 3, kind: flow.KindClosed, role: flow.RoleClient, network: "h1/1", local: "127.0.0.1:4001",
+		remote: "127.0.0.1:81", start: 10, end: 11})
+	open = f.Begin(nobody, f.View(sec(20)), nil)
+	if open = f.Again(nobody, f.View(sec(22.1)), open, 1, true); len(open) != 0 {
+		t.Error("waits for a mirror for ever")
+	}
+	expect(t, nobody, map[uint64]string{3: "  none no_evidence peer=unknown last= v=1"})
+}
+
+// TestMirrorRules: what is not the peer's record of this connection.
+func TestMirrorRules(t *testing.T) {
+	server := rec{flow: 2, kind: flow.KindClosed, role: flow.RoleServer, network: "n", local: "10.0.0.2:80", remote: "10.0.0.1:4000", start: 10, end: 11, workload: "shop/api"}
+	for name, c := range map[string]struct {
+		change func(*rec)
+		want   string
+	}{
+		"it is":            {func(*rec) {}, "shop/api z1 mirror named peer=yes last= v=34000001"},
+		"unknown role":     {func(r *rec) { r.role = flow.RoleUnknown }, "shop/api z1 mirror named peer=yes last= v=34000001"},
+		"no name":          {func(r *rec) { r.workload = "" }, "  none no_evidence peer=yes last= v=4000001"},
+		"same role":        {func(r *rec) { r.role = flow.RoleClient }, "  none no_evidence peer=unknown last= v=4000001"},
+		"another network":  {func(r *rec) { r.network = "m" }, "  none no_evidence peer=unknown last= v=4000001"},
+		"another port":     {func(r *rec) { r.remote = "10.0.0.1:4001" }, "  none no_evidence peer=unknown last= v=4000001"},
+		"another address":  {func(r *rec) { r.local = "10.0.0.9:80" }, "  none no_evidence peer=unknown last= v=4000001"},
+		"an earlier one":   {func(r *rec) { r.start, r.end = 5, 9 }, "  none no_evidence peer=unknown last= v=4000001"},
+		"a later one":      {func(r *rec) { r.start, r.end = 12, 13 }, "  none no_evidence peer=unknown last= v=4000001"},
+		"within tolerance": {func(r *rec) { r.start, r.end = 11.05, 13 }, "shop/api z1 mirror named peer=yes last= v=34000001"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := newFixture(t)
+			f.mark(20)
+			peer := server
+			c.change(&peer)
+			f.Begin(batch(t, "y", 20, peer), f.View(sec(20)), nil)
+			b := batch(t, "x", 20, rec{flow: 1, kind: flow.KindClosed, role: flow.RoleClient, network: "n", local: "10.0.0.1:4000",
+				remote: "10.0.0.2:80", start: 10, end: 11, workload: "shop/web"})
+			f.Begin(b, f.View(sec(20)), nil)
+			expect(t, b, map[uint64]string{1: c.want})
+		})
+	}
+}
+
+func TestMirrorAgainstClaim(t *testing.T) {
+	f := newFixture(t)
+	f.claim(t, "n", "10.0.0.2", "shop/api", 0)
+	f.claim(t, "n", "10.0.0.1", "shop/wrong", 0)
+	f.mark(20)
+	b := batch(t, "x", 20,
+		rec{flow: 1, kind: flow.KindClosed, role: flow.RoleClient, network: "n", local: "10.0.0.1:4000", remote: "10.0.0.2:80", start: 10, end: 11, workload: "shop/web"},
+		rec{flow: 2, kind: flow.KindClosed, role: flow.RoleServer, network: "n", local: "10.0.0.2:80", remote: "10.0.0.1:4000", start: 10, end: 11, workload: "shop/api"},
+	)
+	f.Begin(b, f.View(sec(20)), nil)
+	expect(t, b, map[uint64]string{
+		1: "shop/api z1 mirror named peer=yes last= v=34000001",
+		2: "shop/web z1 mirror named peer=yes last= v=34000001",
+	})
+	want := map[string]float64{"mirror_rows_total agreed": 1, "mirror_rows_total disagreed": 1, "mirror_rows_total alone": 0,
+		"mirror_rows_total unnamed": 0, "kept_names_rows_total": 0}
+	if diff := cmp.Diff(want, f.counters(t)); diff != "" {
+		t.Error(diff)
+	}
+}
+
+// TestLongFlow: the address moves under a connection. While bytes arrive it is still the old peer's; a silent rest is nobody's.
+func TestLongFlow(t *testing.T) {
+	f := newFixture(t)
+	f.claim(t, "n", "10.0.0.2", "shop/api", 0)
+	f.mark(20)
+	r := rec{flow: 1, kind: flow.KindActive, role: flow.RoleClient, network: "n", local: "10.0.0.1:4000", remote: "10.0.0.2:80", start: 10, end: 15, workload: "shop/web", rx: 5}
+	ask := func(now float64) string {
+		b := batch(t, "x", now, r)
+		f.Begin(b, f.View(sec(now)), nil)
+		return row(b, 1)
+	}
+	const api = "shop/api z1 claim named peer=unknown last= v=24000001"
+	if got := ask(20); got != api {
+		t.Error(got)
+	}
+	f.claim(t, "n", "10.0.0.2", "shop/new", 30)
+	f.mark(60)
+	r.seq, r.at, r.end = 1, 40, 45
+	if got := ask(60); got != api {
+		t.Errorf("with bytes: %s", got)
+	}
+	r.seq, r.rx = 2, 0
+	if got, want := ask(60), "  none gap peer=unknown last= v=4000001"; got != want {
+		t.Errorf("without bytes: %s", got)
+	}
+	r.seq, r.rx, r.kind = 3, 1, flow.KindClosed
+	if got := ask(60); got != api {
+		t.Errorf("the last record: %s", got)
+	}
+	r.seq = 4
+	if got, want := ask(60), "shop/new z1 claim named peer=unknown last= v=24000001"; got != want {
+		t.Errorf("a flow that is not remembered: %s", got)
+	}
+}
+
+func TestGiveUp(t *testing.T) {
+	f := newFixture(t)
+	f.mark(10)
+	b := batch(t, "x", 20, rec{flow: 1, kind: flow.KindClosed, network: "n", local: "10.0.0.1:4000", remote: "10.0.0.2:80", start: 10, end: 11})
+	open := f.Begin(b, f.View(sec(11)), nil)
+	f.GiveUp(b, open, 2)
+	expect(t, b, map[uint64]string{1: "  none late peer=unknown last= v=2"})
+}
+
+func TestMirrorForgets(t *testing.T) {
+	m := newMirror(256)
+	for i := range 10_000 {
+		m.note(&sight{tuple: tuple{localPort: uint16(i), net: uint64(i)}, flow: uint64(i), start: int64(i), end: int64(i)})
+	}
+	used := 0
+	for i := range m.shards {
+		for j := range m.shards[i].sets {
+			for _, e := range m.shards[i].sets[j] {
+				if e.used {
+					used++
+				}
+			}
+		}
+	}
+	if used == 0 || used > 256 {
+		t.Errorf("%d entries", used)
+	}
+}
+
+// BenchmarkBegin names batches of 1000 rows to 20,000 remotes, all claimed, among 40,000 flows.
+func BenchmarkBegin(b *testing.B) {
+	f := newFixture(b)
+	rng := rand.New(rand.NewPCG(1, 1))
+	for i := range 20_000 {
+		f.claim(b, "default", fmt.Sprintf("10.1.%d.%d", i/250, 1+i%250), fmt.Sprint("team/w", i%600), 0)
+	}
+	f.mark(20)
+	batches := make([]*flow.Batch, 40)
+	for i := range batches {
+		recs := make([]rec, 1000)
+		for j := range recs {
+			k := rng.IntN(20_000)
+			recs[j] = rec{flow: uint64(i*1000 + j), kind: flow.KindClosed, role: flow.RoleClient, network: "default",
+				local:  fmt.Sprintf("10.0.0.%d:%d", 1+j%60, 10_000+rng.IntN(50_000)),
+				remote: fmt.Sprintf("10.1.%d.%d:443", k/250, 1+k%250), start: 10, end: 11, workload: fmt.Sprint("team/l", j%60)}
+		}
+		batches[i] = batch(b, "x", 20, recs...)
+	}
+	var open []uint32
+	v := f.View(sec(20))
+	b.ReportAllocs()
+	b.ResetTimer()
+	for i := range b.N {
+		if open = f.Begin(batches[i%len(batches)], v, open[:0]); len(open) != 0 {
+			b.Fatal("rows wait")
+		}
+	}
+	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/1000, "ns/row")
+}

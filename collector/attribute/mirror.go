@@ -1,0 +1,125 @@
+package attribute
+
+import (
+	"hash/maphash"
+	"math/bits"
+	"sync"
+
+	"tributary/collector/ownership"
+	"tributary/proto/flow"
+)
+
+const (
+	mirrorShards = 64
+	mirrorWays   = 4
+)
+
+// tuple is one end's view of a connection. net is a hash of the network's name, with a seed that nobody outside knows.
+type tuple struct {
+	net                   uint64
+	local, remote         ownership.Addr
+	localPort, remotePort uint16
+}
+
+func (t *tuple) swapped() tuple {
+	return tuple{t.net, t.remote, t.local, t.remotePort, t.localPort}
+}
+
+func (t *tuple) hash() uint64 {
+	h := t.net
+	for _, w := range [...]uint64{t.local.Hi, t.local.Lo, t.remote.Hi, t.remote.Lo, uint64(t.localPort)<<16 | uint64(t.remotePort)} {
+		hi, lo := bits.Mul64(h^w, 0x9e3779b97f4a7c15)
+		h = hi ^ lo
+	}
+	return h
+}
+
+// sight is one record's own end, as a mirror for the other end's record.
+type sight struct {
+	tuple
+	exporter, flow uint64 // whose record it is: a record is not its own mirror
+	start, end     int64
+	owner          *ownership.Owner // nil if the record's own end has no name
+	role           uint32
+	used           bool
+}
+
+// mirror remembers the local ends of the records seen lately: a set-associative table of fixed size, in shards. A set that is full
+// forgets the record that ended first.
+type mirror struct {
+	seed   maphash.Seed
+	mask   uint64
+	shards [mirrorShards]struct {
+		mu   sync.Mutex
+		sets [][mirrorWays]sight
+	}
+}
+
+func newMirror(entries int) *mirror {
+	m := &mirror{seed: maphash.MakeSeed()}
+	sets := 1
+	for sets*mirrorWays*mirrorShards < entries {
+		sets *= 2
+	}
+	m.mask = uint64(sets - 1)
+	for i := range m.shards {
+		m.shards[i].sets = make([][mirrorWays]sight, sets)
+	}
+	return m
+}
+
+func (m *mirror) note(s *sight) {
+	h := s.hash()
+	shard := &m.shards[h%mirrorShards]
+	shard.mu.Lock()
+	defer shard.mu.Unlock()
+	set := &shard.sets[h/mirrorShards&m.mask]
+	victim := &set[0]
+	for i := range set {
+		e := &set[i]
+		if !e.used {
+			victim = e
+			break
+		}
+		if e.flow == s.flow && e.exporter == s.exporter && e.tuple == s.tuple {
+			e.start, e.end = min(e.start, s.start), max(e.end, s.end)
+			if s.owner != nil {
+				e.owner = s.owner
+			}
+			if s.role != flow.RoleUnknown {
+				e.role = s.role
+			}
+			return
+		}
+		if e.end < victim.end {
+			victim = e
+		}
+	}
+	*victim = *s
+	victim.used = true
+}
+
+// find gives the peer's record of the same connection: the swapped 4-tuple in the same network, at the same time, in another role.
+// Two that fit and name different owners are none.
+func (m *mirror) find(s *sight, tolerance int64) (owner *ownership.Owner, seen bool) {
+	want := s.swapped()
+	h := want.hash()
+	shard := &m.shards[h%mirrorShards]
+	shard.mu.Lock()
+	defer shard.mu.Unlock()
+	set := &shard.sets[h/mirrorShards&m.mask]
+	for i := range set {
+		e := &set[i]
+		if !e.used || e.tuple != want || e.flow == s.flow && e.exporter == s.exporter {
+			continue
+		}
+		if e.start > s.end+tolerance || e.end < s.start-tolerance || e.role == s.role && s.role != flow.RoleUnknown {
+			continue
+		}
+		if seen && (owner == nil || e.owner == nil || *owner != *e.owner) {
+			return nil, true
+		}
+		owner, seen = e.owner, true
+	}
+	return owner, seen
+}

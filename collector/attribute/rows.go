@@ -1,0 +1,152 @@
+package attribute
+
+import (
+	"tributary/collector/ownership"
+	"tributary/proto/flow"
+)
+
+// row names one row's remote end as well as is known now, and says whether it is worth waiting for better.
+func (s *scratch) row(row int, round uint32) (waits bool) {
+	at := s.moment(row)
+	if at > s.v.Now()+int64(s.a.cfg.MaxAhead) {
+		s.leave(row, flow.WhyClock, round)
+		return false
+	}
+	x := s.sight(row)
+	claim := s.lookup(row, &x, at)
+	if s.b.Get32(flow.Kind, row) != flow.KindRollup {
+		peer, seen := s.a.mirror.find(&x, s.tol)
+		if seen {
+			s.put(flow.PeerObserved, row, flow.PeerYes)
+		}
+		if peer != nil {
+			s.countMirror(peer, claim.Owner)
+			s.settle(row, &x, name{peer, flow.EvidenceMirror}, round)
+			return false
+		}
+		if !seen && claim.Owner == nil && s.mirrorMayCome(row, &x) {
+			claim.Wait = true
+		}
+		if seen && claim.Owner == nil && !claim.Wait {
+			s.unnamed++
+		}
+	}
+	n, why := s.named(row, &x, claim)
+	switch {
+	case n.owner != nil:
+		s.settle(row, &x, n, round)
+		return false
+	case claim.Wait:
+		s.leave(row, flow.WhyPending, round)
+		return true
+	}
+	s.leave(row, why, round)
+	if why == flow.WhyNoEvidence && s.b.Get32(flow.Kind, row) == flow.KindFailed {
+		s.before(row, &x, at)
+	}
+	return false
+}
+
+// moment is the time that the remote end is looked up at.
+func (s *scratch) moment(row int) int64 {
+	for _, f := range [...]flow.U64{flow.IntervalStartNs, flow.StartTimeNs, flow.EndTimeNs} {
+		if ns := s.b.Get64(f, row); ns != 0 {
+			return clampTime(ns)
+		}
+	}
+	return s.b.ReceivedTimeNs
+}
+
+func (s *scratch) lookup(row int, x *sight, at int64) ownership.Answer {
+	net := s.network(row).id
+	if l := &s.last; l.valid && l.network == net && l.addr == x.remote && l.answer.HoldsAt(at) {
+		return l.answer
+	}
+	a := s.v.Lookup(net, x.remote, x.remotePort, at, s.tol)
+	s.last = lastLookup{net, x.remote, a, true}
+	return a
+}
+
+// mirrorMayCome: both ends are on this host in a network of its own, so the peer's record is on its way too. A failed connection
+// has no peer.
+func (s *scratch) mirrorMayCome(row int, x *sight) bool {
+	return s.v.Now() < s.b.ReceivedTimeNs+int64(s.a.cfg.MirrorWait) && s.b.Get32(flow.Kind, row) != flow.KindFailed &&
+		(s.network(row).hostLocal || x.remote == x.local || isLoopback(x.remote))
+}
+
+func isLoopback(a ownership.Addr) bool {
+	return a.Hi == 0 && (a.Lo == 1 || a.Lo>>24 == 0xffff<<8|127)
+}
+
+func (s *scratch) countMirror(peer, claimed *ownership.Owner) {
+	switch {
+	case claimed == nil:
+		s.alone++
+	case claimed.Workload == peer.Workload:
+		s.agreed++
+	default:
+		s.disagreed++
+	}
+}
+
+// named chooses between what the flow was named before and the claim. While bytes arrive the peer is who it was. Without bytes
+// the address may have gone to somebody else under a connection that nobody noticed is dead: then only agreement names it.
+func (s *scratch) named(row int, x *sight, claim ownership.Answer) (name, uint32) {
+	why := whyOf[claim.Why]
+	fresh := name{claim.Owner, flow.EvidenceClaim}
+	if s.b.Get32(flow.RecordSeq, row) == 0 {
+		return fresh, why
+	}
+	kept, ok := s.a.flows.Get(flowKey{x.exporter, x.flow})
+	switch {
+	case !ok:
+		return fresh, why
+	case s.b.Get64(flow.RxBytes, row) > 0 || s.b.Get32(flow.RxSegs, row) > 0:
+		s.kept++
+		return kept, flow.WhyNamed
+	case claim.Owner != nil && (claim.Owner.Workload != kept.owner.Workload || claim.Owner.Instance != kept.owner.Instance):
+		return name{}, flow.WhyGap
+	}
+	return fresh, why
+}
+
+// settle writes a name and remembers it for the flow's later records.
+func (s *scratch) settle(row int, x *sight, n name, round uint32) {
+	b, t := s.b, s.ownerText(n.owner)
+	b.U32[flow.RemoteWorkload][row] = t.workload
+	b.U32[flow.RemoteInstance][row] = t.instance
+	s.put(flow.RemoteZone, row, t.zone)
+	s.put(flow.RemoteRegion, row, t.region)
+	s.put(flow.RemoteRelease, row, t.release)
+	b.U32[flow.RemoteEvidence][row] = n.evidence
+	b.U32[flow.RemoteWhy][row] = flow.WhyNamed
+	b.U32[flow.Version][row] = version(b.Get32(flow.LocalEvidence, row), n.evidence, round)
+	key := flowKey{x.exporter, x.flow}
+	switch {
+	case b.Get32(flow.Kind, row) == flow.KindActive:
+		s.a.flows.Add(key, n)
+	case b.Get32(flow.RecordSeq, row) > 0:
+		s.a.flows.Remove(key)
+	}
+}
+
+// leave writes why a row has no name.
+func (s *scratch) leave(row int, why, round uint32) {
+	b := s.b
+	b.U32[flow.RemoteWhy][row] = why
+	b.U32[flow.Version][row] = version(b.Get32(flow.LocalEvidence, row), flow.EvidenceNone, round)
+}
+
+// before notes who had the address last, on a failed record without an answer.
+func (s *scratch) before(row int, x *sight, at int64) {
+	o, seen := s.v.Before(s.network(row).id, x.remote, x.remotePort, at)
+	if o == nil {
+		return
+	}
+	s.put(flow.RemoteLastWorkload, row, s.text(o.Workload))
+	s.put(flow.RemoteLastInstance, row, s.text(o.Instance))
+	if s.b.U64[flow.RemoteLastSeenNs] == nil {
+		s.b.Make64(flow.RemoteLastSeenNs)
+	}
+	s.b.U64[flow.RemoteLastSeenNs][row] = uint64(seen)
+}
