@@ -1,0 +1,167 @@
+// Package config is the exporter's configuration: its keys, their defaults and what is right about them. How keys become flags,
+// environment variables and a file is service/config's. The room opens nothing and starts nothing.
+package config
+
+import (
+	"fmt"
+	"net"
+	"regexp"
+	"strings"
+	"time"
+
+	"tributary/exporter/batch"
+	"tributary/service/tlsconf"
+)
+
+// The scopes of capture.
+const (
+	ScopeHost  = "host"  // every network namespace
+	ScopeNetns = "netns" // the exporter's own network namespace: a sidecar
+)
+
+// Codecs of batches.
+const (
+	CompressionZstd = "zstd"
+	CompressionNone = "none"
+)
+
+// TLS names PEM files for the connection to the collector.
+type TLS struct {
+	CA         string `yaml:"ca" usage:"PEM file with the authorities of the collector's certificate; without it the system's"`
+	Cert       string `yaml:"cert" usage:"PEM file with the certificate the exporter shows"`
+	Key        string `yaml:"key" usage:"PEM file with the key of --tls-cert"`
+	ServerName string `yaml:"server_name" usage:"name in the collector's certificate; without it the host of --collector"`
+}
+
+// Config is everything a user can set.
+type Config struct {
+	Collector string `yaml:"collector" usage:"address of the collector, HOST:PORT"`
+	Scope     string `yaml:"scope" usage:"what to watch: host (every network namespace) or netns (the exporter's own)"`
+	Identity  string `yaml:"identity" usage:"YAML file that names the workloads of this host; watched while running"`
+	Network   string `yaml:"network" usage:"name of the address space of this host's addresses"`
+	TLS       TLS    `yaml:"tls"`
+	Insecure  bool   `yaml:"insecure" usage:"allow plain text to a collector, and metrics, beyond this host"`
+
+	MetricsListen string `yaml:"metrics_listen" usage:"address of /metrics, /healthz and /readyz"`
+
+	Workload string `yaml:"workload" usage:"static identity: workload (namespace/name) of what no other evidence names"`
+	Instance string `yaml:"instance" usage:"static identity: instance, unique in the fleet"`
+	Zone     string `yaml:"zone" usage:"zone of this host, where the identity file says none"`
+	Region   string `yaml:"region" usage:"region of this host, where the identity file says none"`
+	Release  string `yaml:"release" usage:"static identity: release"`
+
+	BatchRows   int           `yaml:"batch_rows" usage:"rows of a full batch"`
+	BatchAge    time.Duration `yaml:"batch_age" usage:"how long a row waits for its batch to fill"`
+	Compression string        `yaml:"compression" usage:"of batches: zstd or none"`
+	QueueBytes  int64         `yaml:"queue_bytes" usage:"memory for batches that are not yet acknowledged; beyond it the oldest are dropped and counted"`
+
+	RingBytes   int `yaml:"ring_bytes" usage:"size of the kernel's ring, a power of two"`
+	OpenSockets int `yaml:"open_sockets" usage:"how many open connections are followed at once"`
+
+	ShutdownTimeout time.Duration `yaml:"shutdown_timeout" usage:"how long to wait for acknowledgements at the end"`
+	LogLevel        string        `yaml:"log_level" usage:"debug, info, warn or error"`
+	LogFormat       string        `yaml:"log_format" usage:"text or json"`
+}
+
+// Default returns the configuration of an exporter that was told nothing.
+func Default() Config {
+	return Config{
+		Collector: "127.0.0.1:4747", Scope: ScopeHost, Network: "default", MetricsListen: "127.0.0.1:9748",
+		BatchRows: 1000, BatchAge: 500 * time.Millisecond, Compression: CompressionZstd, QueueBytes: 64 << 20,
+		RingBytes: 1 << 20, OpenSockets: 262144,
+		ShutdownTimeout: 5 * time.Second, LogLevel: "info", LogFormat: "text",
+	}
+}
+
+// minQueueBytes holds the largest batch a few times over.
+const minQueueBytes = 8 << 20
+
+// maxName bounds every name that goes into records.
+const maxName = 256
+
+// Validate implements service/config.Validator.
+func (c *Config) Validate() error {
+	host, port, err := net.SplitHostPort(c.Collector)
+	if err != nil || host == "" || port == "" {
+		return fmt.Errorf("--collector %q is not HOST:PORT, such as collector.example:4747", c.Collector)
+	}
+	if err := tlsconf.CheckListener("--metrics-listen", c.MetricsListen, c.MetricsTLS(), c.Insecure); err != nil {
+		return err
+	}
+	if (c.TLS.Cert == "") != (c.TLS.Key == "") {
+		return fmt.Errorf("a client certificate needs its key: give both --tls-cert and --tls-key, or none")
+	}
+	switch c.Scope {
+	case ScopeHost, ScopeNetns:
+	case "cgroup":
+		return fmt.Errorf("--scope cgroup: capture restricts itself by network namespace only: use netns in a sidecar, or host and name cgroups in the identity file")
+	default:
+		return fmt.Errorf("--scope %q is not host or netns", c.Scope)
+	}
+	for _, check := range []func() error{c.checkNames, c.checkSizes} {
+		if err := check(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+var workloadForm = regexp.MustCompile(`^[^/\s]+/[^/\s]+$`)
+
+func (c *Config) checkNames() error {
+	for _, n := range []struct{ flag, value string }{
+		{"--network", c.Network}, {"--workload", c.Workload}, {"--instance", c.Instance}, {"--zone", c.Zone},
+		{"--region", c.Region}, {"--release", c.Release},
+	} {
+		control := func(r rune) bool { return r < 0x20 || r == 0x7f || r == 0xfffd }
+		if len(n.value) > maxName || strings.ContainsFunc(n.value, control) {
+			return fmt.Errorf("%s is longer than %d bytes or has control characters", n.flag, maxName)
+		}
+	}
+	switch {
+	case c.Network == "":
+		return fmt.Errorf("--network must not be empty")
+	case c.Workload != "" && !workloadForm.MatchString(c.Workload):
+		return fmt.Errorf("--workload %q is not NAMESPACE/NAME, such as payments/api", c.Workload)
+	case c.Workload == "" && (c.Instance != "" || c.Release != ""):
+		return fmt.Errorf("--instance and --release describe a --workload: give it too")
+	}
+	return nil
+}
+
+func (c *Config) checkSizes() error {
+	switch {
+	case c.BatchRows < 1 || c.BatchRows > batch.MaxRows:
+		return fmt.Errorf("--batch-rows %d is not between 1 and %d", c.BatchRows, batch.MaxRows)
+	case c.BatchAge < 10*time.Millisecond || c.BatchAge > time.Minute:
+		return fmt.Errorf("--batch-age %v is not between 10ms and 1m", c.BatchAge)
+	case c.QueueBytes < minQueueBytes:
+		return fmt.Errorf("--queue-bytes %d is less than %d", c.QueueBytes, minQueueBytes)
+	case c.Compression != CompressionZstd && c.Compression != CompressionNone:
+		return fmt.Errorf("--compression %q is not zstd or none", c.Compression)
+	case c.RingBytes < 64<<10 || c.RingBytes > 256<<20 || c.RingBytes&(c.RingBytes-1) != 0:
+		return fmt.Errorf("--ring-bytes %d is not a power of two between %d and %d", c.RingBytes, 64<<10, 256<<20)
+	case c.OpenSockets < 1024 || c.OpenSockets > 16<<20:
+		return fmt.Errorf("--open-sockets %d is not between 1024 and %d", c.OpenSockets, 16<<20)
+	case c.ShutdownTimeout < 0 || c.ShutdownTimeout > 10*time.Minute:
+		return fmt.Errorf("--shutdown-timeout %v is not between 0s and 10m", c.ShutdownTimeout)
+	}
+	return nil
+}
+
+// Encrypted reports whether the connection to the collector uses TLS: always, except to a loopback address without any TLS
+// file, and except where --insecure gives up on it.
+func (c *Config) Encrypted() bool {
+	if c.TLS != (TLS{}) {
+		return true
+	}
+	return !c.Insecure && beyondHost(c.Collector)
+}
+
+// MetricsTLS reports whether the metrics are served with TLS: where they are open to the network and there is a certificate.
+func (c *Config) MetricsTLS() bool { return c.TLS.Cert != "" && beyondHost(c.MetricsListen) }
+
+// beyondHost reports whether others than this host take part at this address.
+func beyondHost(address string) bool {
+	return tlsconf.CheckListener("", address, false, false) != nil
+}
