@@ -3,6 +3,7 @@ package batch
 import (
 	"fmt"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -67,7 +68,7 @@ type Batcher struct {
 	metrics *metrics
 
 	seq        uint64
-	refused    uint64
+	refused    atomic.Uint64
 	columns    []byte // reused
 	compressed []byte // reused
 }
@@ -90,8 +91,8 @@ func New(config Config, registerer prometheus.Registerer) (*Batcher, error) {
 // Rows returns how many rows wait for their batch to be sealed.
 func (b *Batcher) Rows() int { return b.builder.Rows() }
 
-// Refused returns how many rows were left out because of their times.
-func (b *Batcher) Refused() uint64 { return b.refused }
+// Refused returns how many rows were left out because of their times. It may be called from any goroutine.
+func (b *Batcher) Refused() uint64 { return b.refused.Load() }
 
 // Earliest and latest time that flow.Batch accepts: a clock that is further off is broken.
 var (
@@ -103,7 +104,7 @@ var (
 // open: its owner sees to it that Flush is called in time.
 func (b *Batcher) Add(e *event.Event, at Times, local *Local) (first bool) {
 	if at.Start < minTime || at.IntervalStart < at.Start || at.End < at.IntervalStart || at.End > maxTime {
-		b.refused++
+		b.refused.Add(1)
 		b.metrics.refused.Inc()
 		return false
 	}

@@ -15,7 +15,7 @@ func (b *Batcher) addIdentity(e *event.Event, local *Local) {
 	w.Set64(flow.SockCookie, e.SockCookie)
 	w.Set64(flow.CgroupID, e.CgroupID)
 	w.Set32(flow.Pid, e.PID)
-	w.Set32(flow.Uid, e.UID)
+	w.Set32(flow.UID, e.UID)
 	if e.Comm[0] != 0 {
 		w.SetText(flow.Comm, b.text.comm(e))
 	}
