@@ -139,10 +139,7 @@ func TestReadersAreFenced(t *testing.T) {
 		"SELECT nothing FROM tributary.canary /* { serverError 47 } */",
 	}
 	for _, template := range statements {
-		sql := strings.NewReplacer("FILE", secret, "OUT", outfile).Replace(template)
-		if strings.Contains(template, "OUTFILE") || strings.Contains(template, "INFILE") {
-			sql = strings.NewReplacer("'OUT'", "'"+outfile+"'", "'FILE'", "'"+secret+"'").Replace(template)
-		}
+		sql := strings.NewReplacer("'FILE", "'"+secret, "`FILE`", "`"+secret+"`", "'OUT'", "'"+outfile+"'").Replace(template)
 		t.Run(template, func(t *testing.T) {
 			for _, a := range []ask{{body: sql}, {method: http.MethodGet, params: values("query", sql)}} {
 				r := do(t, s, a)

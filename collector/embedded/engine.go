@@ -36,10 +36,10 @@ type slot struct {
 	database string
 }
 
-// readerBaseline makes a connection read-only and bounds its statements. readonly comes last: it forbids to change readonly itself.
-// readonly 2 lets settings be changed within the constraints; which, is decided by readerSettings.
-func readerBaseline() map[string]string {
+// readerBaseline bounds what a reader's statement may take, so that inserts always find memory.
+func readerBaseline(memoryBytes int64) map[string]string {
 	return map[string]string{
+		"max_memory_usage":   strconv.FormatInt(memoryBytes/3, 10),
 		"max_execution_time": strconv.Itoa(int(readerTimeout.Seconds()) / 2),
 		"max_result_bytes":   strconv.Itoa(maxResultBytes),
 	}
@@ -61,13 +61,13 @@ func openEngine(cfg childConfig) (*engine, error) {
 	}
 	e := &engine{readers: make(chan *slot, readerSlots), writers: make(chan *slot, writerSlots)}
 	args := []string{"--path=" + store, "--config-file=" + configPath}
-	if err := e.connectAll(lib, args); err != nil {
+	if err := e.connectAll(lib, args, readerBaseline(cfg.MemoryBytes)); err != nil {
 		return nil, errors.Join(err, e.close())
 	}
 	return e, nil
 }
 
-func (e *engine) connectAll(lib *chdb.Library, args []string) (err error) {
+func (e *engine) connectAll(lib *chdb.Library, args []string, baseline map[string]string) (err error) {
 	if e.control, err = e.connect(lib, args, "control", nil); err != nil {
 		return err
 	}
@@ -85,7 +85,8 @@ func (e *engine) connectAll(lib *chdb.Library, args []string) (err error) {
 		e.writers <- s
 	}
 	for i := range readerSlots {
-		s, err := e.connect(lib, args, "reader-"+strconv.Itoa(i), readerBaseline(), "SET ROLE NONE", "SET readonly = 2")
+		// readonly comes last, because it cannot be changed any more; the value 2 lets other settings be changed within the constraints.
+		s, err := e.connect(lib, args, "reader-"+strconv.Itoa(i), baseline, "SET ROLE NONE", "SET readonly = 2")
 		if err != nil {
 			return err
 		}

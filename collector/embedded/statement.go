@@ -145,7 +145,7 @@ func readerSettings(name string) bool {
 		return name != "output_format_schema"
 	}
 	switch name {
-	case "max_execution_time", "max_threads", "max_block_size", "max_memory_usage", "max_result_rows", "max_result_bytes", "result_overflow_mode",
+	case "max_execution_time", "max_threads", "max_block_size", "max_result_rows", "max_result_bytes", "result_overflow_mode",
 		"max_rows_to_read", "max_bytes_to_read", "read_overflow_mode", "timeout_overflow_mode", "max_rows_to_group_by", "group_by_overflow_mode",
 		"max_rows_to_sort", "sort_overflow_mode", "max_rows_in_distinct", "final", "limit", "offset", "extremes", "join_use_nulls", "group_by_use_nulls",
 		"session_timezone", "date_time_output_format", "transform_null_in", "aggregate_functions_null_for_empty", "prefer_column_name_to_alias",
