@@ -62,10 +62,12 @@ func (h *handler) writeAnswer(w http.ResponseWriter, r *http.Request, req *reque
 	header.Set("Content-Type", contentType(format))
 	header.Set("X-ClickHouse-Format", format)
 	header.Set("X-ClickHouse-Summary", summary(result.Stats(), time.Since(started)))
-	out, closeOut := httpEncoder(w, r, req)
 	if r.Method == http.MethodHead {
 		return nil
 	}
+	controller := http.NewResponseController(w)
+	defer func() { _ = controller.SetWriteDeadline(time.Time{}) }() // the next request on this connection has a clock of its own
+	out, closeOut := httpEncoder(&patientWriter{w, controller}, w.Header(), r, req)
 	var err error
 	if req.compressAnswer {
 		err = writeFrames(out, data, req.compression)
@@ -78,6 +80,29 @@ func (h *handler) writeAnswer(w http.ResponseWriter, r *http.Request, req *reque
 	return nil
 }
 
+// patience is how long a client may take no byte of its answer, which holds one of the few connections to the engine.
+const patience = time.Minute
+
+// patientWriter gives up on a client that stopped reading.
+type patientWriter struct {
+	to         io.Writer
+	controller *http.ResponseController
+}
+
+func (p *patientWriter) Write(data []byte) (written int, err error) {
+	for len(data) > written {
+		if err := p.controller.SetWriteDeadline(time.Now().Add(patience)); err != nil {
+			return written, err
+		}
+		n, err := p.to.Write(data[written:min(len(data), written+frameBytes)])
+		written += n
+		if err != nil {
+			return written, err
+		}
+	}
+	return written, nil
+}
+
 // summary has the numbers as texts, as ClickHouse writes them.
 func summary(s chdb.Stats, elapsed time.Duration) string {
 	return fmt.Sprintf(`{"read_rows":"%d","read_bytes":"%d","written_rows":"%d","written_bytes":"%d","total_rows_to_read":"0",`+
@@ -86,7 +111,7 @@ func summary(s chdb.Stats, elapsed time.Duration) string {
 }
 
 // httpEncoder compresses where the client accepts it and, as on a server, has set enable_http_compression.
-func httpEncoder(w http.ResponseWriter, r *http.Request, req *request) (io.Writer, func() error) {
+func httpEncoder(w io.Writer, header http.Header, r *http.Request, req *request) (io.Writer, func() error) {
 	accepted := r.Header.Get("Accept-Encoding")
 	if !req.httpCompression || accepted == "" {
 		return w, func() error { return nil }
@@ -95,7 +120,7 @@ func httpEncoder(w http.ResponseWriter, r *http.Request, req *request) (io.Write
 		if !strings.Contains(accepted, encoding) {
 			continue
 		}
-		w.Header().Set("Content-Encoding", encoding)
+		header.Set("Content-Encoding", encoding)
 		switch encoding {
 		case "zstd":
 			encoder, err := zstd.NewWriter(w, zstd.WithEncoderConcurrency(1), zstd.WithEncoderLevel(zstd.SpeedFastest))

@@ -76,6 +76,7 @@ func serve(ctx context.Context, listener net.Listener, h *handler) error {
 	server := &http.Server{
 		Handler:           h,
 		ReadHeaderTimeout: 10 * time.Second,
+		ReadTimeout:       5 * time.Minute,
 		IdleTimeout:       2 * time.Minute,
 		MaxHeaderBytes:    2 * maxQueryBytes,
 		ErrorLog:          slog.NewLogLogger(h.logger.Handler(), slog.LevelWarn),

@@ -98,7 +98,7 @@ func (st statement) allowedForReaders() error {
 			"writers use the user %s with the password in the collector's data directory (ACCESS_DENIED)", writerUser)
 	}
 	// A placeholder of type Identifier can stand for a name that the canonical form does not show.
-	if strings.Contains(strings.ToLower(st.text), "identifier") {
+	if strings.Contains(st.text, "{") && strings.Contains(strings.ToLower(st.text), "identifier") {
 		return exception(codeAccessDenied, "Placeholders of type Identifier are not allowed without credentials (ACCESS_DENIED)")
 	}
 	for i, t := range st.parsed {
