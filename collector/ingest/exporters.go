@@ -236,3 +236,9 @@ func (t *tickets) take(b *flow.Batch) (ticket, bool) {
 	delete(t.open, b)
 	return k, ok
 }
+
+func (t *tickets) count() int {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return len(t.open)
+}

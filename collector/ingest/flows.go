@@ -92,6 +92,12 @@ func (s *Server) waitUntilTold(ctx context.Context, e *exporter) error {
 
 // take validates a batch, waits for room, and hands it on. The error ends the stream; a batch that is refused does not.
 func (s *Server) take(ctx context.Context, e *exporter, m *flowv1.Batch) error {
+	select {
+	case <-s.quiet:
+		<-ctx.Done() // the batch is sent again elsewhere, or here after a restart
+		return status.FromContextError(ctx.Err()).Err()
+	default:
+	}
 	s.metrics.bytes.Add(float64(len(m.GetPayload())))
 	// A batch may be of an earlier run of the same exporter, sent from its spool.
 	if m.GetExporterId() != e.id {
@@ -172,14 +178,33 @@ func (s *Server) Done(b *flow.Batch) {
 		return
 	}
 	t.exporter.finish(t.seq)
-	s.room.Release(t.bytes)
+	s.settle(t)
 	s.metrics.acked.Add(float64(t.rows))
-	s.metrics.pendingRows.Sub(float64(t.rows))
-	s.metrics.pendingBytes.Sub(float64(t.bytes))
 	s.recycle(b)
 }
 
 func (s *Server) recycle(b *flow.Batch) {
 	b.Reset()
 	s.batches.Put(b)
+}
+
+// Refuse says that a sink will never take the batch: its exporter is told, and it leaves the exporter's queue, counted.
+func (s *Server) Refuse(b *flow.Batch, reason string) {
+	t, ok := s.tickets.take(b)
+	if !ok {
+		return
+	}
+	t.exporter.forget(t.seq)
+	s.settle(t)
+	s.metrics.rows.WithLabelValues("unstorable").Add(float64(t.rows))
+	s.metrics.batches.WithLabelValues("unstorable").Inc()
+	t.exporter.reject(&flowv1.Rejected{BatchSeq: t.seq, Reason: reason, Code: uint32(codes.FailedPrecondition)})
+	s.recycle(b)
+}
+
+// settle gives back what a batch on its way occupied.
+func (s *Server) settle(t ticket) {
+	s.room.Release(t.bytes)
+	s.metrics.pendingRows.Sub(float64(t.rows))
+	s.metrics.pendingBytes.Sub(float64(t.bytes))
 }

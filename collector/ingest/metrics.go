@@ -6,7 +6,7 @@ import (
 	"tributary/collector/ownership"
 )
 
-// metrics: accepted rows = acked rows + pending rows, always.
+// metrics: accepted rows = acked rows + unstorable rows + pending rows, always.
 type metrics struct {
 	batches, rows                *prometheus.CounterVec
 	bytes, acked                 prometheus.Counter
@@ -39,8 +39,8 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		results = append(results, r.String())
 	}
 	m := &metrics{
-		batches:      counters("batches_total", "Batches that arrived, by what became of them.", "result", "accepted", "repeated", "rejected"),
-		rows:         counters("rows_total", "Rows that arrived, by what became of them.", "result", "accepted", "repeated", "rejected"),
+		batches:      counters("batches_total", "Batches that arrived, by what became of them.", "result", "accepted", "repeated", "rejected", "unstorable"),
+		rows:         counters("rows_total", "Rows that arrived, by what became of them.", "result", "accepted", "repeated", "rejected", "unstorable"),
 		bytes:        counter("payload_bytes_total", "Payload bytes that arrived."),
 		acked:        counter("acked_rows_total", "Rows that are in every required sink."),
 		pendingRows:  gauge("pending_rows", "Rows taken in and not yet in every required sink."),

@@ -80,6 +80,8 @@ type Server struct {
 	batches   sync.Pool
 	openers   sync.Pool
 	grpc      *grpc.Server
+	quiet     chan struct{} // closed by Quiesce
+	quietOnce sync.Once
 }
 
 // New makes an inert server. Batches go to pipeline, claims to table; wake is called after evidence has arrived.
@@ -95,6 +97,7 @@ func New(cfg Config, table Table, pipeline Pipeline, wake func(), reg prometheus
 	s := &Server{
 		cfg: cfg, log: log, table: table, pipeline: pipeline, wake: wake, metrics: newMetrics(reg), exporters: known,
 		tickets: tickets{open: make(map[*flow.Batch]ticket)}, room: semaphore.NewWeighted(cfg.PendingBytes),
+		quiet: make(chan struct{}),
 	}
 	s.batches.New = func() any { return new(flow.Batch) }
 	s.openers.New = func() any {
@@ -126,6 +129,21 @@ func (s *Server) options() []grpc.ServerOption {
 
 // Serve answers on the listener until Stop.
 func (s *Server) Serve(l net.Listener) error { return s.grpc.Serve(l) }
+
+// Quiesce makes the server take no more batches: they stay unread on their streams, while acknowledgements, claims and watermarks still
+// flow. It returns when everything that was taken in is done, or ctx ends.
+func (s *Server) Quiesce(ctx context.Context) {
+	s.quietOnce.Do(func() { close(s.quiet) })
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for s.tickets.count() > 0 {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
+}
 
 // Stop ends all streams: at once new ones, and the open ones when ctx ends or they have ended by themselves.
 func (s *Server) Stop(ctx context.Context) {

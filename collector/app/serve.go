@@ -1,0 +1,246 @@
+package app
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"tributary/collector/attribute"
+	"tributary/collector/config"
+	"tributary/collector/hold"
+	"tributary/collector/ingest"
+	"tributary/collector/ownership"
+	"tributary/collector/sink"
+	"tributary/collector/sink/kafka"
+	"tributary/proto/flow"
+	"tributary/service/listen"
+	"tributary/service/log"
+	"tributary/service/metrics"
+	"tributary/service/tlsconf"
+)
+
+// lastWords is how long the last acknowledgements have to get out.
+const lastWords = 300 * time.Millisecond
+
+// quietAfterStart is how long after the start nothing is called no_evidence: the exporters are still connecting.
+const quietAfterStart = 10 * time.Second
+
+// collector is a running collector.
+type collector struct {
+	cfg      *config.Config
+	log      *slog.Logger
+	limited  *slog.Logger // for what can repeat as fast as input arrives
+	registry *prometheus.Registry
+	failed   chan error // a part that ended by itself
+
+	tls    *tlsconf.Server // nil without TLS
+	table  *ownership.Table
+	sinks  sinks
+	hold   *hold.Hold
+	ingest *ingest.Server
+	stops  []func(context.Context) // in the order of starting; run in reverse
+}
+
+// Serve runs a collector until ctx ends or a part of it fails for good.
+func Serve(ctx context.Context, cfg *config.Config, logger *slog.Logger) error {
+	c := &collector{
+		cfg: cfg, log: logger, limited: log.Limited(logger, 10*time.Second),
+		registry: metrics.NewRegistry("tributary_collector"), failed: make(chan error, 8),
+	}
+	defer c.stop()
+	if err := c.start(ctx); err != nil {
+		return err
+	}
+	select {
+	case <-ctx.Done():
+		logger.Info("stopping")
+		return nil
+	case err := <-c.failed:
+		return err
+	}
+}
+
+// start builds and starts everything. Whatever it started before an error is stopped by stop.
+func (c *collector) start(ctx context.Context) error {
+	if err := c.prepareTLS(); err != nil {
+		return err
+	}
+	// Listeners first: a port in use must be said before anything is touched.
+	grpcListener, err := listen.TCP(ctx, "--listen", c.cfg.Listen)
+	if err != nil {
+		return err
+	}
+	c.stops = append(c.stops, func(context.Context) { _ = grpcListener.Close() })
+	if err := c.startMetrics(ctx); err != nil {
+		return err
+	}
+	c.table = ownership.New(ownership.Config{
+		Internal: c.cfg.Internal, QuietUntil: time.Now().Add(quietAfterStart).UnixNano(),
+	})
+	if err := c.startSinks(ctx); err != nil {
+		return err
+	}
+	if err := c.startPipeline(); err != nil {
+		return err
+	}
+	if err := c.startAPI(ctx); err != nil {
+		return err
+	}
+	c.serve(grpcListener)
+	c.log.Info("ready for exporters", "listen", grpcListener.Addr().String(), "tls", c.tls != nil)
+	return nil
+}
+
+func (c *collector) prepareTLS() (err error) {
+	if c.cfg.TLSCert == "" {
+		return nil
+	}
+	c.tls, err = tlsconf.NewServer(
+		tlsconf.ServerFiles{Cert: c.cfg.TLSCert, Key: c.cfg.TLSKey, ClientCA: c.cfg.TLSClientCA},
+		tlsconf.Options{Use: "ingest", Log: c.log, Metrics: tlsconf.NewMetrics(c.registry, "tributary_collector")})
+	return err
+}
+
+func (c *collector) startMetrics(ctx context.Context) error {
+	if c.cfg.MetricsListen == "" {
+		return nil
+	}
+	conf := metrics.ServerConfig{
+		Listen: c.cfg.MetricsListen, Flag: "--metrics-listen", Registry: c.registry, Ready: c.ready, Log: c.log,
+	}
+	if c.tls != nil && tlsconf.CheckListener("", c.cfg.MetricsListen, false, false) != nil {
+		conf.TLS = c.tls.Config()
+	}
+	s := metrics.NewServer(conf)
+	if err := s.Start(ctx); err != nil {
+		return err
+	}
+	c.stops = append(c.stops, func(ctx context.Context) { _ = s.Stop(ctx) })
+	return nil
+}
+
+// ready returns what stands in the way of storing flows.
+func (c *collector) ready() []string {
+	if c.ingest == nil {
+		return []string{"the collector is still starting"}
+	}
+	return c.sinks.unready()
+}
+
+// startPipeline builds attribution, hold and front door and starts the hold.
+func (c *collector) startPipeline() error {
+	attributor, err := attribute.New(attribute.Config{Tolerance: c.cfg.Hold.Tolerance}, c.table, c.registry)
+	if err != nil {
+		return err
+	}
+	fan := sink.NewFanout(c.sinks.all()...)
+	emit := func(b *flow.Batch) { fan.Write(b, func(err error) { c.done(b, err) }) }
+	c.hold, err = hold.New(hold.Config{MaxWait: c.cfg.Hold.Wait, MaxBytes: int(c.cfg.Hold.Bytes)}, c.table, attributor, emit, c.registry)
+	if err != nil {
+		return err
+	}
+	front := ingest.Config{
+		CollectorID: randomID(), StoreEpoch: c.sinks.epoch, PendingBytes: c.cfg.PendingBytes, CreditBytes: c.cfg.CreditBytes,
+	}
+	if c.tls != nil {
+		front.Credentials = c.tls.GRPC()
+	}
+	door, err := ingest.New(front, c.table, c.hold, c.hold.Wake, c.registry, c.limited.With(log.Component, "ingest"))
+	if err != nil {
+		return err
+	}
+	c.ingest = door
+	running, cancel := context.WithCancel(context.Background())
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		c.hold.Run(running)
+	}()
+	go c.expire(running)
+	c.stops = append(c.stops, func(ctx context.Context) {
+		c.drain(ctx)
+		cancel()
+		<-ended
+	})
+	return nil
+}
+
+// drain empties the pipeline: first by itself, evidence still arriving, then by giving up on evidence, then by closing the sinks. The
+// streams live until the acknowledgements are out.
+func (c *collector) drain(ctx context.Context) {
+	natural, cancel := context.WithTimeout(ctx, c.cfg.StopTimeout/2)
+	c.ingest.Quiesce(natural)
+	cancel()
+	if err := c.hold.Drain(ctx); err != nil {
+		c.log.Warn("waiting batches were not all written; their exporters send them again", "reason", err)
+	}
+	c.sinks.close(ctx, c.log)
+	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), lastWords)
+	defer cancel()
+	c.ingest.Stop(last)
+}
+
+// done acknowledges a batch that all sinks have. Without an acknowledgement its exporter sends it again.
+func (c *collector) done(b *flow.Batch, err error) {
+	if errors.Is(err, kafka.ErrDropped) {
+		c.ingest.Refuse(b, err.Error())
+		return
+	}
+	if err != nil {
+		c.limited.Warn("batch not stored", "exporter_id", b.ExporterID, "batch_seq", b.Seq, "reason", err)
+		return
+	}
+	c.ingest.Done(b)
+}
+
+// expire lets the ownership table forget what is past its retention, a little at a time.
+func (c *collector) expire(ctx context.Context) {
+	const budget = 10_000 // addresses looked at a second
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case now := <-tick.C:
+			c.table.Expire(now.UnixNano(), budget)
+		}
+	}
+}
+
+// serve opens the front door; drain closes it.
+func (c *collector) serve(l net.Listener) {
+	go func() {
+		if err := c.ingest.Serve(l); err != nil {
+			c.failed <- fmt.Errorf("gRPC ingest: %w", err)
+		}
+	}()
+}
+
+// stop ends everything in reverse order.
+func (c *collector) stop() {
+	ctx, cancel := context.WithTimeout(context.Background(), c.cfg.StopTimeout)
+	defer cancel()
+	for i := len(c.stops) - 1; i >= 0; i-- {
+		c.stops[i](ctx)
+	}
+	c.stops = nil
+}
+
+func randomID() string {
+	var b [8]byte
+	_, _ = rand.Read(b[:]) // never fails (crypto/rand)
+	host, err := os.Hostname()
+	if err != nil {
+		host = "collector"
+	}
+	return host + "-" + hex.EncodeToString(b[:])
+}

@@ -1,0 +1,234 @@
+package app
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"time"
+
+	"tributary/collector/config"
+	"tributary/collector/embedded"
+	"tributary/collector/schema"
+	"tributary/collector/sink"
+	"tributary/collector/sink/clickhouse"
+	"tributary/collector/sink/kafka"
+)
+
+// sinks are what the configuration asks for; each may be nil.
+type sinks struct {
+	clickhouse *clickhouse.Sink
+	kafka      *kafka.Sink
+	schema     schemaState
+	epoch      string // of the store: new with every start of the collector
+}
+
+func (s *sinks) all() []sink.Sink {
+	var all []sink.Sink
+	if s.clickhouse != nil {
+		all = append(all, s.clickhouse)
+	}
+	if s.kafka != nil {
+		all = append(all, s.kafka)
+	}
+	return all
+}
+
+// unready returns a sentence for each sink that does not work.
+func (s *sinks) unready() []string {
+	var out []string
+	if s.clickhouse != nil {
+		if err := s.schema.get(); err != nil {
+			out = append(out, "clickhouse: "+err.Error())
+		} else if err := s.clickhouse.Ready(); err != nil {
+			out = append(out, "clickhouse: "+err.Error())
+		}
+	}
+	if s.kafka != nil {
+		if err := s.kafka.Ready(); err != nil {
+			out = append(out, "kafka: "+err.Error())
+		}
+	}
+	return out
+}
+
+// close flushes the sinks side by side, until ctx ends.
+func (s *sinks) close(ctx context.Context, log *slog.Logger) {
+	done := make(chan error, 2)
+	go func() {
+		if s.kafka == nil {
+			done <- nil
+			return
+		}
+		done <- s.kafka.Close(ctx)
+	}()
+	go func() {
+		if s.clickhouse == nil {
+			done <- nil
+			return
+		}
+		done <- s.clickhouse.Close(ctx)
+	}()
+	if err := errors.Join(<-done, <-done); err != nil {
+		log.Warn("a sink was not flushed", "reason", err)
+	}
+}
+
+// startSinks opens the store and the bus. A sink that cannot be reached does not stop the start: it keeps trying, /readyz says so, and
+// exporters keep what is not acknowledged.
+func (c *collector) startSinks(ctx context.Context) error {
+	c.sinks.epoch = randomID()
+	if c.cfg.Kafka != "none" {
+		tlsConfig, err := busTLS(c.cfg)
+		if err != nil {
+			return err
+		}
+		if c.sinks.kafka, err = kafka.New(c.cfg.KafkaConfig(), tlsConfig, c.registry, c.limited); err != nil {
+			return err
+		}
+	}
+	if c.cfg.ClickHouse != "none" {
+		server, err := c.openStore(ctx)
+		if err != nil {
+			return err
+		}
+		if err := c.startClickHouse(server); err != nil {
+			return err
+		}
+	}
+	if c.sinks.kafka != nil {
+		c.sinks.kafka.Start(context.Background())
+	}
+	return nil
+}
+
+// openStore returns the configured server, starting the embedded one where that is asked for.
+func (c *collector) openStore(ctx context.Context) (schema.Server, error) {
+	if c.cfg.ClickHouse != "embedded" {
+		return RemoteServer(c.cfg)
+	}
+	if err := os.MkdirAll(c.cfg.Data, 0o750); err != nil {
+		return schema.Server{}, fmt.Errorf("data directory: %w; choose another with --data", err)
+	}
+	store, err := embedded.New(embedded.Config{
+		DataDir: c.cfg.Data, Listen: c.cfg.Store.EmbeddedListen, LibraryPath: libraryPath(c.cfg), MemoryBytes: c.cfg.Store.EmbeddedMemory,
+		Logger: c.log, Registerer: c.registry,
+	})
+	if err != nil {
+		return schema.Server{}, err
+	}
+	if err := store.Start(ctx); err != nil {
+		return schema.Server{}, err
+	}
+	c.stops = append(c.stops, func(context.Context) { store.Stop() })
+	credential := store.Credential()
+	return schema.Server{URL: store.URL(), Database: schema.DefaultDatabase, User: credential.User, Password: credential.Password}, nil
+}
+
+// libraryPath looks for the engine beside the program where nothing is configured.
+func libraryPath(cfg *config.Config) string {
+	if cfg.Store.EmbeddedLibrary != "" {
+		return cfg.Store.EmbeddedLibrary
+	}
+	program, err := os.Executable()
+	if err != nil {
+		return "libchdb.so"
+	}
+	return filepath.Join(filepath.Dir(program), "libchdb.so")
+}
+
+// RemoteServer returns the ClickHouse server that the configuration names.
+func RemoteServer(cfg *config.Config) (schema.Server, error) {
+	server, err := schema.ParseServer(cfg.ClickHouse)
+	if err != nil {
+		return server, fmt.Errorf("clickhouse: %w", err)
+	}
+	if cfg.Store.CA != "" {
+		if server.TLS, err = tlsWithCA(cfg.Store.CA); err != nil {
+			return server, fmt.Errorf("store.ca: %w", err)
+		}
+	}
+	return server, nil
+}
+
+func busTLS(cfg *config.Config) (*tls.Config, error) {
+	if !cfg.Bus.TLS {
+		return nil, nil
+	}
+	if cfg.Bus.CA == "" {
+		return &tls.Config{MinVersion: tls.VersionTLS12}, nil
+	}
+	conf, err := tlsWithCA(cfg.Bus.CA)
+	if err != nil {
+		return nil, fmt.Errorf("bus.ca: %w", err)
+	}
+	return conf, nil
+}
+
+func tlsWithCA(path string) (*tls.Config, error) {
+	pem, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM(pem) {
+		return nil, fmt.Errorf("%s has no certificate in PEM", path)
+	}
+	return &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12}, nil
+}
+
+// startClickHouse makes the sink and starts it when the schema is there.
+func (c *collector) startClickHouse(server schema.Server) error {
+	var err error
+	c.sinks.clickhouse, err = clickhouse.New(clickhouse.Config{
+		Server: server, BlockRows: c.cfg.Store.BlockRows, BlockAge: c.cfg.Store.BlockAge,
+		Compression: clickhouse.Compression(c.cfg.Store.Compression),
+	}, c.registry, c.limited)
+	if err != nil {
+		return err
+	}
+	c.sinks.schema.set(errors.New("the schema is being brought up to date"))
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		c.migrateAndInsert(ctx, server)
+	}()
+	c.stops = append(c.stops, func(context.Context) {
+		cancel()
+		<-ended
+	})
+	return nil
+}
+
+// migrateAndInsert tries until the schema is there, then starts the sink. A database that is newer than this program stays an error for
+// /readyz: nothing that could harm it is sent.
+func (c *collector) migrateAndInsert(ctx context.Context, server schema.Server) {
+	options := schema.Options{RawTTL: c.cfg.Store.RawTTL}
+	for pause := 200 * time.Millisecond; ; pause = min(2*pause, 10*time.Second) {
+		err := schema.Migrate(ctx, server, options, c.log)
+		if err == nil {
+			break
+		}
+		if ctx.Err() != nil {
+			return
+		}
+		c.sinks.schema.set(err)
+		c.limited.Error("schema not ready; trying again", "reason", err)
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(pause):
+		}
+	}
+	if err := c.sinks.clickhouse.Start(context.WithoutCancel(ctx)); err != nil {
+		c.sinks.schema.set(err)
+		return
+	}
+	c.sinks.schema.set(nil)
+	c.log.Info("storing flows", "clickhouse", server.URL, "database", server.Database)
+}

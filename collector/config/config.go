@@ -1,0 +1,157 @@
+// Package config is the collector's configuration: one struct whose fields are the keys of the YAML file, the flags and the environment
+// variables of DESIGN §12 (service/config fills it). It knows what values make sense together and nothing else.
+package config
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"strings"
+	"time"
+
+	"tributary/collector/ownership"
+	"tributary/collector/schema"
+	"tributary/collector/sink/kafka"
+	"tributary/service/tlsconf"
+)
+
+// EnvPrefix starts the collector's environment variables.
+const EnvPrefix = "TRIBUTARY_COLLECTOR"
+
+// Config is what `tributary-collector serve` takes.
+type Config struct {
+	Data       string         `yaml:"data" usage:"directory for everything the collector keeps: the embedded store, its credential, its lock"`
+	ClickHouse string         `yaml:"clickhouse" secret:"url" usage:"where flows are stored: embedded, http[s]://[user:password@]host:8123[/database], or none"`
+	Kafka      string         `yaml:"kafka" usage:"host:port,… of some Kafka brokers that get every flow on the topic flows.v1, or none"`
+	Internal   []netip.Prefix `yaml:"internal" usage:"prefixes whose addresses belong to workloads; all others are external, unless an exporter claimed them"`
+	Region     string         `yaml:"region" usage:"the region this collector serves"`
+
+	Listen        string `yaml:"listen" usage:"address of the gRPC ingest"`
+	APIListen     string `yaml:"api_listen" usage:"address of the collector's HTTP API; empty: none"`
+	MetricsListen string `yaml:"metrics_listen" usage:"address of /metrics, /healthz and /readyz; empty: none"`
+	TLSCert       string `yaml:"tls_cert" usage:"file with the certificate of the listeners, PEM; reloaded when it changes"`
+	TLSKey        string `yaml:"tls_key" usage:"file with its key, PEM"`
+	TLSClientCA   string `yaml:"tls_client_ca" usage:"file with the CA of the exporters, PEM: only they may connect"`
+	Insecure      bool   `yaml:"insecure" usage:"allow listeners without TLS on addresses other than loopback"`
+
+	Store Store `yaml:"store"`
+	Bus   Bus   `yaml:"bus"`
+	Hold  Hold  `yaml:"hold"`
+
+	PendingBytes int64         `yaml:"pending_bytes" usage:"memory of batches taken in and not yet in every sink; then exporters are slowed"`
+	CreditBytes  int64         `yaml:"credit_bytes" usage:"bytes one exporter may have under way beyond what was received"`
+	StopTimeout  time.Duration `yaml:"stop_timeout" usage:"how long a stop waits for the sinks; what they do not take is sent again by the exporters"`
+	LogLevel     string        `yaml:"log_level" usage:"debug, info, warn or error"`
+	LogFormat    string        `yaml:"log_format" usage:"text or json"`
+}
+
+// Store are the details of ClickHouse.
+type Store struct {
+	EmbeddedListen  string        `yaml:"embedded_listen" usage:"loopback address of the embedded store's HTTP interface"`
+	EmbeddedLibrary string        `yaml:"embedded_library" usage:"path of libchdb.so; default: beside the program"`
+	EmbeddedMemory  int64         `yaml:"embedded_memory_bytes" usage:"memory the embedded engine may use"`
+	CA              string        `yaml:"ca" usage:"file with the CA of an https ClickHouse, PEM; default: the system's"`
+	RawTTL          time.Duration `yaml:"raw_ttl" usage:"how long raw flows are kept, whole hours"`
+	BlockRows       int           `yaml:"block_rows" usage:"rows of a full block"`
+	BlockAge        time.Duration `yaml:"block_age" usage:"how long rows wait for a block to fill"`
+	Compression     string        `yaml:"compression" usage:"of inserts: none, lz4 or zstd; default: none to loopback, lz4 elsewhere"`
+}
+
+// Bus are the details of Kafka.
+type Bus struct {
+	TLS          bool   `yaml:"tls" usage:"speak TLS to the brokers"`
+	CA           string `yaml:"ca" usage:"file with the CA of the brokers, PEM; default: the system's"`
+	kafka.Config `yaml:",inline"`
+}
+
+// Hold are the details of waiting for evidence.
+type Hold struct {
+	Wait      time.Duration `yaml:"wait" usage:"the longest a batch waits for the evidence of its remote ends"`
+	Bytes     int64         `yaml:"bytes" usage:"memory of batches that wait; beyond it the oldest is written as it is"`
+	Tolerance time.Duration `yaml:"tolerance" usage:"clock difference and handshake time allowed for when an address is looked up"`
+}
+
+// Default returns the configuration without file, environment and flags.
+func Default() Config {
+	bus := kafka.Default()
+	return Config{
+		Data: "/var/lib/tributary", ClickHouse: "embedded", Kafka: "none", Internal: ownership.DefaultInternal(),
+		Listen: "127.0.0.1:4747", APIListen: "127.0.0.1:8747", MetricsListen: "127.0.0.1:9747",
+		Store: Store{
+			EmbeddedListen: "127.0.0.1:8123", EmbeddedMemory: 2 << 30, RawTTL: schema.DefaultRawTTL, BlockRows: 100_000,
+			BlockAge: 500 * time.Millisecond,
+		},
+		Bus:          Bus{Config: bus},
+		Hold:         Hold{Wait: 4 * time.Second, Bytes: 128 << 20, Tolerance: 50 * time.Millisecond},
+		PendingBytes: 256 << 20, CreditBytes: 8 << 20, StopTimeout: 10 * time.Second,
+		LogLevel: "info", LogFormat: "text",
+	}
+}
+
+// Validate says in one sentence what does not make sense together.
+func (c *Config) Validate() error {
+	if c.ClickHouse == "" || c.Kafka == "" {
+		return errors.New("clickhouse and kafka must each be given, or be \"none\"")
+	}
+	if c.ClickHouse == "none" && c.Kafka == "none" {
+		return errors.New("clickhouse and kafka are both none: flows would go nowhere")
+	}
+	if c.ClickHouse == "embedded" && c.Data == "" {
+		return errors.New("the embedded store needs a directory: set --data")
+	}
+	if c.ClickHouse != "embedded" && c.ClickHouse != "none" {
+		if _, err := schema.ParseServer(c.ClickHouse); err != nil {
+			return fmt.Errorf("clickhouse: %w", err)
+		}
+	}
+	if len(c.Bus.Brokers) > 0 {
+		return errors.New("bus.brokers is not a key of its own: name the brokers with kafka")
+	}
+	if c.Kafka != "none" {
+		if err := c.KafkaConfig().Check(); err != nil {
+			return err
+		}
+	}
+	if (c.TLSCert == "") != (c.TLSKey == "") {
+		return errors.New("tls_cert and tls_key go together")
+	}
+	if c.TLSClientCA != "" && c.TLSCert == "" {
+		return errors.New("tls_client_ca needs tls_cert and tls_key")
+	}
+	return c.checkListeners()
+}
+
+func (c *Config) checkListeners() error {
+	if err := tlsconf.CheckListener("--listen", c.Listen, c.TLSCert != "", c.Insecure); err != nil {
+		return err
+	}
+	for flag, address := range map[string]string{"--api-listen": c.APIListen, "--metrics-listen": c.MetricsListen} {
+		if address == "" {
+			continue
+		}
+		if err := tlsconf.CheckListener(flag, address, c.TLSCert != "", c.Insecure); err != nil {
+			return err
+		}
+	}
+	switch {
+	case c.Hold.Wait < 0 || c.Hold.Wait > 4*time.Second:
+		return fmt.Errorf("hold.wait is %s: it must be 0s to 4s", c.Hold.Wait)
+	case c.Hold.Tolerance < 0 || c.Hold.Tolerance > 5*time.Second:
+		return fmt.Errorf("hold.tolerance is %s: it must be 0s to 5s", c.Hold.Tolerance)
+	case c.PendingBytes < 1<<20 || c.Hold.Bytes < 1<<20 || c.CreditBytes < 1<<20:
+		return errors.New("pending_bytes, hold.bytes and credit_bytes must be at least 1048576 each")
+	}
+	return nil
+}
+
+// KafkaConfig returns the settings of the Kafka sink.
+func (c *Config) KafkaConfig() kafka.Config {
+	k := c.Bus.Config
+	k.Brokers = nil
+	for _, b := range strings.Split(c.Kafka, ",") {
+		if b = strings.TrimSpace(b); b != "" {
+			k.Brokers = append(k.Brokers, b)
+		}
+	}
+	return k
+}
