@@ -41,6 +41,7 @@ type queue struct {
 	stream   streamState
 	stats    Stats
 	lastAdd  time.Time
+	closed   bool // Run has ended: nothing is kept any more
 
 	wake  chan struct{} // there may be something to send
 	empty chan struct{} // nothing is left
@@ -67,6 +68,10 @@ func (q *queue) add(b *flowv1.Batch, now time.Time) {
 	defer q.mu.Unlock()
 	q.lastAdd = now
 	q.stats.Queued.add(b)
+	if q.closed {
+		q.stats.DroppedShutdown.add(b)
+		return
+	}
 	for q.stats.Pending.Batches > 0 && (q.stats.PendingBytes+it.size > q.maxBytes || q.stats.Pending.Batches >= maxBatches) {
 		q.dropOldest()
 	}
@@ -247,10 +252,11 @@ func (q *queue) drained() (asked, done bool) {
 	return q.stream.drain, len(q.sent) == 0
 }
 
-// abandon drops everything at shutdown and returns how much.
+// abandon drops everything at shutdown, and what may still come, and returns how much was there.
 func (q *queue) abandon() Count {
 	q.mu.Lock()
 	defer q.mu.Unlock()
+	q.closed = true
 	before := q.stats.DroppedShutdown
 	for _, list := range [][]item{q.sent, q.waiting} {
 		for i := range list {

@@ -104,6 +104,7 @@ func TestBooksBalanceWhateverHappens(t *testing.T) {
 			checkBooks(t, q, seed)
 		}
 		q.abandon()
+		q.add(batch(next, 10), time.Now())
 		checkBooks(t, q, seed)
 		if s := q.snapshot(time.Now()); s.Pending != (Count{}) || s.PendingBytes != 0 {
 			t.Fatalf("seed %d: %+v", seed, s)

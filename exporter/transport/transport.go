@@ -99,6 +99,7 @@ var errDrained = errors.New("the collector asked to connect again")
 
 // Run keeps both streams open until ctx ends and then gives up what is not acknowledged. Call it once.
 func (t *Transport) Run(ctx context.Context) error {
+	defer t.giveUp()
 	var wait retry
 	for ctx.Err() == nil {
 		began := time.Now()
@@ -107,11 +108,14 @@ func (t *Transport) Run(ctx context.Context) error {
 		}
 		pause(ctx, wait.next(time.Since(began)))
 	}
+	return nil
+}
+
+func (t *Transport) giveUp() {
 	if lost := t.queue.abandon(); lost.Batches > 0 {
 		t.log.Warn("stopped before everything was acknowledged: these rows are lost if the collector does not have them",
 			"rows", lost.Rows, "batches", lost.Batches)
 	}
-	return nil
 }
 
 // session is the life of one connection: until ctx ends or the collector drains it.

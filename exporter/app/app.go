@@ -1,0 +1,238 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/credentials/insecure"
+
+	"tributary/exporter/batch"
+	"tributary/exporter/clock"
+	"tributary/exporter/config"
+	"tributary/exporter/event"
+	"tributary/exporter/probe"
+	"tributary/exporter/ring"
+	"tributary/exporter/transport"
+	"tributary/service/build"
+	"tributary/service/log"
+	"tributary/service/metrics"
+	"tributary/service/tlsconf"
+)
+
+const (
+	program     = "tributary_exporter"
+	walkEvery   = time.Second
+	activeEvery = 30 * time.Second
+)
+
+// App is one exporter. New builds it, Run runs it once.
+type App struct {
+	config    config.Config
+	log       *slog.Logger
+	host      host
+	clock     *clock.Clock
+	names     *names
+	pipeline  *pipeline
+	transport *transport.Transport
+	probe     *probe.Probe
+	reader    atomic.Pointer[ring.Reader] // nil before the probe is attached
+	metrics   *metrics.Server
+}
+
+// New builds an exporter that does nothing yet. It reads the files that the configuration names, so an error is one a user can
+// mend before the start; --check does no more than this.
+func New(c config.Config, logger *slog.Logger) (*App, error) {
+	a := &App{config: c, log: logger.With(log.Component, "app")}
+	registry := metrics.NewRegistry(program)
+	var err error
+	if a.host, err = readHost(); err != nil {
+		return nil, err
+	}
+	netns, err := scopeNetns(c.Scope)
+	if err != nil {
+		return nil, err
+	}
+	a.clock, err = clock.New(clock.Options{Step: func(by time.Duration) {
+		a.log.Warn("the wall clock was set: records before and after differ", "by", by)
+	}})
+	if err != nil {
+		return nil, err
+	}
+	a.probe = probe.New(probe.Options{
+		RingBytes: uint32(c.RingBytes), OpenSockets: uint32(c.OpenSockets), NetnsInum: netns, ActiveEvery: activeEvery,
+	})
+	if a.names, err = newNames(c, a.host, registry, logger); err != nil {
+		return nil, err
+	}
+	if err := a.buildDelivery(registry, logger); err != nil {
+		return nil, err
+	}
+	return a, nil
+}
+
+// buildDelivery builds what comes behind the names: batches, the transport, and the books of all.
+func (a *App) buildDelivery(registry *prometheus.Registry, logger *slog.Logger) error {
+	c := a.config
+	certificates := tlsconf.NewMetrics(registry, program)
+	creds, err := credentialsOf(c, tlsconf.Options{Use: "collector", Log: logger, Metrics: certificates})
+	if err != nil {
+		return err
+	}
+	books := &books{probe: a.probe, ring: a.ringStats}
+	a.transport, err = transport.New(transport.Config{
+		Address: c.Collector, Credentials: creds, QueueBytes: c.QueueBytes,
+		ExporterID: a.host.exporterID, Host: a.host.name, BootID: a.host.bootID, Version: build.Current().Version,
+		Claims: a.names, Counters: books.counters,
+	}, registry, logger)
+	if err != nil {
+		return err
+	}
+	batcher, err := batch.New(batch.Config{
+		ExporterID: a.host.exporterID, Host: a.host.name, BootID: a.host.bootID, Rows: c.BatchRows,
+		Compress: c.Compression == config.CompressionZstd, Counters: books.counters, Emit: a.transport.Add,
+	}, registry)
+	if err != nil {
+		return err
+	}
+	a.pipeline = newPipeline(batcher, a.clock, a.names.local, c.BatchAge, sweepAfter(activeEvery, walkEvery))
+	books.p, books.queue = a.pipeline, a.transport.Stats
+	if err := registry.Register(books); err != nil {
+		return fmt.Errorf("register the books: %w", err)
+	}
+	server := metrics.ServerConfig{Listen: c.MetricsListen, Registry: registry, Ready: a.unready, Log: logger}
+	if c.MetricsTLS() {
+		files, err := tlsconf.NewServer(tlsconf.ServerFiles{Cert: c.TLS.Cert, Key: c.TLS.Key},
+			tlsconf.Options{Use: "metrics", Log: logger, Metrics: certificates})
+		if err != nil {
+			return err
+		}
+		server.TLS = files.Config()
+	}
+	a.metrics = metrics.NewServer(server)
+	return nil
+}
+
+func credentialsOf(c config.Config, options tlsconf.Options) (credentials.TransportCredentials, error) {
+	if !c.Encrypted() {
+		return insecure.NewCredentials(), nil
+	}
+	client, err := tlsconf.NewClient(tlsconf.ClientFiles{CA: c.TLS.CA, Cert: c.TLS.Cert, Key: c.TLS.Key, ServerName: c.TLS.ServerName}, options)
+	if err != nil {
+		return nil, err
+	}
+	return client.GRPC(), nil
+}
+
+func (a *App) ringStats() ring.Stats {
+	if r := a.reader.Load(); r != nil {
+		return r.Stats()
+	}
+	return ring.Stats{}
+}
+
+// unready says why the exporter is not ready: it must be attached, and must have met a collector once.
+func (a *App) unready() []string {
+	var reasons []string
+	if a.reader.Load() == nil {
+		reasons = append(reasons, "the probe is not attached")
+	}
+	if _, ever := a.transport.Connected(); !ever {
+		reasons = append(reasons, "no collector has answered at "+a.config.Collector+" yet")
+	}
+	return reasons
+}
+
+// Run captures until ctx ends and then delivers what it has. An error says why the exporter could not start or go on.
+func (a *App) Run(ctx context.Context) error {
+	if err := a.metrics.Start(ctx); err != nil {
+		return err
+	}
+	defer a.stopMetrics()
+	// The rooms outlive ctx: they are stopped one by one, in reverse.
+	lasting, end := context.WithCancelCause(context.WithoutCancel(ctx))
+	var rooms sync.WaitGroup
+	defer rooms.Wait()
+	defer end(nil)
+	background := func(room string, run func(context.Context) error) {
+		rooms.Go(func() {
+			if err := run(lasting); err != nil && lasting.Err() == nil {
+				end(fmt.Errorf("%s: %w", room, err))
+			}
+		})
+	}
+	background("clock", a.clock.Run)
+	background("identity", a.names.run)
+	background("transport", a.transport.Run)
+
+	if err := a.probe.Start(); err != nil {
+		return err
+	}
+	defer a.closeProbe()
+	err := a.capture(ctx, lasting)
+	a.deliver()
+	return err
+}
+
+// capture reads the ring until ctx or the lasting rooms end, then detaches and empties it.
+func (a *App) capture(ctx, lasting context.Context) error {
+	fd, size, err := a.probe.Ring()
+	if err != nil {
+		return err
+	}
+	reader := ring.New(ring.Options{
+		FD: fd, Size: size, Walk: a.probe.Walk, WalkEvery: walkEvery, AfterWalk: a.pipeline.swept, RecordSize: event.RecordSize, Log: a.log,
+	})
+	a.reader.Store(reader)
+	reading, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
+	ended := make(chan error, 1)
+	go func() { ended <- reader.Run(reading, a.pipeline.record) }()
+	a.log.Info("capturing", "exporter_id", a.host.exporterID, "scope", a.config.Scope, "collector", a.config.Collector,
+		"tls", a.config.Encrypted(), "metrics", a.metrics.Addr())
+	select {
+	case <-ctx.Done():
+	case <-lasting.Done():
+		err = context.Cause(lasting)
+	case err := <-ended:
+		return errors.Join(err, a.probe.Detach())
+	}
+	if derr := a.probe.Detach(); derr != nil {
+		err = errors.Join(err, fmt.Errorf("detach: %w", derr))
+	}
+	stop()
+	return errors.Join(err, <-ended)
+}
+
+// deliver seals what is left and waits until it is acknowledged, at most for the shutdown timeout.
+func (a *App) deliver() {
+	a.pipeline.stop()
+	ctx, cancel := context.WithTimeout(context.Background(), a.config.ShutdownTimeout)
+	defer cancel()
+	if err := a.transport.Flush(ctx); err != nil {
+		return // the transport says what is lost when it ends
+	}
+	if s := a.transport.Stats(); s.DroppedShutdown.Rows == 0 {
+		a.log.Info("stopped: the collector has everything that was sent", "rows", s.Acked.Rows)
+	}
+}
+
+func (a *App) closeProbe() {
+	if err := a.probe.Close(); err != nil {
+		a.log.Error("close the probe", "error", err)
+	}
+}
+
+func (a *App) stopMetrics() {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	if err := a.metrics.Stop(ctx); err != nil {
+		a.log.Warn("stop the metrics server", "error", err)
+	}
+}

@@ -1,0 +1,151 @@
+package app
+
+import (
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"tributary/exporter/event"
+	"tributary/exporter/probe"
+	"tributary/exporter/ring"
+	"tributary/exporter/transport"
+	"tributary/proto/flowv1"
+)
+
+// reading is the state of all books that have no metrics of their own.
+type reading struct {
+	probe   probe.Counters
+	ring    ring.Stats
+	refused uint64
+	p       *pipeline
+	queue   transport.Stats
+}
+
+// books shows the counters of capture on /metrics, and tells the collector what was lost. A book whose reading fails shows its
+// last one.
+type books struct {
+	probe *probe.Probe
+	ring  func() ring.Stats
+	p     *pipeline
+	queue func() transport.Stats
+
+	mu   sync.Mutex
+	last probe.Counters
+}
+
+func (b *books) read() *reading {
+	r := &reading{ring: b.ring(), refused: b.p.batcher.Refused(), p: b.p, queue: b.queue()}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if c, err := b.probe.Counters(); err == nil {
+		b.last = c
+	}
+	r.probe = b.last
+	return r
+}
+
+// entry is one cumulative counter. wire is its name in batch headers, "" for one that does not travel.
+type entry struct {
+	wire  string
+	desc  *prometheus.Desc
+	label string // the value of the one label, if there is one
+	value func(*reading) uint64
+}
+
+func metric(name, help string, labels ...string) *prometheus.Desc {
+	return prometheus.NewDesc("tributary_exporter_"+name, help, labels, nil)
+}
+
+var (
+	descEnds       = metric("probe_ends_total", "Ends of connections, closed or failed, in scope: submitted + lost to a full ring.")
+	descSubmitted  = metric("probe_submitted_total", "Ends of connections written to the ring.")
+	descLost       = metric("probe_lost_total", "What the kernel side lost: records by ring_full; ends never shown by ends_missed and recursion; starts by map_full and map_nomem; listeners' owners by listeners_full.", "reason")
+	descUnobserved = metric("probe_ends_unobserved_total", "Ends of connections whose start was not seen.")
+	descOpened     = metric("probe_opened_total", "Starts of connections seen and kept.")
+	descRemoved    = metric("probe_removed_total", "Kept starts that ended.")
+	descActive     = metric("probe_active_total", "Active records made by walks of the open sockets.")
+	descRaced      = metric("probe_active_raced_total", "Active records given up because the socket closed meanwhile; the next record has it all.")
+	descRead       = metric("ring_records_total", "Records handed over, by source: read from the ring, or made by walks. Sum = decoded + invalid.", "source")
+	descInvalid    = metric("ring_invalid_total", "Records that were not understood.")
+	descDiscarded  = metric("ring_discarded_total", "Records that the kernel side reserved and gave up.")
+	descWalks      = metric("ring_walks_total", "Walks of the open sockets, by result.", "result")
+	descDecoded    = metric("event_decoded_total", "Records understood, by kind: rows sealed + refused + open.", "kind")
+	descForgotten  = metric("event_forgotten_total", "Connections forgotten because the record of their end was lost.")
+	descTracked    = metric("event_tracked_connections", "Connections with at least one active record that are open.")
+)
+
+func entries() []entry {
+	decoded := func(k event.Kind) func(*reading) uint64 {
+		return func(r *reading) uint64 { return r.p.decoded[k].Load() }
+	}
+	return []entry{
+		{"probe.ends", descEnds, "", func(r *reading) uint64 { return r.probe.Ends }},
+		{"probe.submitted", descSubmitted, "", func(r *reading) uint64 { return r.probe.Submitted }},
+		{"probe.ring_full", descLost, "ring_full", func(r *reading) uint64 { return r.probe.RingFull }},
+		{"probe.ends_missed", descLost, "ends_missed", func(r *reading) uint64 { return r.probe.EndsMissed }},
+		{"probe.recursion", descLost, "recursion", func(r *reading) uint64 { return r.probe.Recursion }},
+		{"probe.map_full", descLost, "map_full", func(r *reading) uint64 { return r.probe.MapFull }},
+		{"probe.map_nomem", descLost, "map_nomem", func(r *reading) uint64 { return r.probe.MapNoMemory }},
+		{"probe.listeners_full", descLost, "listeners_full", func(r *reading) uint64 { return r.probe.ListenersFull }},
+		{"probe.ends_unobserved", descUnobserved, "", func(r *reading) uint64 { return r.probe.EndsUnobserved }},
+		{"", descOpened, "", func(r *reading) uint64 { return r.probe.Opened }},
+		{"", descRemoved, "", func(r *reading) uint64 { return r.probe.Removed }},
+		{"", descActive, "", func(r *reading) uint64 { return r.probe.Active }},
+		{"", descRaced, "", func(r *reading) uint64 { return r.probe.ActiveRaced }},
+		{"ring.read", descRead, "ring", func(r *reading) uint64 { return r.ring.Read }},
+		{"ring.walked", descRead, "walk", func(r *reading) uint64 { return r.ring.Walked }},
+		{"ring.invalid", descInvalid, "", func(r *reading) uint64 { return r.ring.Invalid }},
+		{"", descDiscarded, "", func(r *reading) uint64 { return r.ring.Discarded }},
+		{"", descWalks, "complete", func(r *reading) uint64 { return r.ring.Walks }},
+		{"ring.walk_errors", descWalks, "failed", func(r *reading) uint64 { return r.ring.WalkErrors }},
+		{"", descDecoded, "active", decoded(event.KindActive)},
+		{"", descDecoded, "closed", decoded(event.KindClosed)},
+		{"", descDecoded, "failed", decoded(event.KindFailed)},
+		{"event.forgotten", descForgotten, "", func(r *reading) uint64 { return r.p.forgotten.Load() }},
+		{"batch.refused_rows", nil, "", func(r *reading) uint64 { return r.refused }},
+		{"transport.queued_rows", nil, "", func(r *reading) uint64 { return r.queue.Queued.Rows }},
+		{"transport.acked_rows", nil, "", func(r *reading) uint64 { return r.queue.Acked.Rows }},
+		{"transport.rejected_rows", nil, "", func(r *reading) uint64 { return r.queue.Rejected.Rows }},
+		{"transport.dropped_rows_queue_full", nil, "", func(r *reading) uint64 { return r.queue.DroppedFull.Rows }},
+	}
+}
+
+// counters returns what travels with each batch.
+func (b *books) counters() []*flowv1.Counter {
+	r := b.read()
+	list := entries()
+	counters := make([]flowv1.Counter, len(list))
+	out := make([]*flowv1.Counter, 0, len(list))
+	for i, e := range list {
+		if e.wire != "" {
+			counters[i].Name, counters[i].Value = e.wire, e.value(r)
+			out = append(out, &counters[i])
+		}
+	}
+	return out
+}
+
+// Describe implements prometheus.Collector.
+func (b *books) Describe(out chan<- *prometheus.Desc) { prometheus.DescribeByCollect(b, out) }
+
+// Collect implements prometheus.Collector.
+func (b *books) Collect(out chan<- prometheus.Metric) {
+	r := b.read()
+	for _, e := range entries() {
+		if e.desc == nil {
+			continue // the room has a metric of its own
+		}
+		var labels []string
+		if e.label != "" {
+			labels = []string{e.label}
+		}
+		out <- prometheus.MustNewConstMetric(e.desc, prometheus.CounterValue, float64(e.value(r)), labels...)
+	}
+	out <- prometheus.MustNewConstMetric(descTracked, prometheus.GaugeValue, float64(b.p.tracked.Load()))
+}
+
+// sweepAfter returns after how many walks without a record a connection is forgotten.
+func sweepAfter(activeEvery, walkEvery time.Duration) uint32 {
+	return uint32(4 * activeEvery / walkEvery)
+}

@@ -1,0 +1,76 @@
+package app
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"tributary/exporter/config"
+	"tributary/service/build"
+	serviceconfig "tributary/service/config"
+	"tributary/service/log"
+)
+
+// NewCommand returns tributary-exporter's command line; run is the verb where none is given.
+func NewCommand() *cobra.Command {
+	root := runCommand("tributary-exporter")
+	root.Long = "Records the TCP connections of this host and sends them to a tributary-collector."
+	root.Version = build.Current().String()
+	root.SetVersionTemplate("tributary-exporter {{.Version}}\n")
+	root.SilenceErrors, root.SilenceUsage = true, true
+	root.CompletionOptions.DisableDefaultCmd = true
+	root.AddCommand(runCommand("run"), doctorCommand())
+	return root
+}
+
+// configured returns a command whose flags are the configuration, and calls do with it, unless --dump or --check was all.
+func configured(use, short string, do func(ctx context.Context, cmd *cobra.Command, c config.Config, logger *slog.Logger) error) *cobra.Command {
+	cmd := &cobra.Command{Use: use, Short: short, Args: cobra.NoArgs}
+	c := config.Default()
+	loader := serviceconfig.NewLoader("TRIBUTARY_EXPORTER", cmd.Flags())
+	loader.Bind(&c)
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		if err := loader.Load(); err != nil {
+			return err
+		}
+		logger, err := log.New(os.Stderr, c.LogLevel, c.LogFormat)
+		if err != nil {
+			return err
+		}
+		if loader.Checking() {
+			if _, err := New(c, logger); err != nil {
+				return err
+			}
+		}
+		if done, err := loader.Answer(cmd.OutOrStdout()); done || err != nil {
+			return err
+		}
+		for _, warning := range loader.Warnings() {
+			logger.Warn(warning, log.Component, "config")
+		}
+		return do(cmd.Context(), cmd, c, logger)
+	}
+	return cmd
+}
+
+func runCommand(use string) *cobra.Command {
+	return configured(use, "Capture connections and send them (the default)", func(ctx context.Context, _ *cobra.Command, c config.Config, logger *slog.Logger) error {
+		a, err := New(c, logger)
+		if err != nil {
+			return err
+		}
+		return a.Run(ctx)
+	})
+}
+
+func doctorCommand() *cobra.Command {
+	return configured("doctor", "Say what this host allows, one line a finding", func(ctx context.Context, cmd *cobra.Command, c config.Config, _ *slog.Logger) error {
+		if err := Doctor(ctx, c, cmd.OutOrStdout()); err != nil {
+			return fmt.Errorf("doctor: %w", err)
+		}
+		return nil
+	})
+}

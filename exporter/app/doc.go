@@ -1,0 +1,11 @@
+// Package app puts the exporter together: it starts the rooms in order, stops them in reverse, and moves each record from the
+// kernel's ring to a batch on one goroutine.
+//
+// Start: metrics server, identity, transport, probe, ring. Stop, on the end of Run's context: the probe is detached, the ring
+// emptied, the open batch sealed, and everything sent; what is not acknowledged within the shutdown timeout is counted and
+// said. A record belongs to the connection's start, so a changed identity file never renames what began before it; before a
+// change takes effect the ring is drained in any case.
+//
+// A collector that cannot be reached is no error: the exporter keeps trying. The books, all on /metrics: records read and
+// walked = decoded + invalid; decoded = rows sealed + refused + open; rows queued = acked + rejected + dropped + pending.
+package app

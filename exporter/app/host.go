@@ -1,0 +1,49 @@
+package app
+
+import (
+	"crypto/rand"
+	"encoding/hex"
+	"fmt"
+	"os"
+	"strings"
+	"syscall"
+
+	"tributary/exporter/config"
+)
+
+// host is what an exporter says about where it runs.
+type host struct {
+	name       string
+	bootID     string
+	exporterID string
+}
+
+func readHost() (host, error) {
+	name, err := os.Hostname()
+	if err != nil {
+		return host{}, fmt.Errorf("read the host's name: %w", err)
+	}
+	boot, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil {
+		return host{}, fmt.Errorf("read the boot id: %w", err)
+	}
+	run := make([]byte, 8)
+	_, _ = rand.Read(run) // crypto/rand never fails
+	return host{name: name, bootID: strings.TrimSpace(string(boot)), exporterID: name + "-" + hex.EncodeToString(run)}, nil
+}
+
+// scopeNetns returns the network namespace to which capture is restricted, 0 for none.
+func scopeNetns(scope string) (uint32, error) {
+	if scope == config.ScopeHost {
+		return 0, nil
+	}
+	info, err := os.Stat("/proc/self/ns/net")
+	if err != nil {
+		return 0, fmt.Errorf("find the own network namespace: %w", err)
+	}
+	stat, ok := info.Sys().(*syscall.Stat_t)
+	if !ok {
+		return 0, fmt.Errorf("find the own network namespace: /proc/self/ns/net has no inode number")
+	}
+	return uint32(stat.Ino), nil
+}

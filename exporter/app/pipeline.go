@@ -1,0 +1,92 @@
+package app
+
+import (
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"tributary/exporter/batch"
+	"tributary/exporter/clock"
+	"tributary/exporter/event"
+)
+
+// namer names the local end of an event.
+type namer func(e *event.Event, at batch.Times) batch.Local
+
+// pipeline turns the bytes of a record into a row. record and swept run on the ring's goroutine; the rest may be called from any.
+type pipeline struct {
+	clock *clock.Clock
+	name  namer
+	age   time.Duration
+
+	event   event.Event // reused
+	tracker *event.Tracker
+	keep    uint32 // walks without a record after which a connection is forgotten
+
+	mu      sync.Mutex // guards batcher, timer and stopped
+	batcher *batch.Batcher
+	timer   *time.Timer
+	stopped bool
+
+	decoded   [event.KindFailed + 1]atomic.Uint64 // by kind
+	tracked   atomic.Int64
+	forgotten atomic.Uint64
+}
+
+func newPipeline(batcher *batch.Batcher, clock *clock.Clock, name namer, age time.Duration, keep uint32) *pipeline {
+	return &pipeline{clock: clock, name: name, age: age, tracker: event.NewTracker(), keep: keep, batcher: batcher}
+}
+
+// record takes one record of the kernel. The error says that its bytes are not understood.
+func (p *pipeline) record(b []byte) error {
+	e := &p.event
+	if err := event.Decode(b, e); err != nil {
+		return err
+	}
+	p.decoded[e.Kind].Add(1)
+	p.tracker.Apply(e)
+	anchor := p.clock.Anchor()
+	at := batch.Times{Start: anchor.Wall(e.Start), IntervalStart: anchor.Wall(e.IntervalStart), End: anchor.Wall(e.End)}
+	local := p.name(e, at)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.batcher.Add(e, at, &local) {
+		p.startTimer()
+	}
+	return nil
+}
+
+// startTimer bounds how long the row that opened the batch waits. A timer of the batch before may seal this one early; that
+// only costs a smaller batch. The caller holds mu.
+func (p *pipeline) startTimer() {
+	switch {
+	case p.stopped:
+	case p.timer == nil:
+		p.timer = time.AfterFunc(p.age, func() { p.flush(batch.Age) })
+	default:
+		p.timer.Reset(p.age)
+	}
+}
+
+func (p *pipeline) flush(reason batch.Reason) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.batcher.Flush(reason)
+}
+
+// stop seals what is there. No record comes any more.
+func (p *pipeline) stop() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.stopped = true
+	if p.timer != nil {
+		p.timer.Stop()
+	}
+	p.batcher.Flush(batch.Shutdown)
+}
+
+// swept is called after each walk of the open sockets.
+func (p *pipeline) swept() {
+	p.forgotten.Add(uint64(p.tracker.Sweep(p.keep)))
+	p.tracked.Store(int64(p.tracker.Open()))
+}
