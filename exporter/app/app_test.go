@@ -1,0 +1,409 @@
+package app
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"go.uber.org/goleak"
+	"google.golang.org/grpc"
+
+	"tributary/exporter/config"
+	"tributary/proto/flow"
+	"tributary/proto/flowv1"
+	"tributary/service/testenv"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// collector is a real gRPC server that keeps every row and acknowledges it.
+type collector struct {
+	flowv1.UnimplementedCollectorServer
+	address string
+
+	mu   sync.Mutex
+	rows map[[2]uint64]row // by flow_id and record_seq
+	last map[string]uint64 // counters of the last batch
+	mark int               // watermarks
+}
+
+type row struct {
+	role, kind, workload, network, comm string
+	localPort, remotePort               uint32
+	remote                              netip.Addr
+	tx, rx                              uint64
+	errno                               uint32
+}
+
+func startCollector(t *testing.T) *collector {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := &collector{address: listener.Addr().String(), rows: make(map[[2]uint64]row), last: make(map[string]uint64)}
+	server := grpc.NewServer()
+	flowv1.RegisterCollectorServer(server, c)
+	served := make(chan struct{})
+	go func() {
+		defer close(served)
+		_ = server.Serve(listener)
+	}()
+	t.Cleanup(func() {
+		server.Stop()
+		<-served
+	})
+	return c
+}
+
+func (c *collector) Flows(stream flowv1.Collector_FlowsServer) error {
+	opener, err := flow.NewOpener()
+	if err != nil {
+		return err
+	}
+	for {
+		m, err := stream.Recv()
+		if err != nil {
+			return err
+		}
+		if m.GetBatch() == nil {
+			continue
+		}
+		b := new(flow.Batch)
+		if err := opener.Open(m.GetBatch(), b); err != nil {
+			return err
+		}
+		c.keep(b)
+		seq := m.GetBatch().GetBatchSeq()
+		if err := stream.Send(&flowv1.FlowsResponse{ReceivedSeq: seq, Acked: []*flowv1.SeqRange{{First: seq, Last: seq}}}); err != nil {
+			return err
+		}
+	}
+}
+
+func (c *collector) Control(stream flowv1.Collector_ControlServer) error {
+	if err := stream.Send(&flowv1.ControlResponse{Message: &flowv1.ControlResponse_Welcome{Welcome: &flowv1.Welcome{CollectorId: "c"}}}); err != nil {
+		return err
+	}
+	for {
+		m, err := stream.Recv()
+		if err != nil {
+			return err
+		}
+		if m.GetWatermark() != nil {
+			c.mu.Lock()
+			c.mark++
+			c.mu.Unlock()
+		}
+	}
+}
+
+func (c *collector) keep(b *flow.Batch) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	u32 := func(f flow.U32, i int) uint32 {
+		if b.U32[f] == nil {
+			return 0
+		}
+		return b.U32[f][i]
+	}
+	u64 := func(f flow.U64, i int) uint64 {
+		if b.U64[f] == nil {
+			return 0
+		}
+		return b.U64[f][i]
+	}
+	for i := range b.Rows {
+		c.rows[[2]uint64{u64(flow.FlowID, i), uint64(u32(flow.RecordSeq, i))}] = row{
+			role: flow.RoleNames[u32(flow.Role, i)], kind: flow.KindNames[u32(flow.Kind, i)],
+			workload: b.Strings[u32(flow.LocalWorkload, i)], network: b.Strings[u32(flow.Network, i)], comm: b.Strings[u32(flow.Comm, i)],
+			localPort: u32(flow.LocalPort, i), remotePort: u32(flow.RemotePort, i),
+			remote: netip.AddrFrom16(b.Addrs[u32(flow.RemoteAddr, i)]).Unmap(),
+			tx:     u64(flow.TxBytes, i), rx: u64(flow.RxBytes, i), errno: u32(flow.Errno, i),
+		}
+	}
+	for _, counter := range b.Counters {
+		c.last[counter.Name] = counter.Value
+	}
+}
+
+func (c *collector) count(match func(row) bool) (n int, tx, rx uint64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, r := range c.rows {
+		if match(r) {
+			n, tx, rx = n+1, tx+r.tx, rx+r.rx
+		}
+	}
+	return n, tx, rx
+}
+
+// runApp starts an exporter and returns a function that stops it and waits.
+func runApp(t *testing.T, c config.Config) (a *App, stop func() error) {
+	t.Helper()
+	a, err := New(c, slog.New(slog.NewTextHandler(t.Output(), nil)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- a.Run(ctx) }()
+	stop = sync.OnceValue(func() error {
+		cancel()
+		return <-done
+	})
+	t.Cleanup(func() { _ = stop() })
+	for end := time.Now().Add(10 * time.Second); len(a.unready()) > 0; time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("the exporter does not get ready: %v; %v", a.unready(), stop())
+		}
+	}
+	return a, stop
+}
+
+func testConfig(collector string) config.Config {
+	c := config.Default()
+	c.Collector, c.MetricsListen = collector, "127.0.0.1:0"
+	c.Workload, c.Instance = "test/app", "app-1"
+	return c
+}
+
+// exchange serves n connections on network's loopback address: connection i asks with i+1 bytes and is answered with 3*i+2.
+func exchange(t *testing.T, address string, n int) (port uint32) {
+	t.Helper()
+	listener, err := net.Listen("tcp", address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = listener.Close() }()
+	var server sync.WaitGroup
+	server.Go(func() {
+		for range n {
+			conn, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			head := make([]byte, 4)
+			_, _ = io.ReadFull(conn, head)
+			i := binary.BigEndian.Uint32(head)
+			_, _ = io.CopyN(io.Discard, conn, int64(i))
+			_, _ = conn.Write(make([]byte, 3*i+2))
+			_ = conn.Close()
+		}
+	})
+	for i := range uint32(n) {
+		conn, err := net.Dial("tcp", listener.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, _ = conn.Write(binary.BigEndian.AppendUint32(nil, i))
+		_, _ = conn.Write(make([]byte, i))
+		if got, _ := io.Copy(io.Discard, conn); got != int64(3*i+2) {
+			t.Errorf("connection %d was answered with %d bytes", i, got)
+		}
+		_ = conn.Close()
+	}
+	server.Wait()
+	return uint32(listener.Addr().(*net.TCPAddr).Port)
+}
+
+func TestRealConnectionsBecomeExactRows(t *testing.T) {
+	testenv.NeedRoot(t)
+	c := startCollector(t)
+	a, stop := runApp(t, testConfig(c.address))
+	const n = 211
+	var asked, answered uint64
+	for i := range uint64(n) {
+		asked, answered = asked+4+i, answered+3*i+2
+	}
+	ports := map[uint32]string{exchange(t, "127.0.0.1:0", n): "127.0.0.1", exchange(t, "[::1]:0", n): "::1"}
+	refused := closedPort(t)
+	for range 7 {
+		if _, err := net.Dial("tcp", refused.String()); err == nil {
+			t.Fatal("a closed port answered")
+		}
+	}
+	time.Sleep(300 * time.Millisecond) // the ring is read every 200 ms
+	balance(t, a, scrape(t, a))
+	if err := stop(); err != nil {
+		t.Fatal(err)
+	}
+	for port, host := range ports {
+		clients, tx, rx := c.count(func(r row) bool {
+			return r.remotePort == port && r.role == "client" && r.kind == "closed" && r.remote.String() == host && r.workload == "test/app" && r.comm != ""
+		})
+		if diff := cmp.Diff([]uint64{n, asked, answered}, []uint64{uint64(clients), tx, rx}); diff != "" {
+			t.Errorf("clients of %s (-want +got): %s", host, diff)
+		}
+		servers, tx, rx := c.count(func(r row) bool { return r.localPort == port && r.role == "server" && r.kind == "closed" })
+		if diff := cmp.Diff([]uint64{n, answered, asked}, []uint64{uint64(servers), tx, rx}); diff != "" {
+			t.Errorf("servers of %s (-want +got): %s", host, diff)
+		}
+	}
+	failed, _, _ := c.count(func(r row) bool {
+		return r.remotePort == uint32(refused.Port()) && r.role == "client" && r.kind == "failed" && r.errno == 111
+	})
+	if failed != 7 {
+		t.Errorf("%d refused connections, want 7", failed)
+	}
+	s := a.transport.Stats()
+	if s.Queued != s.Acked || int(s.Acked.Rows) != len(c.rows) || c.mark == 0 || c.last["ring.read"] == 0 {
+		t.Errorf("books %+v, %d rows, %d watermarks, counters %v", s, len(c.rows), c.mark, c.last)
+	}
+}
+
+func closedPort(t *testing.T) netip.AddrPort {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = listener.Close() }()
+	return listener.Addr().(*net.TCPAddr).AddrPort()
+}
+
+// scrape reads /metrics as Prometheus does.
+func scrape(t *testing.T, a *App) map[string]float64 {
+	t.Helper()
+	out := make(map[string]float64)
+	for line := range strings.Lines(get(t, a, "/metrics")) {
+		name, value, ok := strings.Cut(strings.TrimSpace(line), " ")
+		if ok && !strings.HasPrefix(line, "#") {
+			out[strings.TrimPrefix(name, "tributary_exporter_")], _ = strconv.ParseFloat(value, 64)
+		}
+	}
+	return out
+}
+
+func get(t *testing.T, a *App, path string) string {
+	t.Helper()
+	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+	r, err := client.Get("http://" + a.metrics.Addr() + path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = r.Body.Close() }()
+	body, err := io.ReadAll(r.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(body)
+}
+
+// balance checks the books of one scrape. Connections go on meanwhile (the scrape is one), so each book is only required to be no
+// further than the one before it by what can have moved between two readings.
+func balance(t *testing.T, a *App, m map[string]float64) {
+	t.Helper()
+	handed := m[`ring_records_total{source="ring"}`] + m[`ring_records_total{source="walk"}`]
+	decoded := m[`event_decoded_total{kind="active"}`] + m[`event_decoded_total{kind="closed"}`] + m[`event_decoded_total{kind="failed"}`]
+	rows := m["batch_sealed_rows_total"] + m["batch_open_rows"] + m["batch_refused_rows_total"]
+	delivered := m["transport_acked_rows_total"] + m["transport_rejected_rows_total"] + m["transport_pending_rows"] +
+		m[`transport_dropped_rows_total{reason="queue_full"}`] + m[`transport_dropped_rows_total{reason="shutdown"}`]
+	for name, pair := range map[string][2]float64{
+		"ring and decoded": {handed, decoded + m["ring_invalid_total"]},
+		"decoded and rows": {decoded, rows},
+		"sealed and queue": {m["batch_sealed_rows_total"], m["transport_queued_rows_total"]},
+		"queue":            {m["transport_queued_rows_total"], delivered},
+		"probe":            {m["probe_ends_total"], m["probe_submitted_total"] + m[`probe_lost_total{reason="ring_full"}`]},
+	} {
+		if diff := pair[0] - pair[1]; diff < -20 || diff > 20 {
+			t.Errorf("the books of %s differ: %v", name, pair)
+		}
+	}
+	if m["transport_queued_rows_total"] != delivered {
+		t.Errorf("the queue's own book must balance in every scrape: %v in, %v out", m["transport_queued_rows_total"], delivered)
+	}
+	if got := get(t, a, "/readyz"); got != "ready\n" {
+		t.Errorf("readyz: %s", got)
+	}
+	if decoded == 0 {
+		t.Error("nothing was decoded")
+	}
+}
+
+func TestStopWithoutACollectorSaysWhatIsLost(t *testing.T) {
+	testenv.NeedRoot(t)
+	var text bytes.Buffer
+	config := testConfig(closedPort(t).String())
+	config.ShutdownTimeout = 100 * time.Millisecond
+	a, err := New(config, slog.New(slog.NewTextHandler(&text, nil)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- a.Run(ctx) }()
+	for a.reader.Load() == nil {
+		time.Sleep(10 * time.Millisecond)
+	}
+	exchange(t, "127.0.0.1:0", 5)
+	cancel()
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	s := a.transport.Stats()
+	if s.DroppedShutdown.Rows < 10 || s.Queued != s.DroppedShutdown {
+		t.Errorf("books: %+v", s)
+	}
+	if !strings.Contains(text.String(), fmt.Sprintf("rows=%d", s.DroppedShutdown.Rows)) {
+		t.Errorf("the loss is not said: %s", text.String())
+	}
+}
+
+func TestErrorsAtTheStartAreSentences(t *testing.T) {
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = taken.Close() }()
+	c := testConfig("127.0.0.1:1")
+	c.MetricsListen = taken.Addr().String()
+	a, err := New(c, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := a.Run(t.Context()); err == nil || !strings.Contains(err.Error(), "is in use") {
+		t.Errorf("a port in use: %v", err)
+	}
+	c.TLS.CA = "/nowhere/ca.pem"
+	if _, err := New(c, slog.New(slog.DiscardHandler)); err == nil || !strings.Contains(err.Error(), "/nowhere/ca.pem") {
+		t.Errorf("a missing certificate: %v", err)
+	}
+}
+
+func TestCommandLine(t *testing.T) {
+	for _, c := range []struct {
+		args []string
+		want string // in the output, or in the error
+	}{
+		{[]string{"--check"}, "valid"},
+		{[]string{"run", "--check"}, "valid"},
+		{[]string{"--dump", "--zone", "eu-1"}, "zone: eu-1"},
+		{[]string{"--version"}, "tributary-exporter "},
+		{[]string{"--scope", "cgroup"}, "--scope cgroup"},
+		{[]string{"--nonsense"}, "unknown flag"},
+		{[]string{"surplus"}, "surplus"},
+		{[]string{"--check", "--tls-ca", "/nowhere"}, "/nowhere"},
+	} {
+		cmd := NewCommand()
+		var out bytes.Buffer
+		cmd.SetOut(&out)
+		cmd.SetArgs(c.args)
+		err := cmd.ExecuteContext(t.Context())
+		if got := fmt.Sprint(out.String(), err); !strings.Contains(got, c.want) {
+			t.Errorf("%v: %s", c.args, got)
+		}
+	}
+}
