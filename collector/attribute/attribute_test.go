@@ -90,8 +90,10 @@ func newFixture(tb testing.TB) fixture {
 
 func (f fixture) claim(tb testing.TB, network, addr, workload string, from float64) {
 	tb.Helper()
-	c := &ownership.Claim{Exporter: "x", Host: "h1", Network: network, Addr: ownership.AddrFrom(netip.MustParseAddr(addr)), From: sec(from),
-		Owner: ownership.Owner{Workload: workload, Instance: workload + "-0", Zone: "z1"}}
+	c := &ownership.Claim{
+		Exporter: "x", Host: "h1", Network: network, Addr: ownership.AddrFrom(netip.MustParseAddr(addr)), From: sec(from),
+		Owner: ownership.Owner{Workload: workload, Instance: workload + "-0", Zone: "z1"},
+	}
 	if err := f.Claim(c, sec(from)); err != nil {
 		tb.Fatal(err)
 	}
@@ -193,14 +195,18 @@ func TestClaims(t *testing.T) {
 func TestLoopback(t *testing.T) {
 	f := newFixture(t)
 	f.mark(20)
-	client := batch(t, "x", 20, rec{flow: 1, kind: flow.KindClosed, role: flow.RoleClient, network: "h1/1", local: "127.0.0.1:4000",
-		remote: "127.0.0.1:80", start: 10, end: 11, workload: "h1/curl"})
+	client := batch(t, "x", 20, rec{
+		flow: 1, kind: flow.KindClosed, role: flow.RoleClient, network: "h1/1", local: "127.0.0.1:4000",
+		remote: "127.0.0.1:80", start: 10, end: 11, workload: "h1/curl",
+	})
 	open := f.Begin(client, f.View(sec(20)), nil)
 	if len(open) != 1 {
 		t.Fatal("the client's row does not wait for its mirror")
 	}
-	server := batch(t, "x", 20.5, rec{flow: 2, kind: flow.KindClosed, role: flow.RoleServer, network: "h1/1", local: "127.0.0.1:80",
-		remote: "127.0.0.1:4000", start: 10, end: 11, workload: "h1/nginx"})
+	server := batch(t, "x", 20.5, rec{
+		flow: 2, kind: flow.KindClosed, role: flow.RoleServer, network: "h1/1", local: "127.0.0.1:80",
+		remote: "127.0.0.1:4000", start: 10, end: 11, workload: "h1/nginx",
+	})
 	if open := f.Begin(server, f.View(sec(20.5)), nil); len(open) != 0 {
 		t.Error("the server's row waits")
 	}
@@ -209,13 +215,17 @@ func TestLoopback(t *testing.T) {
 	}
 	expect(t, client, map[uint64]string{1: "h1/nginx z1 mirror named peer=yes last= v=34000001"})
 	expect(t, server, map[uint64]string{2: "h1/curl z1 mirror named peer=yes last= v=34000001"})
-	want := map[string]float64{"mirror_rows_total agreed": 0, "mirror_rows_total disagreed": 0, "mirror_rows_total alone": 2,
-		"mirror_rows_total unnamed": 0, "kept_names_rows_total": 0}
+	want := map[string]float64{
+		"mirror_rows_total agreed": 0, "mirror_rows_total disagreed": 0, "mirror_rows_total alone": 2,
+		"mirror_rows_total unnamed": 0, "kept_names_rows_total": 0,
+	}
 	if diff := cmp.Diff(want, f.counters(t)); diff != "" {
 		t.Error(diff)
 	}
-	nobody := batch(t, "x", 20, rec{flow: 3, kind: flow.KindClosed, role: flow.RoleClient, network: "h1/1", local: "127.0.0.1:4001",
-		remote: "127.0.0.1:81", start: 10, end: 11})
+	nobody := batch(t, "x", 20, rec{
+		flow: 3, kind: flow.KindClosed, role: flow.RoleClient, network: "h1/1", local: "127.0.0.1:4001",
+		remote: "127.0.0.1:81", start: 10, end: 11,
+	})
 	open = f.Begin(nobody, f.View(sec(20)), nil)
 	if open = f.Again(nobody, f.View(sec(22.1)), open, 1, true); len(open) != 0 {
 		t.Error("waits for a mirror for ever")
@@ -247,8 +257,10 @@ func TestMirrorRules(t *testing.T) {
 			peer := server
 			c.change(&peer)
 			f.Begin(batch(t, "y", 20, peer), f.View(sec(20)), nil)
-			b := batch(t, "x", 20, rec{flow: 1, kind: flow.KindClosed, role: flow.RoleClient, network: "n", local: "10.0.0.1:4000",
-				remote: "10.0.0.2:80", start: 10, end: 11, workload: "shop/web"})
+			b := batch(t, "x", 20, rec{
+				flow: 1, kind: flow.KindClosed, role: flow.RoleClient, network: "n", local: "10.0.0.1:4000",
+				remote: "10.0.0.2:80", start: 10, end: 11, workload: "shop/web",
+			})
 			f.Begin(b, f.View(sec(20)), nil)
 			expect(t, b, map[uint64]string{1: c.want})
 		})
@@ -269,8 +281,10 @@ func TestMirrorAgainstClaim(t *testing.T) {
 		1: "shop/api z1 mirror named peer=yes last= v=34000001",
 		2: "shop/web z1 mirror named peer=yes last= v=34000001",
 	})
-	want := map[string]float64{"mirror_rows_total agreed": 1, "mirror_rows_total disagreed": 1, "mirror_rows_total alone": 0,
-		"mirror_rows_total unnamed": 0, "kept_names_rows_total": 0}
+	want := map[string]float64{
+		"mirror_rows_total agreed": 1, "mirror_rows_total disagreed": 1, "mirror_rows_total alone": 0,
+		"mirror_rows_total unnamed": 0, "kept_names_rows_total": 0,
+	}
 	if diff := cmp.Diff(want, f.counters(t)); diff != "" {
 		t.Error(diff)
 	}
@@ -353,9 +367,11 @@ func BenchmarkBegin(b *testing.B) {
 		recs := make([]rec, 1000)
 		for j := range recs {
 			k := rng.IntN(20_000)
-			recs[j] = rec{flow: uint64(i*1000 + j), kind: flow.KindClosed, role: flow.RoleClient, network: "default",
+			recs[j] = rec{
+				flow: uint64(i*1000 + j), kind: flow.KindClosed, role: flow.RoleClient, network: "default",
 				local:  fmt.Sprintf("10.0.0.%d:%d", 1+j%60, 10_000+rng.IntN(50_000)),
-				remote: fmt.Sprintf("10.1.%d.%d:443", k/250, 1+k%250), start: 10, end: 11, workload: fmt.Sprint("team/l", j%60)}
+				remote: fmt.Sprintf("10.1.%d.%d:443", k/250, 1+k%250), start: 10, end: 11, workload: fmt.Sprint("team/l", j%60),
+			}
 		}
 		batches[i] = batch(b, "x", 20, recs...)
 	}

@@ -98,8 +98,10 @@ func New(cfg Config, table *ownership.Table, reg prometheus.Registerer) (*Attrib
 			return nil, fmt.Errorf("metrics of attribute: %w", err)
 		}
 	}
-	a.metrics = metrics{mirrors.WithLabelValues("agreed"), mirrors.WithLabelValues("disagreed"), mirrors.WithLabelValues("alone"),
-		mirrors.WithLabelValues("unnamed"), kept}
+	a.metrics = metrics{
+		mirrors.WithLabelValues("agreed"), mirrors.WithLabelValues("disagreed"), mirrors.WithLabelValues("alone"),
+		mirrors.WithLabelValues("unnamed"), kept,
+	}
 	return a, nil
 }
 

@@ -126,15 +126,19 @@ func (s *scratch) note(row int) {
 // local gives the name of the row's own end, nil if it has none.
 func (s *scratch) local(row int) *ownership.Owner {
 	b := s.b
-	key := localKey{b.Get32(flow.LocalWorkload, row), b.Get32(flow.LocalInstance, row), b.Get32(flow.LocalZone, row),
-		b.Get32(flow.LocalRegion, row), b.Get32(flow.LocalRelease, row)}
+	key := localKey{
+		b.Get32(flow.LocalWorkload, row), b.Get32(flow.LocalInstance, row), b.Get32(flow.LocalZone, row),
+		b.Get32(flow.LocalRegion, row), b.Get32(flow.LocalRelease, row),
+	}
 	if key.workload == 0 {
 		return nil
 	}
 	o, ok := s.locals[key]
 	if !ok {
-		o = s.a.intern(ownership.Owner{Workload: b.Strings[key.workload], Instance: b.Strings[key.instance], Zone: text(b, key.zone),
-			Region: text(b, key.region), Release: text(b, key.release)})
+		o = s.a.intern(ownership.Owner{
+			Workload: b.Strings[key.workload], Instance: b.Strings[key.instance], Zone: text(b, key.zone),
+			Region: text(b, key.region), Release: text(b, key.release),
+		})
 		s.locals[key] = o
 	}
 	return o
@@ -153,8 +157,10 @@ func (a *Attributor) intern(o ownership.Owner) *ownership.Owner {
 		return p
 	}
 	clone := func(t string) string { return unique.Make(t).Value() }
-	p := &ownership.Owner{Workload: clone(o.Workload), Instance: clone(o.Instance), Zone: clone(o.Zone), Region: clone(o.Region),
-		Release: clone(o.Release)}
+	p := &ownership.Owner{
+		Workload: clone(o.Workload), Instance: clone(o.Instance), Zone: clone(o.Zone), Region: clone(o.Region),
+		Release: clone(o.Release),
+	}
 	a.names.Add(*p, p)
 	return p
 }

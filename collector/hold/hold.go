@@ -104,8 +104,10 @@ func New(cfg Config, table Table, attr Attributor, emit func(*flow.Batch), reg p
 	if err != nil {
 		return nil, fmt.Errorf("metrics of hold: %w", err)
 	}
-	return &Hold{cfg: cfg.withDefaults(), table: table, attr: attr, emit: emit, metrics: m,
-		wake: make(chan struct{}, 1), out: make(chan struct{}, 1)}, nil
+	return &Hold{
+		cfg: cfg.withDefaults(), table: table, attr: attr, emit: emit, metrics: m,
+		wake: make(chan struct{}, 1), out: make(chan struct{}, 1),
+	}, nil
 }
 
 // Add takes a batch over, names what can be named in the caller's goroutine, and never blocks.

@@ -87,11 +87,19 @@ func (r *room) expect(want ...string) {
 	r.got = nil
 }
 
+func (r *room) emitted() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return len(r.got)
+}
+
 func (r *room) claim(exporter, addr, workload string) {
 	r.t.Helper()
 	now := time.Now().UnixNano()
-	c := &ownership.Claim{Exporter: exporter, Host: exporter, Network: "n", Addr: ownership.AddrFrom(netip.MustParseAddr(addr)),
-		Owner: ownership.Owner{Workload: workload, Instance: workload}, From: now}
+	c := &ownership.Claim{
+		Exporter: exporter, Host: exporter, Network: "n", Addr: ownership.AddrFrom(netip.MustParseAddr(addr)),
+		Owner: ownership.Owner{Workload: workload, Instance: workload}, From: now,
+	}
 	if err := r.table.Claim(c, now); err != nil {
 		r.t.Fatal(err)
 	}
@@ -179,7 +187,7 @@ func TestLeavesWhenTheWatermarkPasses(t *testing.T) {
 		time.Sleep(100 * time.Millisecond)
 		r.mark("x")
 		passed := time.Now()
-		for len(r.got) == 0 {
+		for r.emitted() == 0 {
 			time.Sleep(10 * time.Millisecond)
 			synctest.Wait()
 		}
@@ -250,8 +258,10 @@ func TestStandstill(t *testing.T) {
 		time.Sleep(15 * time.Second)
 		synctest.Wait()
 		r.expect("25s 2 late 2")
-		want := map[string]float64{"taken_rows_total": 3, "left_rows_total pending": 2, "left_rows_total external": 1,
-			"pending_taken_rows_total": 2, "pending_left_rows_total named": 1, "pending_left_rows_total late": 1, "late_rows_total expired": 1}
+		want := map[string]float64{
+			"taken_rows_total": 3, "left_rows_total pending": 2, "left_rows_total external": 1,
+			"pending_taken_rows_total": 2, "pending_left_rows_total named": 1, "pending_left_rows_total late": 1, "late_rows_total expired": 1,
+		}
 		if diff := cmp.Diff(want, r.books()); diff != "" {
 			t.Error(diff)
 		}
@@ -334,8 +344,10 @@ func TestDrain(t *testing.T) {
 		if err := r.hold.Drain(ctx); err == nil {
 			t.Error("drained without anybody running")
 		}
-		want := map[string]float64{"taken_rows_total": 4, "rows": 1, "left_rows_total late": 2, "left_rows_total pending": 1,
-			"pending_taken_rows_total": 1, "pending_left_rows_total late": 1, "late_rows_total shutdown": 3}
+		want := map[string]float64{
+			"taken_rows_total": 4, "rows": 1, "left_rows_total late": 2, "left_rows_total pending": 1,
+			"pending_taken_rows_total": 1, "pending_left_rows_total late": 1, "late_rows_total shutdown": 3,
+		}
 		got := r.books()
 		delete(got, "bytes")
 		if diff := cmp.Diff(want, got); diff != "" {

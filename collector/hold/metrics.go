@@ -62,8 +62,10 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 	for _, result := range []string{"named", "unnamed", "late"} {
 		m.pendingLeft.WithLabelValues(result)
 	}
-	for _, c := range []prometheus.Collector{m.taken, m.left, m.rows, m.bytes, m.late, m.wait, m.pendingTaken, m.pendingLeft, m.pendingRows,
-		m.pendingBytes} {
+	for _, c := range []prometheus.Collector{
+		m.taken, m.left, m.rows, m.bytes, m.late, m.wait, m.pendingTaken, m.pendingLeft, m.pendingRows,
+		m.pendingBytes,
+	} {
 		if err := reg.Register(c); err != nil {
 			return nil, err
 		}

@@ -10,8 +10,10 @@ func (v View) Ranges(net NetworkID, addr Addr, from, to int64) []Range {
 			if r.from > to || r.end < from {
 				continue
 			}
-			out = append(out, Range{Owner: *r.owner, Exporter: r.exporterID, Host: r.host, PortFrom: r.from16, PortTo: r.to16,
-				From: r.from, To: r.end, Open: r.open, Released: r.released, Claims: r.claims})
+			out = append(out, Range{
+				Owner: *r.owner, Exporter: r.exporterID, Host: r.host, PortFrom: r.from16, PortTo: r.to16,
+				From: r.from, To: r.end, Open: r.open, Released: r.released, Claims: r.claims,
+			})
 		}
 	})
 	return out

@@ -162,8 +162,10 @@ func (v View) spans(e *entry, out []span) []span {
 		if owner == nil || name == nil {
 			continue
 		}
-		s := span{from: from, end: to, owner: owner, host: name.host, exporterID: name.id, exporter: w.exporter(), from16: l.portFrom(), to16: l.portTo(), claims: w.claims(),
-			released: w.released() && to != open, open: to == open}
+		s := span{
+			from: from, end: to, owner: owner, host: name.host, exporterID: name.id, exporter: w.exporter(), from16: l.portFrom(), to16: l.portTo(), claims: w.claims(),
+			released: w.released() && to != open, open: to == open,
+		}
 		if s.open {
 			verified, advanced := x.verified.Load(), x.advanced.Load()
 			s.end = max(from, verified)

@@ -28,7 +28,6 @@ type mrange struct {
 	isOpen   bool
 	released bool
 	claims   int
-	seq      int
 }
 
 type mmark struct{ verified, advanced int64 }
@@ -86,8 +85,10 @@ func (m *model) claim(c *Claim, now int64) bool {
 		current.isOpen = false
 		current.released = current.released || current.owner != c.Owner
 	}
-	m.ranges = append(m.ranges, &mrange{key: mkey{c.Network, c.Addr}, exporter: c.Exporter, host: c.Host, owner: c.Owner, p0: c.PortFrom,
-		p1: c.PortTo, from: from, isOpen: true, claims: 1})
+	m.ranges = append(m.ranges, &mrange{
+		key: mkey{c.Network, c.Addr}, exporter: c.Exporter, host: c.Host, owner: c.Owner, p0: c.PortFrom,
+		p1: c.PortTo, from: from, isOpen: true, claims: 1,
+	})
 	return true
 }
 
@@ -184,7 +185,7 @@ func (m *model) lookup(net string, addr Addr, port uint16, at, tol, now int64) m
 	case p.kind == "around":
 		return p
 	case p.kind == "edge":
-		if w.who != nil && !m.agree(p.who, w.who, tol, now) {
+		if w.who != nil && !m.agree(p.who, w.who, tol, now) || len(m.looseBefore(whole, p.who, at, tol, now)) > 0 {
 			return manswer{why: Gap}
 		}
 		return p
@@ -238,6 +239,14 @@ func (m *model) set(rs []*mrange, at, tol, now int64) manswer {
 			a.who = best
 			return a
 		}
+		if loose := m.looseBefore(rs, best, at, tol, now); len(loose) > 0 {
+			for _, r := range loose {
+				if r.isOpen && !m.dead(r, now) {
+					return manswer{why: Pending, kind: "around", who: best}
+				}
+			}
+			return manswer{why: Gap, kind: "around", who: best}
+		}
 		return manswer{owner: best.owner, kind: "edge", who: best}
 	}
 	if len(unverified) > 0 {
@@ -276,6 +285,26 @@ func (m *model) set(rs []*mrange, at, tol, now int64) manswer {
 		return manswer{why: Gap, kind: "nowhere"}
 	}
 	return manswer{why: NoEvidence, kind: "nowhere"}
+}
+
+// looseBefore are the others who ended before without a release and without a successor, where best does not cover the whole tolerance
+// to the left.
+func (m *model) looseBefore(rs []*mrange, best *mrange, at, tol, now int64) (out []*mrange) {
+	if best.from <= at-tol {
+		return nil
+	}
+	for _, r := range rs {
+		gone := r.released && !r.isOpen
+		for _, z := range rs {
+			if z.from >= m.end(r) && m.end(z) > m.end(r) && m.end(z) < at-tol {
+				gone = true
+			}
+		}
+		if !gone && m.end(r) < at-tol && !m.agree(best, r, tol, now) {
+			out = append(out, r)
+		}
+	}
+	return out
 }
 
 func sameInst(a, b Owner) bool { return a.Workload == b.Workload && a.Instance == b.Instance }

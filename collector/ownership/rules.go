@@ -21,11 +21,14 @@ func judge(v View, q query, all []span) Answer {
 	switch {
 	case p.reach == around:
 		return p.Answer
-	case p.reach == edge && w.touched != nil && !agree(p.touched, w.touched, q.hi-q.at):
-		return Answer{Why: Gap} // the tolerance touches both the part's owner and the whole's
-	case p.reach == nowhere && w.reach != nowhere:
-		return w.Answer
-	case p.Why == NoEvidence:
+	case p.reach == edge:
+		// The tolerance may touch both the part's owner and the whole's.
+		_, before := looseBefore(q, p.touched, whole)
+		if before || w.touched != nil && !agree(p.touched, w.touched, q.hi-q.at) {
+			return Answer{Why: Gap}
+		}
+		return p.Answer
+	case w.reach != nowhere, p.Why == NoEvidence:
 		return w.Answer
 	}
 	return p.Answer
@@ -79,9 +82,43 @@ func judgeSet(v View, q query, s []span) finding {
 	case best != nil && v.horizon < q.hi:
 		return finding{wait, edge, best}
 	case best != nil:
+		if a, ok := looseBefore(q, best, s); ok {
+			return finding{a, around, best}
+		}
 		return named(best, edge)
 	}
 	return untouched(v, q, s)
+}
+
+// looseBefore: the tolerance reaches back before best began, and one who had the address before never gave it up: its host crashed,
+// was cut off or froze. How long it went on after its last watermark nobody knows, so the edge is not best's alone. It is over,
+// though, if somebody else has had the address in between. The answer is pending while the exporter may come back and say.
+func looseBefore(q query, best *span, s []span) (a Answer, ok bool) {
+	if best.from <= q.lo {
+		return a, false
+	}
+	a.Why = Gap
+	for i := range s {
+		r := &s[i]
+		if r.end >= q.lo || r.released || agree(best, r, q.hi-q.at) || followed(q, r, s) {
+			continue
+		}
+		ok = true
+		if r.open && !r.settled {
+			a.Why = Pending
+		}
+	}
+	return a, ok
+}
+
+// followed: another range began at or after r's end and ended before the tolerance begins.
+func followed(q query, r *span, s []span) bool {
+	for i := range s {
+		if z := &s[i]; z.from >= r.end && z.end < q.lo && z.end > r.end {
+			return true
+		}
+	}
+	return false
 }
 
 func (r *span) touches(q query) bool { return r.from <= q.hi && r.end >= q.lo }

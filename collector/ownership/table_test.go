@@ -349,8 +349,10 @@ func TestReadersAndWriter(t *testing.T) {
 	for step := range 60_000 {
 		now := float64(step) / 600
 		i := 1 + rng.IntN(199)
-		c := &Claim{Exporter: "x", Network: "n", Addr: addr(fmt.Sprintf("10.0.0.%d", i)), From: sec(now),
-			Owner: Owner{Workload: fmt.Sprint("w", rng.IntN(3)), Instance: fmt.Sprint(i)}}
+		c := &Claim{
+			Exporter: "x", Network: "n", Addr: addr(fmt.Sprintf("10.0.0.%d", i)), From: sec(now),
+			Owner: Owner{Workload: fmt.Sprint("w", rng.IntN(3)), Instance: fmt.Sprint(i)},
+		}
 		_ = tab.Claim(c, sec(now))
 		if rng.IntN(2) == 0 {
 			_ = tab.Release(&Release{Exporter: "x", Network: "n", Addr: c.Addr, At: sec(now)}, sec(now))
