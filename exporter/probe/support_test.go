@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"runtime"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -19,6 +20,9 @@ import (
 	"tributary/exporter/ring"
 	"tributary/service/testenv"
 )
+
+// patience bounds waiting for records; an emulated machine takes long.
+const patience = 60 * time.Second
 
 // space is a network namespace of its own with a loopback interface.
 type space struct {
@@ -234,7 +238,7 @@ func (c *capture) snapshot() []event.Event {
 // wait returns all events as soon as enough says so.
 func (c *capture) wait(enough func([]event.Event) bool) []event.Event {
 	c.t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
 		if events := c.snapshot(); enough(events) {
 			return events
 		}
@@ -282,12 +286,13 @@ func (c *capture) balanced(ends uint64) Counters {
 	return k
 }
 
+// describe lists the last events; a race can make a hundred thousand.
 func describe(events []event.Event) string {
-	var out string
-	for _, e := range events {
-		out += e.String() + "\n"
+	var out strings.Builder
+	for _, e := range events[max(0, len(events)-50):] {
+		out.WriteString(e.String() + "\n")
 	}
-	return out
+	return out.String()
 }
 
 // find returns the only event of the kind whose local and remote ports are these.

@@ -1,0 +1,87 @@
+/* SPDX-License-Identifier: GPL-2.0 OR MIT */
+/* The end of a connection: its record. */
+#pragma once
+
+#include "read.h"
+
+/* Wake the reader only while the fill mark is being crossed. The window of eight
+ * records is for other CPUs whose reservations fall between ours and the query. */
+static __always_inline __u64 wakeup_flag(void)
+{
+	__u64 waiting = bpf_ringbuf_query(&events, BPF_RB_AVAIL_DATA);
+	__u64 step = sizeof(struct flow_record) + 8;
+
+	if (waiting >= fill_mark_bytes && waiting < fill_mark_bytes + 8 * step)
+		return BPF_RB_FORCE_WAKEUP;
+	return BPF_RB_NO_WAKEUP;
+}
+
+/* An end that was not in open_sockets: opened before us, or the table was full. */
+static __always_inline void read_unobserved(struct flow_record *rec, int oldstate)
+{
+	rec->opened_ns = 0;
+	rec->start_ns = rec->end_ns;
+	rec->sock_cookie = 0;
+	rec->cgroup_id = 0;
+	rec->pid = 0;
+	rec->uid = 0;
+	__builtin_memset(rec->comm, 0, sizeof(rec->comm));
+	rec->connect_us = 0;
+	rec->retrans_syn = 0;
+	rec->retrans_closing = 0;
+	rec->first_fin = FLOW_FIN_NONE;
+	/* before ESTABLISHED the state alone tells the side */
+	rec->role = oldstate == TCP_SYN_SENT ? FLOW_ROLE_CLIENT :
+		    oldstate == TCP_SYN_RECV ? FLOW_ROLE_SERVER :
+					       FLOW_ROLE_UNKNOWN;
+	rec->flags = oldstate == TCP_SYN_SENT || oldstate == TCP_SYN_RECV ? 0 : FLOW_FLAG_ESTABLISHED;
+}
+
+static __always_inline void emit_end(struct sock *sk, struct tcp_sock *tp, struct open_socket *open, int oldstate,
+				     __u16 reported)
+{
+	struct inet_connection_sock *icsk = (struct inet_connection_sock *)tp;
+	struct flow_record *rec = bpf_ringbuf_reserve(&events, sizeof(*rec), 0);
+
+	if (!rec) {
+		count(FLOW_COUNTER_RING_FULL);
+		return;
+	}
+	rec->end_ns = bpf_ktime_get_boot_ns();
+	rec->last_state = oldstate;
+	read_socket(rec, tp, 0);
+	if (open) {
+		read_open(rec, open);
+		rec->flags |= reported;
+		if (open->role == FLOW_ROLE_SERVER && sk->sk_socket)
+			rec->flags |= FLOW_FLAG_ACCEPTED;
+	} else {
+		read_unobserved(rec, oldstate);
+		rec->sock_cookie = bpf_get_socket_cookie(sk);
+		count(FLOW_COUNTER_ENDS_UNOBSERVED);
+	}
+	if ((sk->__sk_common.skc_flags & (1UL << SOCK_KEEPOPEN)) && icsk->icsk_probes_out && !icsk->icsk_retransmits)
+		rec->flags |= FLOW_FLAG_KEEPALIVE;
+	rec->kind = rec->flags & FLOW_FLAG_ESTABLISHED ? FLOW_KIND_CLOSED : FLOW_KIND_FAILED;
+	count(FLOW_COUNTER_SUBMITTED);
+	bpf_ringbuf_submit(rec, wakeup_flag());
+}
+
+/* Any to CLOSE. CLOSING is set before the counters are read: see report_open_socket. */
+static __always_inline void close_socket(struct sock *sk, int oldstate)
+{
+	struct tcp_sock *tp = bpf_skc_to_tcp_sock(sk);
+	__u64 key = (__u64)sk;
+	struct open_socket *open;
+	__u16 reported = 0;
+
+	if (!tp)
+		return;
+	count(FLOW_COUNTER_ENDS);
+	open = bpf_map_lookup_elem(&open_sockets, &key);
+	if (open && (__sync_fetch_and_or(&open->id_state, OPEN_CLOSING) & OPEN_REPORTED))
+		reported = FLOW_FLAG_REPORTED;
+	emit_end(sk, tp, open, oldstate, reported);
+	if (open && !bpf_map_delete_elem(&open_sockets, &key))
+		count(FLOW_COUNTER_REMOVED);
+}

@@ -1,0 +1,67 @@
+/* SPDX-License-Identifier: GPL-2.0 OR MIT */
+/* Settings, maps and counters of the kernel programs. */
+#pragma once
+
+#include "kernel.h"
+#include "record.h"
+
+/* Settings, fixed at load. */
+const volatile __u32 scope_netns;     /* inode number of the only network namespace to see; 0: all */
+const volatile __u64 fill_mark_bytes; /* wake the reader when so much waits in the ring */
+const volatile __u64 active_first_ns, active_every_ns; /* active records of an established connection */
+const volatile __u64 syn_first_ns, syn_every_ns;       /* and of one that waits in SYN_SENT */
+
+/* The earliest due time the running walk has passed over. Set high by user space
+ * before a walk and read after it; there is one walk at a time. */
+__u64 walk_next_due;
+
+/*
+ * Open connections by socket address. Written by the tracepoint, read by it and by
+ * the walk. Not preallocated: 262,144 entries would pin 38 MB on an idle host; the
+ * price is 0.2 us a connection and an allocation that can fail, which is counted.
+ * Not an LRU: that evicts exactly the long-lived connections.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 262144);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, __u64);
+	__type(value, struct open_socket);
+} open_sockets SEC(".maps");
+
+/* Who called listen, by address and port; of several (SO_REUSEPORT) the latest. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 16384);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct listener_key);
+	__type(value, struct listener);
+} listeners SEC(".maps");
+
+/* struct flow_record of closed and failed connections; read by exporter/ring. */
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, 1 << 20);
+} events SEC(".maps");
+
+/* One struct of counters a CPU; read by exporter/probe. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct flow_counters);
+} counters SEC(".maps");
+
+/* Keep these types in BTF although they are no map's value. */
+const struct flow_record *const btf_flow_record;
+const enum flow_counter *const btf_flow_counter;
+
+/* A softirq can interrupt a program on its own CPU, so even per-CPU counters are added to atomically. */
+static __always_inline void count(enum flow_counter which)
+{
+	__u32 zero = 0;
+	struct flow_counters *c = bpf_map_lookup_elem(&counters, &zero);
+
+	if (c)
+		__sync_fetch_and_add(&c->n[which], 1);
+}

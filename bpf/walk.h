@@ -1,0 +1,119 @@
+/* SPDX-License-Identifier: GPL-2.0 OR MIT */
+/* The walk of the open sockets: active records. */
+#pragma once
+
+#include "read.h"
+
+/*
+ * The walk reads while the socket lives on. Between counting a FIN as a byte and
+ * saying so (SOCK_DONE) the kernel takes some 100 ns; a reading from that gap would
+ * be one byte too high for ever. So look again, about a microsecond later.
+ */
+static __always_inline int received_moved(struct flow_record *rec, struct tcp_sock *tp)
+{
+	struct sock *sk = (struct sock *)tp;
+	const int probe = 1;
+	__u64 received = READ(tp, bytes_received);
+
+	if (received && (READ(sk, __sk_common.skc_flags) & (1UL << SOCK_DONE)))
+		received--;
+	return received != rec->rx_bytes;
+}
+
+/*
+ * A socket that is gone or closed while its entry is not marked: its CLOSE was not
+ * seen (the kernel skips a program that a softirq would nest in itself on one CPU).
+ * Entries younger than a second are left alone, because the tracepoint of a
+ * new connection fires before its state is stored.
+ */
+static __always_inline void drop_missed(__u64 id, __u64 now, __u64 key)
+{
+	if (now < id + 1000000000ULL)
+		return;
+	if (bpf_map_delete_elem(&open_sockets, &key))
+		return;
+	count(FLOW_COUNTER_REMOVED);
+	count(FLOW_COUNTER_ENDS_MISSED);
+}
+
+static __always_inline void note_due(__u64 due)
+{
+	if (due < walk_next_due)
+		walk_next_due = due;
+}
+
+/*
+ * The walk: one call per entry of open_sockets; records that are due go to the
+ * reader of the iterator.
+ *
+ * Counters in records are running totals, and user space turns them into deltas:
+ * so nothing has to be updated together with a reading, a reading that cannot be
+ * written (full buffer; the kernel shows the entry again) changes nothing, and the
+ * sum over a connection's records is exact if the end's record comes after the
+ * walk's. That order is what id_state guarantees. The walk sets REPORTED, reads,
+ * and gives up unless CLOSING is still clear and the identity unchanged; CLOSE sets
+ * CLOSING, then reads. Both are full barriers. So a walk's record that went out was
+ * read before the end's, and the end's carries REPORTED. The entry's memory may be
+ * used again for another socket meanwhile: its opened_ns, in the same word, differs.
+ */
+SEC("iter/bpf_map_elem")
+int report_open_sockets(struct bpf_iter__bpf_map_elem *ctx)
+{
+	struct open_socket *open = ctx->value;
+	__u64 *keyp = ctx->key;
+	struct flow_record rec = {};
+	struct tcp_sock *tp;
+	__u64 id, key, now, cookie = 0, every;
+	__u8 state = 0;
+
+	if (!open || !keyp)
+		return 0;
+	now = bpf_ktime_get_boot_ns();
+	if (open->id_state & OPEN_CLOSING)
+		return 0;
+	if (now < open->due_ns) {
+		note_due(open->due_ns);
+		return 0;
+	}
+	key = *keyp;
+	tp = (struct tcp_sock *)key;
+	id = __sync_fetch_and_or(&open->id_state, OPEN_REPORTED) | OPEN_REPORTED;
+
+	rec.end_ns = now;
+	read_socket(&rec, tp, 1);
+	read_open(&rec, open);
+	rec.kind = FLOW_KIND_ACTIVE;
+	rec.flags |= FLOW_FLAG_REPORTED;
+	{
+		struct sock *sk = (struct sock *)tp;
+		const int probe = 1;
+
+		if (rec.role == FLOW_ROLE_SERVER && READ(sk, sk_socket))
+			rec.flags |= FLOW_FLAG_ACCEPTED;
+		bpf_probe_read_kernel(&state, sizeof(state), (const void *)&sk->__sk_common.skc_state);
+		bpf_probe_read_kernel(&cookie, sizeof(cookie), &sk->__sk_common.skc_cookie.counter);
+	}
+	rec.last_state = state;
+	/* closing or another socket by now, or in the gap of received_moved */
+	if (__sync_fetch_and_or(&open->id_state, 0) != id || (id & OPEN_CLOSING)) {
+		count(FLOW_COUNTER_ACTIVE_RACED);
+		return 0;
+	}
+	if (cookie != rec.sock_cookie || state == TCP_CLOSE || state == 0) {
+		note_due(now);
+		drop_missed(rec.opened_ns, now, key);
+		return 0;
+	}
+	if (received_moved(&rec, tp)) {
+		note_due(now);
+		count(FLOW_COUNTER_ACTIVE_RACED);
+		return 0;
+	}
+	if (bpf_seq_write(ctx->meta->seq, &rec, sizeof(rec)))
+		return 0;
+	every = rec.flags & FLOW_FLAG_ESTABLISHED ? active_every_ns : syn_every_ns;
+	open->due_ns = now + every;
+	note_due(now + every);
+	count(FLOW_COUNTER_ACTIVE);
+	return 0;
+}
