@@ -7,8 +7,8 @@ import (
 
 // ports are the addresses of one demo: the default ones where they are free.
 type ports struct {
-	ingest, collectorMetrics, exporterMetrics, sql string
-	moved                                          []string // a sentence for each that had to move
+	ingest, api, collectorMetrics, exporterMetrics, sql string
+	moved                                               []string // a sentence for each that had to move
 }
 
 func choosePorts() (ports, error) {
@@ -18,6 +18,7 @@ func choosePorts() (ports, error) {
 		address, what string
 	}{
 		{&p.ingest, "127.0.0.1:4747", "ingest"},
+		{&p.api, "127.0.0.1:8747", "the collector's API"},
 		{&p.collectorMetrics, "127.0.0.1:9747", "the collector's metrics"},
 		{&p.exporterMetrics, "127.0.0.1:9748", "the exporter's metrics"},
 		{&p.sql, "127.0.0.1:8123", "SQL"},
