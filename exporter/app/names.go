@@ -16,18 +16,25 @@ import (
 
 // names is the static identity of the configuration: every local end is the one workload's, and nothing is claimed.
 type names struct {
+	own    ownProcess
 	static batch.Local
 }
 
-func newNames(c config.Config, _ host, _ prometheus.Registerer, _ *slog.Logger) (*names, error) {
-	n := &names{static: batch.Local{Network: c.Network, Workload: c.Workload, Instance: c.Instance, Zone: c.Zone, Region: c.Region, Release: c.Release}}
+func newNames(c config.Config, h host, _ prometheus.Registerer, _ *slog.Logger) (*names, error) {
+	n := &names{own: newOwnProcess(h), static: batch.Local{Network: c.Network, Workload: c.Workload, Instance: c.Instance, Zone: c.Zone, Region: c.Region, Release: c.Release}}
 	if c.Workload != "" {
 		n.static.Evidence = flow.EvidenceStatic
 	}
 	return n, nil
 }
 
-func (n *names) local(*event.Event, batch.Times) batch.Local { return n.static }
+// local names the local end of an event.
+func (n *names) local(e *event.Event, _ batch.Times) batch.Local {
+	if local, ours := n.own.local(e, n.static.Network); ours {
+		return local
+	}
+	return n.static
+}
 
 func (n *names) run(ctx context.Context) error {
 	<-ctx.Done()

@@ -2,6 +2,7 @@ package transport
 
 import (
 	"log/slog"
+	"strings"
 	"sync"
 	"time"
 
@@ -64,7 +65,7 @@ func (l *link) down(name streamName) {
 func (l *link) lost(name streamName, err error, q *queue) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	reason := short(status.Convert(err).Message())
+	reason := reasonOf(err)
 	if l.told {
 		l.since = time.Now()
 	}
@@ -89,4 +90,13 @@ func (l *link) streamUp(name streamName) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.open[name]
+}
+
+// reasonOf is the part of a gRPC error that helps a user: what dialling or the collector said.
+func reasonOf(err error) string {
+	text := status.Convert(err).Message()
+	if _, dialling, ok := strings.Cut(text, "Error while dialing: "); ok {
+		text = strings.TrimSuffix(dialling, `"`)
+	}
+	return short(text)
 }

@@ -1,0 +1,140 @@
+package app
+
+import (
+	"bytes"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"tributary/exporter/batch"
+	"tributary/exporter/clock"
+	"tributary/exporter/event"
+	"tributary/exporter/probe"
+	"tributary/exporter/ring"
+	"tributary/exporter/transport"
+	"tributary/proto/flowv1"
+)
+
+// closedRecord is a connection's end as the kernel tells it: start observed and established.
+func closedRecord(sock uint64) event.Record {
+	return event.Record{
+		Sock: sock, OpenedNs: 1e9, StartNs: 1e9, EndNs: 2e9, SockCookie: sock, Kind: uint8(event.KindClosed), Role: uint8(event.RoleClient),
+		LastState: uint8(event.StateLastAck), Flags: 1 | 2, FirstFin: 2, TxBytes: 10, RxBytes: 20, NetnsInum: 4026531840, PID: 7,
+		LocalAddr: [16]byte{10: 0xff, 11: 0xff, 12: 10, 15: 1}, RemoteAddr: [16]byte{10: 0xff, 11: 0xff, 12: 10, 15: 2},
+		LocalPort: 40000, RemotePort: 80, Comm: [16]byte{'c', 'u', 'r', 'l'},
+	}
+}
+
+func testPipeline(t testing.TB, rows int, age time.Duration, compress bool, emit func(*flowv1.Batch)) *pipeline {
+	t.Helper()
+	batcher, err := batch.New(batch.Config{ExporterID: "x", Rows: rows, Compress: compress, Emit: emit}, prometheus.NewRegistry())
+	if err != nil {
+		t.Fatal(err)
+	}
+	now := int64(1_790_000_000_000_000_000)
+	c, err := clock.New(clock.Options{Read: func() (clock.Reading, error) { return clock.Reading{Before: 3e9, Wall: now, After: 3e9}, nil }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	name := func(*event.Event, batch.Times) batch.Local { return batch.Local{Network: "default", Workload: "a/b"} }
+	return newPipeline(batcher, c, name, age, 120)
+}
+
+func TestBatchesAreSealedBySizeAgeAndStop(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var sizes []uint32
+		var at []time.Duration
+		began := time.Now()
+		p := testPipeline(t, 3, 500*time.Millisecond, false, func(b *flowv1.Batch) {
+			sizes, at = append(sizes, b.GetRows()), append(at, time.Since(began))
+		})
+		give := func(n int) {
+			for range n {
+				r := closedRecord(uint64(len(sizes) + 1))
+				if err := p.record(r.Encode()); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		give(3) // full at once
+		time.Sleep(time.Second)
+		give(1)
+		time.Sleep(100 * time.Millisecond)
+		give(1)
+		time.Sleep(time.Second) // age, counted from the first row
+		give(2)
+		p.stop()
+		time.Sleep(time.Second)
+		want := []time.Duration{0, 1500 * time.Millisecond, 2100 * time.Millisecond}
+		if len(sizes) != 3 || sizes[0] != 3 || sizes[1] != 2 || sizes[2] != 2 || at[0] != want[0] || at[1] != want[1] || at[2] != want[2] {
+			t.Errorf("batches of %v rows at %v, want 3, 2, 2 at %v", sizes, at, want)
+		}
+	})
+}
+
+func TestWhatIsNotUnderstoodIsRefused(t *testing.T) {
+	p := testPipeline(t, 10, time.Second, false, func(*flowv1.Batch) {})
+	defer p.stop()
+	r := closedRecord(1)
+	for _, b := range [][]byte{nil, r.Encode()[1:], bytes.Repeat([]byte{0xff}, event.RecordSize)} {
+		if p.record(b) == nil {
+			t.Errorf("%d bytes were understood", len(b))
+		}
+	}
+	if p.decoded[event.KindClosed].Load() != 0 || p.batcher.Rows() != 0 {
+		t.Error("a refused record left a trace")
+	}
+}
+
+func TestOwnConnectionsAreTributarys(t *testing.T) {
+	own := ownProcess{pid: 7, name: batch.Local{Workload: ownWorkload}}
+	e := event.Event{PID: 7}
+	if local, ok := own.local(&e, "default"); !ok || local.Workload != ownWorkload || local.Network != "default" {
+		t.Errorf("%+v, %v", local, ok)
+	}
+	for _, e := range []event.Event{{PID: 8}, {}} {
+		if _, ok := own.local(&e, "default"); ok {
+			t.Errorf("process %d is taken for our own", e.PID)
+		}
+	}
+	if _, ok := new(ownProcess).local(&event.Event{}, "default"); ok {
+		t.Error("an unknown process is taken for our own")
+	}
+}
+
+func TestBooksTravelUnderFixedNames(t *testing.T) {
+	seen := map[string]bool{}
+	for _, e := range entries() {
+		if e.wire != "" && (seen[e.wire] || strings.ToLower(e.wire) != e.wire || !strings.Contains(e.wire, ".")) {
+			t.Errorf("counter name %q", e.wire)
+		}
+		seen[e.wire] = true
+	}
+	p := testPipeline(t, 10, time.Second, false, func(*flowv1.Batch) {})
+	b := &books{probe: probe.New(probe.Options{}), ring: func() ring.Stats { return ring.Stats{} }, p: p, queue: func() transport.Stats { return transport.Stats{} }}
+	if n := len(b.counters()); n != len(seen)-1 {
+		t.Errorf("%d counters travel, %d have names", n, len(seen)-1)
+	}
+}
+
+// BenchmarkRecord is the whole user-space path of a record: decode, number, convert, name, columns, seal, zstd.
+func BenchmarkRecord(b *testing.B) {
+	p := testPipeline(b, 1000, time.Hour, true, func(*flowv1.Batch) {})
+	defer p.stop()
+	r := closedRecord(1)
+	records := make([][]byte, 4096)
+	for i := range records {
+		r.Sock, r.SockCookie, r.LocalPort = uint64(i+1), uint64(i+1), uint16(i)
+		r.TxBytes, r.RxBytes, r.RemoteAddr[14] = uint64(i*7%5000), uint64(i*13%70000), byte(i)
+		records[i] = r.Encode()
+	}
+	b.ReportAllocs()
+	for i := 0; b.Loop(); i++ {
+		if err := p.record(records[i%len(records)]); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
