@@ -96,7 +96,7 @@ fuzz: ## each fuzz target for FUZZTIME
 	@$(GO) list -f '{{.Dir}}' $(PKG) | while read -r dir; do \
 		for target in $$(cat "$$dir"/*_test.go 2>/dev/null | sed -n 's/^func \(Fuzz[A-Za-z0-9_]*\)(.*/\1/p'); do \
 			echo "$$dir $$target"; \
-			$(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) "$$dir"; \
+			$(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzzminimizetime=10x -fuzztime $(FUZZTIME) "$$dir"; \
 		done; \
 	done
 

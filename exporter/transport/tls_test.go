@@ -1,60 +1,24 @@
 package transport
 
 import (
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/pem"
 	"log/slog"
-	"math/big"
-	"net"
-	"os"
 	"path/filepath"
 	"testing"
-	"time"
 
 	"google.golang.org/grpc"
 
 	"tributary/service/tlsconf"
+	"tributary/service/tlsconf/tlstest"
 )
 
-// issue writes cert.pem and key.pem of an authority that is its own leaf for 127.0.0.1 into a new directory.
-func issue(t *testing.T) string {
-	t.Helper()
-	dir := t.TempDir()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "test"}, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
-		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageDigitalSignature,
-		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
-	}
-	cert, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	private, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for name, block := range map[string]*pem.Block{"cert.pem": {Type: "CERTIFICATE", Bytes: cert}, "key.pem": {Type: "PRIVATE KEY", Bytes: private}} {
-		if err := os.WriteFile(filepath.Join(dir, name), pem.EncodeToMemory(block), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	return dir
-}
-
 func TestMutualTLS(t *testing.T) {
-	ours, foreign := issue(t), issue(t)
+	ours, foreign := t.TempDir(), t.TempDir()
+	tlstest.New(t, "ours").Issue(ours, "collector")
+	tlstest.New(t, "foreign").Issue(foreign, "exporter")
 	options := tlsconf.Options{Use: "test", Log: slog.New(slog.DiscardHandler)}
 	file := func(dir, name string) string { return filepath.Join(dir, name) }
 	server, err := tlsconf.NewServer(tlsconf.ServerFiles{
-		Cert: file(ours, "cert.pem"), Key: file(ours, "key.pem"), ClientCA: file(ours, "cert.pem"),
+		Cert: file(ours, "cert.pem"), Key: file(ours, "key.pem"), ClientCA: file(ours, "ca.pem"),
 	}, options)
 	if err != nil {
 		t.Fatal(err)
@@ -62,7 +26,7 @@ func TestMutualTLS(t *testing.T) {
 	c := &fakeCollector{}
 	c.serve(t, "", grpc.Creds(server.GRPC()))
 	client := func(dir string) *running {
-		creds, err := tlsconf.NewClient(tlsconf.ClientFiles{CA: file(ours, "cert.pem"), Cert: file(dir, "cert.pem"), Key: file(dir, "key.pem")}, options)
+		creds, err := tlsconf.NewClient(tlsconf.ClientFiles{CA: file(ours, "ca.pem"), Cert: file(dir, "cert.pem"), Key: file(dir, "key.pem")}, options)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -2,17 +2,11 @@ package tlsconf
 
 import (
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/pem"
 	"errors"
 	"io"
 	"log/slog"
-	"math/big"
 	"net"
 	"os"
 	"path/filepath"
@@ -25,72 +19,15 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/connectivity"
+
+	"tributary/service/tlsconf/tlstest"
 )
-
-// authority signs certificates for one test.
-type authority struct {
-	t    *testing.T
-	cert *x509.Certificate
-	key  *ecdsa.PrivateKey
-}
-
-func newAuthority(t *testing.T, name string) *authority {
-	t.Helper()
-	a := &authority{t: t}
-	a.cert, a.key = a.make(&x509.Certificate{
-		Subject: pkix.Name{CommonName: name}, IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
-	}, nil)
-	return a
-}
-
-func (a *authority) make(template *x509.Certificate, parent *authority) (*x509.Certificate, *ecdsa.PrivateKey) {
-	a.t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		a.t.Fatal(err)
-	}
-	template.SerialNumber = big.NewInt(time.Now().UnixNano())
-	template.NotBefore, template.NotAfter = time.Now().Add(-time.Hour), time.Now().Add(time.Hour)
-	signer, signerKey := template, key
-	if parent != nil {
-		signer, signerKey = parent.cert, parent.key
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, signer, &key.PublicKey, signerKey)
-	if err != nil {
-		a.t.Fatal(err)
-	}
-	cert, err := x509.ParseCertificate(der)
-	if err != nil {
-		a.t.Fatal(err)
-	}
-	return cert, key
-}
-
-// issue writes a certificate for name and 127.0.0.1, its key and the authority into dir.
-func (a *authority) issue(dir, name string) {
-	a.t.Helper()
-	cert, key := a.make(&x509.Certificate{
-		Subject: pkix.Name{CommonName: name}, DNSNames: []string{name}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
-		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
-	}, a)
-	der, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		a.t.Fatal(err)
-	}
-	write(a.t, filepath.Join(dir, "cert.pem"), pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert.Raw}))
-	write(a.t, filepath.Join(dir, "key.pem"), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}))
-	write(a.t, filepath.Join(dir, "ca.pem"), pemOf(a))
-}
 
 func write(t *testing.T, path string, content []byte) {
 	t.Helper()
 	if err := os.WriteFile(path, content, 0o600); err != nil {
 		t.Fatal(err)
 	}
-}
-
-func files(dir string) (cert, key, ca string) {
-	return filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem"), filepath.Join(dir, "ca.pem")
 }
 
 // logBuffer collects log lines from the goroutines of a test.
@@ -167,9 +104,9 @@ func ask(address string, config *tls.Config) (us, server string, err error) {
 
 func TestServerCertificateIsRotatedWhileRunning(t *testing.T) {
 	dir := t.TempDir()
-	ca := newAuthority(t, "ca")
-	ca.issue(dir, "first")
-	cert, key, caFile := files(dir)
+	ca := tlstest.New(t, "ca")
+	ca.Issue(dir, "first")
+	cert, key, caFile := tlstest.Files(dir)
 	opts, log := options("ingest")
 	registry := prometheus.NewPedanticRegistry()
 	opts.Metrics = NewMetrics(registry, "tributary_collector")
@@ -191,7 +128,7 @@ func TestServerCertificateIsRotatedWhileRunning(t *testing.T) {
 		}
 	}
 	expect("first")
-	ca.issue(dir, "second")
+	ca.Issue(dir, "second")
 	expect("second")
 	for _, broken := range []string{"no certificate at all", ""} {
 		write(t, cert, []byte(broken))
@@ -205,7 +142,7 @@ func TestServerCertificateIsRotatedWhileRunning(t *testing.T) {
 	if got := log.count("stay in force"); got != 2 {
 		t.Errorf("%d log lines for two reasons:\n%s", got, log.text.String())
 	}
-	ca.issue(dir, "third")
+	ca.Issue(dir, "third")
 	expect("third")
 	want := `
 # HELP tributary_collector_tls_reloads_total Changed TLS files that were taken over (loaded) or could not be (failed, counted at each attempt).
@@ -220,11 +157,11 @@ tributary_collector_tls_reloads_total{result="loaded",use="ingest"} 2
 
 func TestMutualTLSAsksForAKnownClient(t *testing.T) {
 	serverDir, clientDir, strangerDir := t.TempDir(), t.TempDir(), t.TempDir()
-	ca, other := newAuthority(t, "ca"), newAuthority(t, "other")
-	ca.issue(serverDir, "server")
-	ca.issue(clientDir, "exporter-1")
-	other.issue(strangerDir, "stranger")
-	cert, key, caFile := files(serverDir)
+	ca, other := tlstest.New(t, "ca"), tlstest.New(t, "other")
+	ca.Issue(serverDir, "server")
+	ca.Issue(clientDir, "exporter-1")
+	other.Issue(strangerDir, "stranger")
+	cert, key, caFile := tlstest.Files(serverDir)
 	opts, _ := options("ingest")
 	server, err := NewServer(ServerFiles{Cert: cert, Key: key, ClientCA: caFile}, opts)
 	if err != nil {
@@ -234,7 +171,7 @@ func TestMutualTLSAsksForAKnownClient(t *testing.T) {
 	try := func(dir string) (string, error) {
 		f := ClientFiles{CA: caFile}
 		if dir != "" {
-			f.Cert, f.Key, _ = files(dir)
+			f.Cert, f.Key, _ = tlstest.Files(dir)
 		}
 		client, err := NewClient(f, opts)
 		if err != nil {
@@ -252,7 +189,7 @@ func TestMutualTLSAsksForAKnownClient(t *testing.T) {
 		}
 	}
 	// The server's authority changes to the stranger's: the roles swap without a restart.
-	_, _, otherCA := files(strangerDir)
+	_, _, otherCA := tlstest.Files(strangerDir)
 	content, err := os.ReadFile(otherCA)
 	if err != nil {
 		t.Fatal(err)
@@ -279,9 +216,9 @@ func TestMutualTLSAsksForAKnownClient(t *testing.T) {
 
 func TestClientChecksNameAndAuthorityAlsoAfterRotation(t *testing.T) {
 	dir := t.TempDir()
-	ca := newAuthority(t, "ca")
-	ca.issue(dir, "collector.example")
-	cert, key, caFile := files(dir)
+	ca := tlstest.New(t, "ca")
+	ca.Issue(dir, "collector.example")
+	cert, key, caFile := tlstest.Files(dir)
 	opts, _ := options("collector")
 	server, err := NewServer(ServerFiles{Cert: cert, Key: key}, opts)
 	if err != nil {
@@ -304,7 +241,7 @@ func TestClientChecksNameAndAuthorityAlsoAfterRotation(t *testing.T) {
 		t.Error(err)
 	}
 	replacement := t.TempDir()
-	newAuthority(t, "replacement").issue(replacement, "x")
+	tlstest.New(t, "replacement").Issue(replacement, "x")
 	content, err := os.ReadFile(filepath.Join(replacement, "ca.pem"))
 	if err != nil {
 		t.Fatal(err)
@@ -317,8 +254,8 @@ func TestClientChecksNameAndAuthorityAlsoAfterRotation(t *testing.T) {
 
 func TestGRPCUsesTheFilesOfEachConnection(t *testing.T) {
 	dir := t.TempDir()
-	newAuthority(t, "ca").issue(dir, "collector.example")
-	cert, key, caFile := files(dir)
+	tlstest.New(t, "ca").Issue(dir, "collector.example")
+	cert, key, caFile := tlstest.Files(dir)
 	opts, _ := options("ingest")
 	server, err := NewServer(ServerFiles{Cert: cert, Key: key, ClientCA: caFile}, opts)
 	if err != nil {
@@ -356,23 +293,19 @@ func TestGRPCUsesTheFilesOfEachConnection(t *testing.T) {
 		}
 	}
 	reaches(connectivity.Ready)
-	newAuthority(t, "replacement").issue(dir, "collector.example") // both sides see new files at their next handshake
+	tlstest.New(t, "replacement").Issue(dir, "collector.example") // both sides see new files at their next handshake
 	reaches(connectivity.Ready)
-	write(t, caFile, pemOf(newAuthority(t, "third"))) // neither side knows the other's signer any more
+	write(t, caFile, tlstest.New(t, "third").PEM()) // neither side knows the other's signer any more
 	reaches(connectivity.TransientFailure)
-}
-
-func pemOf(a *authority) []byte {
-	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: a.cert.Raw})
 }
 
 func TestErrorsNameTheFile(t *testing.T) {
 	dir, otherDir := t.TempDir(), t.TempDir()
-	ca := newAuthority(t, "ca")
-	ca.issue(dir, "a")
-	ca.issue(otherDir, "b")
-	cert, key, caFile := files(dir)
-	_, otherKey, _ := files(otherDir)
+	ca := tlstest.New(t, "ca")
+	ca.Issue(dir, "a")
+	ca.Issue(otherDir, "b")
+	cert, key, caFile := tlstest.Files(dir)
+	_, otherKey, _ := tlstest.Files(otherDir)
 	large := filepath.Join(dir, "large.pem")
 	write(t, large, make([]byte, maxFileBytes+1))
 	opts, _ := options("x")
@@ -401,8 +334,8 @@ func TestErrorsNameTheFile(t *testing.T) {
 
 func TestOldProtocolVersionsAreRefused(t *testing.T) {
 	dir := t.TempDir()
-	newAuthority(t, "ca").issue(dir, "a")
-	cert, key, caFile := files(dir)
+	tlstest.New(t, "ca").Issue(dir, "a")
+	cert, key, caFile := tlstest.Files(dir)
 	opts, _ := options("x")
 	server, err := NewServer(ServerFiles{Cert: cert, Key: key}, opts)
 	if err != nil {

@@ -1,22 +1,14 @@
 package kafka
 
 import (
-	"crypto/ecdsa"
-	"crypto/elliptic"
 	"crypto/pbkdf2"
-	"crypto/rand"
 	"crypto/sha256"
 	"crypto/sha512"
 	"crypto/tls"
 	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/pem"
-	"fmt"
 	"hash"
 	"io"
 	"log/slog"
-	"math/big"
-	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -28,6 +20,7 @@ import (
 	"github.com/segmentio/kafka-go/sasl/plain"
 
 	"tributary/deploy/dev/kafkatest"
+	"tributary/service/tlsconf/tlstest"
 )
 
 // TestTLSAndSASL writes to a broker whose only listener is SASL_SSL, with each mechanism.
@@ -123,36 +116,30 @@ func salted[H hash.Hash](t *testing.T, h func() H, salt []byte) []byte {
 	return key
 }
 
-// certificate makes a self-signed certificate for 127.0.0.1, as a PEM key store on disk and as a pool.
+// certificate makes a certificate for 127.0.0.1, as a PEM key store on disk and as a pool.
 func certificate(t *testing.T) (path string, roots *x509.CertPool) {
 	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	dir := t.TempDir()
+	authority := tlstest.New(t, "kafka")
+	authority.Issue(dir, "kafka")
+	certFile, keyFile, _ := tlstest.Files(dir)
+	cert, err := os.ReadFile(certFile)
 	if err != nil {
 		t.Fatal(err)
 	}
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "kafka"}, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
-		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, IsCA: true, BasicConstraintsValid: true,
-		KeyUsage: x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	key, err := os.ReadFile(keyFile)
 	if err != nil {
 		t.Fatal(err)
 	}
-	pkcs8, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	cert := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
-	store := fmt.Sprintf("%s%s", pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: pkcs8}), cert)
+	store := append(key, cert...)
 	path = filepath.Join(t.TempDir(), "kafka.pem")
-	if err := os.WriteFile(path, []byte(store), 0o600); err != nil {
+	if err := os.WriteFile(path, store, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(path+".ca", cert, 0o600); err != nil {
+	if err := os.WriteFile(path+".ca", authority.PEM(), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	roots = x509.NewCertPool()
-	roots.AppendCertsFromPEM(cert)
+	roots.AppendCertsFromPEM(authority.PEM())
 	return path, roots
 }
