@@ -27,6 +27,7 @@ type mrange struct {
 	from, to int64
 	isOpen   bool
 	released bool
+	exact    bool // its end was seen
 	claims   int
 }
 
@@ -84,6 +85,7 @@ func (m *model) claim(c *Claim, now int64) bool {
 		current.to = min(from, m.end(current))
 		current.isOpen = false
 		current.released = current.released || current.owner != c.Owner
+		current.exact = current.owner != c.Owner && current.to == from
 	}
 	m.ranges = append(m.ranges, &mrange{
 		key: mkey{c.Network, c.Addr}, exporter: c.Exporter, host: c.Host, owner: c.Owner, p0: c.PortFrom,
@@ -101,7 +103,7 @@ func (m *model) release(r *Release, now int64) bool {
 			if r.At < g.from {
 				return false
 			}
-			g.to, g.isOpen, g.released = r.At, false, true
+			g.to, g.isOpen, g.released, g.exact = r.At, false, true, r.At > m.wm[r.Exporter].verified
 			return true
 		}
 	}
@@ -294,7 +296,7 @@ func (m *model) looseBefore(rs []*mrange, best *mrange, at, tol, now int64) (out
 		return nil
 	}
 	for _, r := range rs {
-		gone := r.released && !r.isOpen
+		gone := r.exact
 		for _, z := range rs {
 			if z.from >= m.end(r) && m.end(z) > m.end(r) && m.end(z) < at-tol {
 				gone = true

@@ -90,8 +90,8 @@ func judgeSet(v View, q query, s []span) finding {
 	return untouched(v, q, s)
 }
 
-// looseBefore: the tolerance reaches back before best began, and one who had the address before never gave it up: its host crashed,
-// was cut off or froze. How long it went on after its last watermark nobody knows, so the edge is not best's alone. It is over,
+// looseBefore: the tolerance reaches back before best began, and nobody saw the end of one who had the address before: its host
+// crashed, was cut off or froze. How long it went on after its last watermark nobody knows, so the edge is not best's alone. It is over,
 // though, if somebody else has had the address in between. The answer is pending while the exporter may come back and say.
 func looseBefore(q query, best *span, s []span) (a Answer, ok bool) {
 	if best.from <= q.lo {
@@ -100,7 +100,7 @@ func looseBefore(q query, best *span, s []span) (a Answer, ok bool) {
 	a.Why = Gap
 	for i := range s {
 		r := &s[i]
-		if r.end >= q.lo || r.released || agree(best, r, q.hi-q.at) || followed(q, r, s) {
+		if r.end >= q.lo || r.exact || agree(best, r, q.hi-q.at) || followed(q, r, s) {
 			continue
 		}
 		ok = true

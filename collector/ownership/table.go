@@ -12,7 +12,7 @@ const (
 	open         = math.MaxInt64 // the To of a range that has no end yet
 	maxWalk      = 64
 	maxExporters = 1<<24 - 2
-	maxClaims    = 1<<6 - 1
+	maxClaims    = 1<<5 - 1
 	second       = 1_000_000_000
 )
 
@@ -41,7 +41,7 @@ func (t *Table) node(i uint32) *rangeNode {
 
 func (e *entry) addr() Addr { return Addr{e.hi.Load(), e.lo.Load()} }
 
-// rangeNode is one range. who packs owner (32 bits), exporter (24), claims (6) and released (bit 0); link packs the ports
+// rangeNode is one range. who packs owner (32 bits), exporter (24), claims (5), exact and released; link packs the ports
 // (portFrom, portTo) and the next older node.
 type rangeNode struct {
 	from, to  atomic.Int64
@@ -50,12 +50,20 @@ type rangeNode struct {
 
 type who uint64
 
-func packWho(owner, exporter uint32) who { return who(owner)<<32 | who(exporter)<<8 | 1<<1 }
+const (
+	released who = 1 << iota // the owner gave the address up
+	exact                    // and its end is when that happened, not the last that was verified
+	_
+	oneClaim
+)
+
+func packWho(owner, exporter uint32) who { return who(owner)<<32 | who(exporter)<<8 | oneClaim }
 
 func (w who) owner() uint32    { return uint32(w >> 32) }
 func (w who) exporter() uint32 { return uint32(w>>8) & (1<<24 - 1) }
-func (w who) claims() uint8    { return uint8(w>>1) & maxClaims }
-func (w who) released() bool   { return w&1 != 0 }
+func (w who) claims() uint8    { return uint8(w>>3) & maxClaims }
+func (w who) released() bool   { return w&released != 0 }
+func (w who) exact() bool      { return w&exact != 0 }
 
 type link uint64
 

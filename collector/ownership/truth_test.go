@@ -46,40 +46,36 @@ func neverWrong(t *testing.T, seed uint64) (asked, named int) {
 	const hosts, addrs, length, tol = 12, 30, 120 * second, second / 10
 	rng := rand.New(rand.NewPCG(seed, 5))
 	tab := New(Config{})
-	dies := make([]int64, hosts) // when the host crashes: nothing comes from it any more
-	for h := range dies {
-		if dies[h] = length * 2; rng.IntN(3) == 0 {
-			dies[h] = second * (20 + rng.Int64N(80))
+	w := &truthWorld{T: t, tab: New(Config{}), rng: rng, last: make([]int64, hosts), messages: make([]events, hosts)}
+	for range hosts {
+		h := fate{phase: rng.Int64N(second), dies: length * 2, freezes: length * 2}
+		switch rng.IntN(3) {
+		case 0:
+			h.dies = second * (20 + rng.Int64N(80))
+		case 1:
+			h.freezes = second * (20 + rng.Int64N(60))
+			h.wakes = h.freezes + second*(1+rng.Int64N(20))
 		}
+		w.fates = append(w.fates, h)
 	}
 	truth := make([][]tenancy, addrs)
-	last := make([]int64, hosts) // arrival of the host's last message
-	var messages [hosts]events   // by sending time
-	name := func(h int) string { return fmt.Sprint("x", h) }
 	for a := range truth {
 		for at := rng.Int64N(5 * second); at < length; {
-			h := rng.IntN(hosts)
-			x := tenancy{Owner{Workload: fmt.Sprint("w", rng.IntN(6)), Instance: fmt.Sprint(a, "-", len(truth[a]))}, h, at, at + second/2 + rng.Int64N(20*second)}
-			if at >= dies[h]-second {
-				continue
+			if x := w.tenancy(a, len(truth[a]), at); len(x) > 0 {
+				truth[a] = append(truth[a], x...)
+				at = x[len(x)-1].to + 1 + rng.Int64N(4)*rng.Int64N(second)
 			}
-			key := Claim{Exporter: name(h), Host: name(h), Network: "n", Addr: Addr{0, 0xffff<<32 | 10<<24 | uint64(a)}, Owner: x.owner, From: t0 + at}
-			messages[h] = append(messages[h], event{at, func() { must(t, tab.Claim(&key, t0+at+2*second)) }})
-			if x.to >= dies[h] {
-				x.to = dies[h]
-			} else {
-				rel := Release{Exporter: name(h), Network: "n", Addr: key.Addr, At: t0 + x.to}
-				messages[h] = append(messages[h], event{x.to, func() { must(t, tab.Release(&rel, t0+x.to+2*second)) }})
-			}
-			truth[a] = append(truth[a], x)
-			at = x.to + 1 + rng.Int64N(4)*rng.Int64N(second)
 		}
 	}
+	tab, messages, last := w.tab, w.messages, w.last
 	var queue events
 	for h := range messages {
-		for at := rng.Int64N(second); at < min(length, dies[h]); at += second {
-			w := Watermark{Exporter: name(h), Host: name(h), VerifiedTo: t0 + at}
-			messages[h] = append(messages[h], event{at, func() { w.ReceivedAt = t0 + last[h]; must(t, tab.Watermark(&w)) }})
+		for at := w.fates[h].phase; at < min(length, w.fates[h].dies); at += second {
+			if at >= w.fates[h].freezes && at <= w.fates[h].wakes {
+				continue
+			}
+			m := Watermark{Exporter: hostName(h), Host: hostName(h), VerifiedTo: t0 + at}
+			messages[h] = append(messages[h], event{at, func() { m.ReceivedAt = t0 + last[h]; must(t, tab.Watermark(&m)) }})
 		}
 		heap.Init(&messages[h])
 		var arrival int64
@@ -113,6 +109,60 @@ func neverWrong(t *testing.T, seed uint64) (asked, named int) {
 		heap.Pop(&queue).(event).do()
 	}
 	return asked, named
+}
+
+// fate is what happens to a host: it crashes, or stands still for a while.
+type fate struct{ phase, dies, freezes, wakes int64 }
+
+// truthWorld says what really happens and what exporters say about it.
+type truthWorld struct {
+	*testing.T
+	tab      *Table
+	rng      *rand.Rand
+	fates    []fate
+	messages []events // by host and sending time
+	last     []int64  // arrival of the host's last message
+}
+
+func hostName(h int) string { return fmt.Sprint("x", h) }
+
+// tenancy lets a host have the address from at on. A host that freezes in between loses it to somebody else, and says so when it
+// wakes up, or has it again then.
+func (w *truthWorld) tenancy(a, n int, at int64) []tenancy {
+	h := w.rng.IntN(len(w.fates))
+	f := w.fates[h]
+	x := tenancy{Owner{Workload: fmt.Sprint("w", w.rng.IntN(6)), Instance: fmt.Sprint(a, "-", n)}, h, at, at + second/2 + w.rng.Int64N(20*second)}
+	if at >= f.dies-second || at >= f.freezes-second && at <= f.wakes {
+		return nil
+	}
+	w.claims(h, a, x.owner, at, at)
+	switch {
+	case x.to >= f.dies:
+		x.to = f.dies
+	case at < f.freezes && x.to >= f.freezes && w.rng.IntN(2) == 0: // it moves away unnoticed
+		x.to = f.freezes
+		verified := max(f.phase+(f.freezes-1-f.phase)/second*second, at)
+		w.releases(h, a, verified, f.wakes)
+	case at < f.freezes && x.to >= f.freezes: // it is still there, or again
+		y := x
+		x.to, y.from, y.to = f.freezes, f.wakes, f.wakes+second+w.rng.Int64N(5*second)
+		w.claims(h, a, y.owner, y.from, f.wakes)
+		w.releases(h, a, y.to, y.to)
+		return []tenancy{x, y}
+	default:
+		w.releases(h, a, x.to, x.to)
+	}
+	return []tenancy{x}
+}
+
+func (w *truthWorld) claims(h, a int, o Owner, from, sent int64) {
+	c := &Claim{Exporter: hostName(h), Host: hostName(h), Network: "n", Addr: Addr{0, 0xffff<<32 | 10<<24 | uint64(a)}, Owner: o, From: t0 + from}
+	w.messages[h] = append(w.messages[h], event{sent, func() { must(w.T, w.tab.Claim(c, t0+sent+2*second)) }})
+}
+
+func (w *truthWorld) releases(h, a int, at, sent int64) {
+	r := &Release{Exporter: hostName(h), Network: "n", Addr: Addr{0, 0xffff<<32 | 10<<24 | uint64(a)}, At: t0 + at}
+	w.messages[h] = append(w.messages[h], event{sent, func() { must(w.T, w.tab.Release(r, t0+sent+2*second)) }})
 }
 
 func must(t *testing.T, err error) {

@@ -154,7 +154,7 @@ type Range struct {
 	PortFrom, PortTo uint16
 	From, To         int64 // To of an open range is its exporter's watermark
 	Open, Released   bool
-	Claims           uint8 // how often it was claimed, at most 63
+	Claims           uint8 // how often it was claimed, at most 31
 }
 
 // Config bounds the table. The zero value of a field means its default.

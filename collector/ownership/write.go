@@ -132,7 +132,7 @@ func (t *Table) endOf(to, from int64, x uint32) int64 {
 
 func (t *Table) countClaim(r *rangeNode, w who) {
 	if w.claims() < maxClaims {
-		r.who.Store(uint64(w + 1<<1))
+		r.who.Store(uint64(w + oneClaim))
 	}
 }
 
@@ -173,10 +173,15 @@ func (t *Table) open(c *Claim, x uint32, m meeting) Reason {
 func (t *Table) supersede(old, owner uint32, from int64, x uint32) {
 	r := t.node(old)
 	w := who(r.who.Load())
+	end := min(from, t.endOf(open, r.from.Load(), x))
 	if w.owner() != owner {
-		r.who.Store(uint64(w | 1))
+		w |= released
+		if end == from {
+			w |= exact
+		}
+		r.who.Store(uint64(w))
 	}
-	r.to.Store(min(from, t.endOf(open, r.from.Load(), x)))
+	r.to.Store(end)
 }
 
 func (t *Table) newEntry(net uint32, a Addr) uint32 {
@@ -233,7 +238,9 @@ func (t *Table) setNext(e *entry, prev *rangeNode, i uint32) {
 	prev.link.Store(uint64(packLink(l.portFrom(), l.portTo(), i)))
 }
 
-// Release closes the exporter's open range of the address and ports. now is the collector's clock.
+// Release closes the exporter's open range of the address and ports. now is the collector's clock. A release at or before the
+// exporter's watermark tells of something noticed afterwards (a host that froze, a stream that was cut): the range ends there, but how
+// long the owner went on nobody knows.
 func (t *Table) Release(r *Release, now int64) error {
 	switch {
 	case !unicast(r.Addr):
@@ -261,7 +268,11 @@ func (t *Table) Release(r *Release, now int64) error {
 				return t.refuse(ToBeforeFrom, "release")
 			}
 			// Released before ended: a reader between the two sees an open range, never an unreleased end.
-			node.who.Store(uint64(w | 1))
+			w |= released
+			if r.At > t.exporters.at(x).verified.Load() {
+				w |= exact
+			}
+			node.who.Store(uint64(w))
 			node.to.Store(r.At)
 			t.stats.releases.Add(1)
 			return nil
