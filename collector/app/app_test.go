@@ -1,0 +1,177 @@
+package app
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
+
+	"tributary/collector/config"
+	"tributary/proto/flowv1"
+	"tributary/service/tlsconf/tlstest"
+)
+
+func freePort(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().String()
+}
+
+// base is a collector whose ClickHouse does not answer.
+func base(t *testing.T) *config.Config {
+	cfg := config.Default()
+	cfg.Data = t.TempDir()
+	cfg.ClickHouse = "http://" + freePort(t)
+	cfg.Listen, cfg.APIListen, cfg.MetricsListen = freePort(t), freePort(t), freePort(t)
+	cfg.StopTimeout = time.Second
+	return &cfg
+}
+
+// serve runs the collector until the test ends.
+func serve(t *testing.T, cfg *config.Config) {
+	t.Helper()
+	if err := cfg.Validate(); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- Serve(ctx, cfg, slog.New(slog.DiscardHandler)) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+func get(t *testing.T, url string) (int, string) {
+	t.Helper()
+	var last error
+	for end := time.Now().Add(10 * time.Second); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
+		r, err := http.Get(url)
+		if err != nil {
+			last = err
+			continue
+		}
+		defer r.Body.Close()
+		body, err := io.ReadAll(r.Body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return r.StatusCode, string(body)
+	}
+	t.Fatal(last)
+	return 0, ""
+}
+
+// TestUnreachableStoreAndBusAreStates: the collector starts, says what is missing, and takes claims.
+func TestUnreachableStoreAndBusAreStates(t *testing.T) {
+	cfg := base(t)
+	cfg.Kafka = freePort(t)
+	serve(t, cfg)
+	if code, _ := get(t, "http://"+cfg.MetricsListen+"/healthz"); code != 200 {
+		t.Errorf("healthz answers %d", code)
+	}
+	var body string
+	for end := time.Now().Add(10 * time.Second); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
+		var code int
+		code, body = get(t, "http://"+cfg.MetricsListen+"/readyz")
+		if code == 503 && strings.Contains(body, "refused") && strings.Contains(body, "kafka: ") {
+			return
+		}
+	}
+	t.Errorf("readyz says %q", body)
+}
+
+func TestPortInUse(t *testing.T) {
+	cfg := base(t)
+	l, err := net.Listen("tcp", cfg.Listen)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	err = Serve(t.Context(), cfg, slog.New(slog.DiscardHandler))
+	if err == nil || !strings.Contains(err.Error(), "--listen") || strings.Contains(err.Error(), "\n") {
+		t.Fatalf("got %v", err)
+	}
+}
+
+func TestDataDirectoryThatCannotBe(t *testing.T) {
+	cfg := base(t)
+	file := filepath.Join(t.TempDir(), "file")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	cfg.ClickHouse, cfg.Data = "embedded", filepath.Join(file, "data")
+	err := Serve(t.Context(), cfg, slog.New(slog.DiscardHandler))
+	if err == nil || !strings.Contains(err.Error(), "--data") {
+		t.Fatalf("got %v", err)
+	}
+}
+
+// TestMutualTLS: with a client CA only its exporters get in, and nobody without TLS.
+func TestMutualTLS(t *testing.T) {
+	ours, foreign := t.TempDir(), t.TempDir()
+	authority := tlstest.New(t, "ours")
+	authority.Issue(ours, "collector")
+	tlstest.New(t, "foreign").Issue(foreign, "exporter")
+	cfg := base(t)
+	cfg.TLSCert, cfg.TLSKey, cfg.TLSClientCA = tlstest.Files(ours)
+	serve(t, cfg)
+	get(t, "http://"+cfg.MetricsListen+"/healthz")
+	roots := x509.NewCertPool()
+	roots.AppendCertsFromPEM(authority.PEM())
+	for name, c := range map[string]struct {
+		dir     string
+		welcome bool
+	}{"our exporter": {ours, true}, "another authority's": {foreign, false}, "no certificate": {"", false}} {
+		conf := &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}
+		if c.dir != "" {
+			cert, key, _ := tlstest.Files(c.dir)
+			pair, err := tls.LoadX509KeyPair(cert, key)
+			if err != nil {
+				t.Fatal(err)
+			}
+			conf.Certificates = []tls.Certificate{pair}
+		}
+		if got := welcomed(t, cfg.Listen, conf); got != c.welcome {
+			t.Errorf("%s: welcome is %v", name, got)
+		}
+	}
+}
+
+func welcomed(t *testing.T, address string, conf *tls.Config) bool {
+	t.Helper()
+	conn, err := grpc.NewClient(address, grpc.WithTransportCredentials(credentials.NewTLS(conf)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	defer cancel()
+	s, err := flowv1.NewCollectorClient(conn).Control(ctx, grpc.WaitForReady(false))
+	if err != nil {
+		return false
+	}
+	hello := &flowv1.Hello{ExporterId: "e1", Host: "h1"}
+	if err := s.Send(&flowv1.ControlRequest{Message: &flowv1.ControlRequest_Hello{Hello: hello}}); err != nil {
+		return false
+	}
+	m, err := s.Recv()
+	return err == nil && m.GetWelcome() != nil
+}
