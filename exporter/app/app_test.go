@@ -157,6 +157,7 @@ func runApp(t *testing.T, c config.Config) (a *App, stop func() error) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	a.names.own = ownProcess{} // the connections of the test are those of a workload
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- a.Run(ctx) }()
