@@ -97,7 +97,7 @@ func processFields() []Field {
 		column(flow.Replay, "exporter", "the row comes from a recording"),
 		column(flow.Errno, "kernel, sk_err", "Linux error number of the end of the connection (111 is ECONNREFUSED)"),
 		column(flow.Pid, "kernel, task", "process that opened, accepted or closed the socket"),
-		column(flow.Uid, "kernel, task", "user of that process"),
+		column(flow.UID, "kernel, task", "user of that process"),
 	}
 }
 

@@ -1,0 +1,238 @@
+package schema_test
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"tributary/collector/schema"
+	"tributary/collector/schema/schematest"
+	"tributary/proto/flow"
+)
+
+var update = flag.Bool("update", false, "write the golden files and docs/record.md")
+
+func TestMain(m *testing.M) {
+	schematest.Main(m)
+}
+
+var quiet = slog.New(slog.DiscardHandler)
+
+func TestFieldsAreTheBatchsColumns(t *testing.T) {
+	have := map[string]schema.Field{}
+	for _, f := range schema.Fields() {
+		if _, twice := have[f.Name]; twice {
+			t.Errorf("%s is there twice", f.Name)
+		}
+		if f.Doc == "" || f.Origin == "" || f.Codec == "" || f.Type == "" {
+			t.Errorf("%s is not described", f.Name)
+		}
+		have[f.Name] = f
+	}
+	headers := []string{"exporter_id", "host", "boot_id", "batch_seq", "received_time_ns"}
+	for _, name := range headers {
+		if _, ok := have[name]; !ok {
+			t.Errorf("%s is missing", name)
+		}
+	}
+	for f := range flow.NumU32 {
+		if got := have[f.Spec().Name]; got.Source != schema.Column32 || got.U32 != f || got.Name == "" {
+			t.Errorf("%s is not described", f.Spec().Name)
+		}
+	}
+	for f := range flow.NumU64 {
+		if got := have[f.Spec().Name]; got.Source != schema.Column64 || got.U64 != f {
+			t.Errorf("%s is not described", f.Spec().Name)
+		}
+	}
+	if want := int(flow.NumU32) + int(flow.NumU64) + len(headers); len(have) != want {
+		t.Errorf("%d fields, want %d", len(have), want)
+	}
+}
+
+// golden compares text with a file, or writes it.
+func golden(t *testing.T, file, text string) {
+	t.Helper()
+	if *update {
+		if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		return
+	}
+	have, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if string(have) != text {
+		t.Errorf("%s is not what the table of fields says; run: go test ./collector/schema -update", file)
+	}
+}
+
+func TestGoldenDDL(t *testing.T) {
+	ddl, err := schema.DDL(schema.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	golden(t, "testdata/schema.sql", ddl)
+}
+
+func TestRecordDocs(t *testing.T) { golden(t, "../../docs/record.md", schema.RecordDocs()) }
+
+func TestOptions(t *testing.T) {
+	for name, o := range map[string]schema.Options{
+		"database":  {Database: "a; DROP TABLE flows --"},
+		"ttl":       {RawTTL: time.Minute},
+		"ttl parts": {RawTTL: 90 * time.Minute},
+	} {
+		if _, err := schema.Migrations(o); err == nil {
+			t.Errorf("%s was accepted", name)
+		}
+	}
+}
+
+func TestParseServer(t *testing.T) {
+	for raw, want := range map[string]string{
+		"http://ch":                      "http://ch:8123 tributary  ",
+		"https://u:p%40@ch.example/db":   "https://ch.example:8443 db u p@",
+		"http://[::1]:9000/":             "http://[::1]:9000 tributary  ",
+		"ch:8123":                        "error",
+		"tcp://ch:9000":                  "error",
+		"http://ch/a-b":                  "error",
+		"http://ch/a%3B%20DROP%20TABLE":  "error",
+		"http://u:secret@[broken":        "error",
+		"http://127.0.0.1:8123/tribu_2":  "http://127.0.0.1:8123 tribu_2  ",
+		"http://127.0.0.1:8123/?query=x": "http://127.0.0.1:8123 tributary  ",
+	} {
+		s, err := schema.ParseServer(raw)
+		got := fmt.Sprintf("%s %s %s %s", s.URL, s.Database, s.User, s.Password)
+		if err != nil {
+			got = "error"
+			if strings.Contains(err.Error(), "secret") {
+				t.Errorf("%s: the error shows the password", raw)
+			}
+		}
+		if got != want {
+			t.Errorf("%s: %q, want %q (%v)", raw, got, want, err)
+		}
+	}
+}
+
+func TestMigrateTwiceAndAtOnce(t *testing.T) {
+	s := schematest.Server(t)
+	var group sync.WaitGroup
+	errs := make([]error, 6)
+	for i := range errs {
+		group.Go(func() { errs[i] = schema.Migrate(t.Context(), s, schema.Options{}, quiet) })
+	}
+	group.Wait()
+	if err := errors.Join(errs...); err != nil {
+		t.Fatal(err)
+	}
+	if err := schema.Migrate(t.Context(), s, schema.Options{}, quiet); err != nil {
+		t.Fatal(err)
+	}
+	if got := schematest.Query(t, s, "SELECT version, name FROM "+s.Database+".schema_migrations FINAL"); got != "1\tflows\n" {
+		t.Errorf("schema_migrations: %q", got)
+	}
+	tables := schematest.Query(t, s, "SELECT name FROM system.tables WHERE database = '"+s.Database+"' ORDER BY name")
+	if tables != "edges\nflows\nflows_raw\nschema_migrations\n" {
+		t.Errorf("tables: %q", tables)
+	}
+	var want strings.Builder
+	for _, f := range schema.Fields() {
+		fmt.Fprintf(&want, "%s\t%s\t%s\n", f.Name, f.Type, f.Doc)
+	}
+	if got := schematest.Query(t, s, "SELECT name, type, comment FROM system.columns WHERE table = 'flows_raw' AND database = '"+s.Database+"' ORDER BY position"); got != want.String() {
+		t.Errorf("columns of flows_raw:\n%s", got)
+	}
+	names := strings.Join(schema.Names(), "\n") + "\n"
+	if got := schematest.Query(t, s, "SELECT name FROM system.columns WHERE table = 'flows' AND database = '"+s.Database+"' ORDER BY position"); got != names {
+		t.Errorf("columns of flows:\n%s", got)
+	}
+}
+
+func TestMigrateAfterAFailureInItsMiddle(t *testing.T) {
+	s := schematest.Migrated(t)
+	schematest.Query(t, s, "DROP VIEW "+s.Database+".edges")
+	schematest.Query(t, s, "TRUNCATE TABLE "+s.Database+".schema_migrations")
+	if err := schema.Migrate(t.Context(), s, schema.Options{}, quiet); err != nil {
+		t.Fatal(err)
+	}
+	schematest.Query(t, s, "SELECT * FROM "+s.Database+".edges")
+}
+
+func TestMigrateFollowsTheTTL(t *testing.T) {
+	s := schematest.Migrated(t)
+	for range 2 {
+		if err := schema.Migrate(t.Context(), s, schema.Options{RawTTL: 48 * time.Hour}, quiet); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got := schematest.Query(t, s, "SELECT engine_full FROM system.tables WHERE name = 'flows_raw' AND database = '"+s.Database+"'")
+	if !strings.Contains(got, "toIntervalHour(48)") || !strings.Contains(got, "fsync_after_insert = 1") {
+		t.Errorf("engine: %s", got)
+	}
+}
+
+func TestMigrateRefuses(t *testing.T) {
+	t.Run("a newer database", func(t *testing.T) {
+		s := schematest.Migrated(t)
+		schematest.Query(t, s, "INSERT INTO "+s.Database+".schema_migrations (version, name) SELECT 99, 'future'")
+		err := schema.Migrate(t.Context(), s, schema.Options{}, quiet)
+		if !errors.Is(err, schema.ErrNewer) || !strings.Contains(err.Error(), "version 99 and this program knows 1") {
+			t.Error(err)
+		}
+	})
+	t.Run("a table changed by hand", func(t *testing.T) {
+		s := schematest.Migrated(t)
+		schematest.Query(t, s, "ALTER TABLE "+s.Database+".flows_raw DROP COLUMN comm")
+		err := schema.Migrate(t.Context(), s, schema.Options{}, quiet)
+		if err == nil || !strings.Contains(err.Error(), "column comm should be LowCardinality(String)") {
+			t.Error(err)
+		}
+	})
+	t.Run("a wrong password", func(t *testing.T) {
+		s := schematest.Server(t)
+		s.Password = "wrong"
+		err := schema.Migrate(t.Context(), s, schema.Options{}, quiet)
+		if err == nil || !strings.Contains(err.Error(), "516") && !strings.Contains(err.Error(), "AUTHENTICATION_FAILED") || strings.Contains(err.Error(), "wrong") {
+			t.Error(err)
+		}
+	})
+	t.Run("an old server", func(t *testing.T) {
+		old := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "18.16.1") }))
+		defer old.Close()
+		err := schema.Migrate(t.Context(), schema.Server{URL: old.URL, Database: "tributary"}, schema.Options{}, quiet)
+		if err == nil || !strings.Contains(err.Error(), "has version 18.16.1; Tributary needs 23.1 or later") {
+			t.Error(err)
+		}
+	})
+	t.Run("another kind of server", func(t *testing.T) {
+		web := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "<html>") }))
+		defer web.Close()
+		err := schema.Migrate(t.Context(), schema.Server{URL: web.URL, Database: "tributary"}, schema.Options{}, quiet)
+		if err == nil || !strings.Contains(err.Error(), "is not ClickHouse") {
+			t.Error(err)
+		}
+	})
+	t.Run("nobody there", func(t *testing.T) {
+		err := schema.Migrate(context.Background(), schema.Server{URL: "http://127.0.0.1:1", Database: "tributary"}, schema.Options{}, quiet)
+		want := "the ClickHouse server at http://127.0.0.1:1 does not answer (dial tcp 127.0.0.1:1: connect: connection refused): is it running, and is the URL right?"
+		if err == nil || err.Error() != want {
+			t.Error(err)
+		}
+	})
+}
