@@ -1,4 +1,4 @@
-package bpf
+package probe
 
 import (
 	"os"
@@ -15,16 +15,16 @@ func TestObjectIsWhatTheSourcesMake(t *testing.T) {
 		testenv.NeedCommand(t, tool, "apt-get install clang-14 llvm-14")
 	}
 	// read here what the script reads, or go test would not know that its cached result is stale
-	sources, err := filepath.Glob("*.[ch]")
+	sources, err := filepath.Glob("../../bpf/*.[ch]")
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, name := range append(sources, "generate.sh", "check.sh", "capture_bpfel.o") {
+	for _, name := range append(sources, "../../bpf/generate.sh", "../../bpf/check.sh", "../../bpf/capture_bpfel.o") {
 		if _, err := os.ReadFile(name); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if out, err := exec.Command("./check.sh").CombinedOutput(); err != nil {
+	if out, err := exec.Command("../../bpf/check.sh").CombinedOutput(); err != nil {
 		t.Errorf("%v\n%s", err, out)
 	}
 }
