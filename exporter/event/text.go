@@ -8,10 +8,14 @@ import (
 var (
 	kindNames   = [...]string{"unknown", "active", "closed", "failed", "rollup"}
 	roleNames   = [...]string{"unknown", "client", "server"}
-	reasonNames = [...]string{"unknown", "fin_local", "fin_remote", "rst_local", "rst_remote", "timeout", "refused",
-		"unreachable", "no_port", "policy", "keepalive", "aborted"}
-	stateNames = [...]string{"unknown", "established", "syn_sent", "syn_recv", "fin_wait1", "fin_wait2", "time_wait",
-		"close", "close_wait", "last_ack", "listen", "closing", "new_syn_recv"}
+	reasonNames = [...]string{
+		"unknown", "fin_local", "fin_remote", "rst_local", "rst_remote", "timeout", "refused",
+		"unreachable", "no_port", "policy", "keepalive", "aborted",
+	}
+	stateNames = [...]string{
+		"unknown", "established", "syn_sent", "syn_recv", "fin_wait1", "fin_wait2", "time_wait",
+		"close", "close_wait", "last_ack", "listen", "closing", "new_syn_recv",
+	}
 )
 
 func name(names []string, i int) string {

@@ -100,8 +100,7 @@ func (p *Probe) Start() error {
 	}
 	p.objects = objects
 	if err := p.attach(); err != nil {
-		p.release()
-		return explain(err)
+		return explain(errors.Join(err, p.release()))
 	}
 	return nil
 }
