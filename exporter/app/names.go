@@ -29,7 +29,7 @@ func newNames(c config.Config, h host, _ prometheus.Registerer, _ *slog.Logger) 
 }
 
 // local names the local end of an event.
-func (n *names) local(e *event.Event, _ batch.Times) batch.Local {
+func (n *names) local(e *event.Event, _ string, _ int64) batch.Local {
 	if local, ours := n.own.local(e, n.static.Network); ours {
 		return local
 	}

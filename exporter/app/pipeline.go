@@ -10,8 +10,8 @@ import (
 	"tributary/exporter/event"
 )
 
-// namer names the local end of an event.
-type namer func(e *event.Event, at batch.Times) batch.Local
+// namer names the local end of an event; comm is its program as text.
+type namer func(e *event.Event, comm string, start int64) batch.Local
 
 // pipeline turns the bytes of a record into a row. record and swept run on the ring's goroutine; the rest may be called from any.
 type pipeline struct {
@@ -21,6 +21,7 @@ type pipeline struct {
 
 	event   event.Event // reused
 	tracker *event.Tracker
+	comms   comms
 	keep    uint32 // walks without a record after which a connection is forgotten
 
 	mu      sync.Mutex // guards batcher, timer and stopped
@@ -34,7 +35,7 @@ type pipeline struct {
 }
 
 func newPipeline(batcher *batch.Batcher, clock *clock.Clock, name namer, age time.Duration, keep uint32) *pipeline {
-	return &pipeline{clock: clock, name: name, age: age, tracker: event.NewTracker(), keep: keep, batcher: batcher}
+	return &pipeline{clock: clock, name: name, age: age, tracker: event.NewTracker(), comms: make(comms), keep: keep, batcher: batcher}
 }
 
 // record takes one record of the kernel. The error says that its bytes are not understood.
@@ -47,7 +48,9 @@ func (p *pipeline) record(b []byte) error {
 	p.tracker.Apply(e)
 	anchor := p.clock.Anchor()
 	at := batch.Times{Start: anchor.Wall(e.Start), IntervalStart: anchor.Wall(e.IntervalStart), End: anchor.Wall(e.End)}
-	local := p.name(e, at)
+	comm := p.comms.of(e)
+	local := p.name(e, comm, at.Start)
+	local.Comm = comm
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.batcher.Add(e, at, &local) {

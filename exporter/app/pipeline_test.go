@@ -39,7 +39,7 @@ func testPipeline(t testing.TB, rows int, age time.Duration, compress bool, emit
 	if err != nil {
 		t.Fatal(err)
 	}
-	name := func(*event.Event, batch.Times) batch.Local { return batch.Local{Network: "default", Workload: "a/b"} }
+	name := func(*event.Event, string, int64) batch.Local { return batch.Local{Network: "default", Workload: "a/b"} }
 	return newPipeline(batcher, c, name, age, 120)
 }
 
@@ -73,6 +73,18 @@ func TestBatchesAreSealedBySizeAgeAndStop(t *testing.T) {
 			t.Errorf("batches of %v rows at %v, want 3, 2, 2 at %v", sizes, at, want)
 		}
 	})
+}
+
+func TestProgramNamesAreKeptWithinABound(t *testing.T) {
+	c := make(comms)
+	for i := range maxComms * 2 {
+		if e := (event.Event{Comm: [16]byte{'c', 'a' + byte(i%26), 'a' + byte(i>>4%26), byte(i>>8) | 0x20, byte(i) | 0x20}}); c.of(&e) == "" {
+			t.Fatal("a name is empty")
+		}
+	}
+	if len(c) > maxComms || c.of(&event.Event{}) != "" {
+		t.Errorf("%d names are kept", len(c))
+	}
 }
 
 func TestWhatIsNotUnderstoodIsRefused(t *testing.T) {

@@ -32,6 +32,7 @@ type Config struct {
 // Local is what the exporter knows about the local end of a connection. Evidence and Why are values of flow.EvidenceNames
 // and flow.WhyNames; a Local without a Workload has a Why, at least flow.WhyNoEvidence.
 type Local struct {
+	Comm     string // the program's name as text, "" unknown
 	Network  string // the address space of the local address
 	Workload string
 	Instance string
@@ -63,8 +64,8 @@ const (
 type Batcher struct {
 	config  Config
 	builder *flow.Builder
-	sealer  *flow.Sealer // nil without compression
-	text    *texts
+	sealer  *flow.Sealer      // nil without compression
+	netns   map[uint32]string // the text of inode numbers, bounded
 	metrics *metrics
 
 	seq        uint64
@@ -78,7 +79,7 @@ func New(config Config, registerer prometheus.Registerer) (*Batcher, error) {
 	if config.Rows < 1 || config.Rows > MaxRows {
 		return nil, fmt.Errorf("a batch has 1 to %d rows, not %d", MaxRows, config.Rows)
 	}
-	b := &Batcher{config: config, builder: flow.NewBuilder(config.Rows), text: newTexts(), metrics: newMetrics(registerer)}
+	b := &Batcher{config: config, builder: flow.NewBuilder(config.Rows), netns: make(map[uint32]string), metrics: newMetrics(registerer)}
 	if config.Compress {
 		var err error
 		if b.sealer, err = flow.NewSealer(); err != nil {

@@ -99,14 +99,13 @@ func numbered() event.Event {
 	e.StartObserved, e.Accepted = true, true
 	e.NetnsInum = 4026531840
 	e.LocalAddr, e.RemoteAddr = mapped(10, 0, 0, 1), mapped(10, 0, 0, 2)
-	copy(e.Comm[:], "nginx")
 	return e
 }
 
 func TestEventBecomesColumns(t *testing.T) {
 	e := numbered()
 	local := Local{
-		Network: "lab", Workload: "shop/web", Instance: "web-1", Zone: "z", Region: "r", Release: "v2",
+		Comm: "nginx", Network: "lab", Workload: "shop/web", Instance: "web-1", Zone: "z", Region: "r", Release: "v2",
 		Evidence: flow.EvidenceNetns, Why: flow.WhyNamed,
 	}
 	for _, compress := range []bool{false, true} {
@@ -231,15 +230,14 @@ func TestNewRefusesSizes(t *testing.T) {
 }
 
 func TestTextsAreBounded(t *testing.T) {
-	texts := newTexts()
-	for i := range uint32(maxTexts * 2) {
-		e := event.Event{Comm: [16]byte{'c', byte(i), byte(i >> 8), 'x'}}
-		if texts.number(i) == "" || texts.comm(&e) == "" {
+	b, _, _ := newBatcher(t, nil)
+	for i := range uint32(maxNetns * 2) {
+		if b.netnsText(i) == "" {
 			t.Fatal("a text is empty")
 		}
 	}
-	if len(texts.comms) > maxTexts || len(texts.numbers) > maxTexts {
-		t.Errorf("the caches hold %d and %d texts", len(texts.comms), len(texts.numbers))
+	if len(b.netns) > maxNetns {
+		t.Errorf("%d texts are kept", len(b.netns))
 	}
 }
 

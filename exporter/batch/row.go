@@ -2,6 +2,7 @@ package batch
 
 import (
 	"math"
+	"strconv"
 
 	"tributary/exporter/event"
 	"tributary/proto/flow"
@@ -16,11 +17,9 @@ func (b *Batcher) addIdentity(e *event.Event, local *Local) {
 	w.Set64(flow.CgroupID, e.CgroupID)
 	w.Set32(flow.Pid, e.PID)
 	w.Set32(flow.UID, e.UID)
-	if e.Comm[0] != 0 {
-		w.SetText(flow.Comm, b.text.comm(e))
-	}
+	w.SetText(flow.Comm, local.Comm)
 	if e.NetnsInum != 0 {
-		w.SetText(flow.Netns, b.text.number(e.NetnsInum))
+		w.SetText(flow.Netns, b.netnsText(e.NetnsInum))
 	}
 
 	w.SetAddr(flow.LocalAddr, e.LocalAddr)
@@ -39,6 +38,22 @@ func (b *Batcher) addIdentity(e *event.Event, local *Local) {
 	w.SetText(flow.LocalZone, local.Zone)
 	w.SetText(flow.LocalRegion, local.Region)
 	w.SetText(flow.LocalRelease, local.Release)
+}
+
+// maxNetns bounds the kept texts. A host has fewer network namespaces alive at a time; beyond it they are made again.
+const maxNetns = 4096
+
+// netnsText keeps the text of each inode number, so that rows that repeat it allocate nothing.
+func (b *Batcher) netnsText(inum uint32) string {
+	s, ok := b.netns[inum]
+	if !ok {
+		if len(b.netns) >= maxNetns {
+			clear(b.netns)
+		}
+		s = strconv.FormatUint(uint64(inum), 10)
+		b.netns[inum] = s
+	}
+	return s
 }
 
 // addMoments writes what happened and when. The numbers of event's enums are those of flow's.

@@ -110,8 +110,12 @@ var workloadForm = regexp.MustCompile(`^[^/\s]+/[^/\s]+$`)
 
 func (c *Config) checkNames() error {
 	for _, n := range []struct{ flag, value string }{
-		{"--network", c.Network}, {"--workload", c.Workload}, {"--instance", c.Instance}, {"--zone", c.Zone},
-		{"--region", c.Region}, {"--release", c.Release},
+		{"--network", c.Network},
+		{"--workload", c.Workload},
+		{"--instance", c.Instance},
+		{"--zone", c.Zone},
+		{"--region", c.Region},
+		{"--release", c.Release},
 	} {
 		control := func(r rune) bool { return r < 0x20 || r == 0x7f || r == 0xfffd }
 		if len(n.value) > maxName || strings.ContainsFunc(n.value, control) {

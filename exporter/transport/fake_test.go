@@ -33,7 +33,6 @@ type fakeCollector struct {
 	streams  int
 	controls int
 	got      []*flowv1.Batch // in the order of arrival, of all streams
-	peers    map[string]bool
 }
 
 func (f *fakeCollector) Flows(stream flowv1.Collector_FlowsServer) error {
