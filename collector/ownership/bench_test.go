@@ -33,7 +33,13 @@ func fill(tb testing.TB, n int) (*Table, []Addr) {
 }
 
 func BenchmarkLookup(b *testing.B) {
-	tab, addrs := fill(b, 1_000_000)
+	for _, n := range []int{10_000, 1_000_000} {
+		b.Run(fmt.Sprint(n), func(b *testing.B) { benchmarkLookup(b, n) })
+	}
+}
+
+func benchmarkLookup(b *testing.B, n int) {
+	tab, addrs := fill(b, n)
 	rng := rand.New(rand.NewPCG(2, 2))
 	asks := make([]Addr, 1<<20)
 	for i := range asks {
