@@ -85,6 +85,9 @@ func (c *collector) start(ctx context.Context) error {
 	c.table = ownership.New(ownership.Config{
 		Internal: c.cfg.Internal, QuietUntil: time.Now().Add(quietAfterStart).UnixNano(),
 	})
+	if err := ownership.Register(c.registry, c.table); err != nil {
+		return err
+	}
 	if err := c.startSinks(ctx); err != nil {
 		return err
 	}

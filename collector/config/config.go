@@ -82,7 +82,7 @@ func Default() Config {
 			BlockAge: 500 * time.Millisecond,
 		},
 		Bus:          Bus{Config: bus},
-		Hold:         Hold{Wait: 4 * time.Second, Bytes: 128 << 20, Tolerance: 50 * time.Millisecond},
+		Hold:         Hold{Wait: 4 * time.Second, Bytes: 128 << 20, Tolerance: 100 * time.Millisecond},
 		PendingBytes: 256 << 20, CreditBytes: 8 << 20, StopTimeout: 10 * time.Second,
 		LogLevel: "info", LogFormat: "text",
 	}

@@ -33,17 +33,16 @@ func (s *Server) Control(stream grpc.BidiStreamingServer[flowv1.ControlRequest, 
 	if err != nil {
 		return err
 	}
-	hello, err := checkHello(first.GetHello())
+	e, err := s.greet(first.GetHello())
 	if err != nil {
 		return err
 	}
-	e := s.exporters.get(hello.GetExporterId())
 	if err := stream.Send(&flowv1.ControlResponse{Message: &flowv1.ControlResponse_Welcome{
 		Welcome: &flowv1.Welcome{CollectorId: s.cfg.CollectorID, StoreEpoch: s.cfg.StoreEpoch},
 	}}); err != nil {
 		return err
 	}
-	c := &control{s: s, e: e, host: hello.GetHost(), stream: stream, generation: e.newControl()}
+	c := &control{s: s, e: e, host: first.GetHello().GetHost(), stream: stream, generation: e.newControl()}
 	for {
 		m, err := stream.Recv()
 		if errors.Is(err, io.EOF) {
@@ -190,6 +189,18 @@ func refusalReason(err error) string {
 		return refused.Reason.String()
 	}
 	return "internal"
+}
+
+// greet validates who speaks and makes the exporter known.
+func (s *Server) greet(m *flowv1.Hello) (*exporter, error) {
+	hello, err := checkHello(m)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.table.Seen(hello.GetExporterId(), hello.GetHost(), time.Now().UnixNano()); err != nil {
+		return nil, status.Error(codes.ResourceExhausted, err.Error())
+	}
+	return s.exporters.get(hello.GetExporterId()), nil
 }
 
 // checkHello validates who speaks.

@@ -22,11 +22,10 @@ func (s *Server) Flows(stream grpc.BidiStreamingServer[flowv1.FlowsRequest, flow
 	if err != nil {
 		return err
 	}
-	hello, err := checkHello(first.GetHello())
+	e, err := s.greet(first.GetHello())
 	if err != nil {
 		return err
 	}
-	e := s.exporters.get(hello.GetExporterId())
 	wake := e.attach()
 	defer e.detach(wake)
 	wake <- struct{}{} // the first answer states the credit

@@ -29,6 +29,8 @@ type Table interface {
 	Claim(c *ownership.Claim, now int64) error
 	Release(r *ownership.Release, now int64) error
 	Watermark(w *ownership.Watermark) error
+	// Seen notes that an exporter is there: until its first watermark nothing is called no_evidence.
+	Seen(exporter, host string, now int64) error
 }
 
 // Config sets the limits of the front door. Zero values mean the defaults.
