@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"time"
 
 	"tributary/proto/flowv1"
@@ -75,7 +76,7 @@ func (t *Transport) speak(ctx context.Context, stream flowv1.Collector_ControlCl
 			return err
 		}
 		if change != nil {
-			if err := t.sendOwnership(stream, change); err != nil {
+			if err := t.sendChange(stream, change); err != nil {
 				return err
 			}
 			continue
@@ -105,6 +106,22 @@ func (t *Transport) sendAll(stream flowv1.Collector_ControlClient, claims []*flo
 	}
 }
 
+// sendChange sends the releases of a change and then its claims, in parts: a message that held both would leave their order to
+// its reader, and an address may be released and claimed at once.
+func (t *Transport) sendChange(stream flowv1.Collector_ControlClient, o *flowv1.Ownership) error {
+	for part := range slices.Chunk(o.GetReleases(), maxClaims) {
+		if err := t.sendOwnership(stream, &flowv1.Ownership{Releases: part}); err != nil {
+			return err
+		}
+	}
+	for part := range slices.Chunk(o.GetClaims(), maxClaims) {
+		if err := t.sendOwnership(stream, &flowv1.Ownership{Claims: part}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 func (t *Transport) sendOwnership(stream flowv1.Collector_ControlClient, o *flowv1.Ownership) error {
 	if err := stream.Send(&flowv1.ControlRequest{Message: &flowv1.ControlRequest_Ownership{Ownership: o}}); err != nil {
 		return fmt.Errorf("send claims: %w", err)
@@ -126,7 +143,7 @@ func (t *Transport) sendWatermark(stream flowv1.Collector_ControlClient, changes
 		if change == nil {
 			break
 		}
-		if err := t.sendOwnership(stream, change); err != nil {
+		if err := t.sendChange(stream, change); err != nil {
 			return err
 		}
 	}

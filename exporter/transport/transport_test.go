@@ -33,6 +33,7 @@ func TestReconnectSendsTheSameBytesInOrder(t *testing.T) {
 	}
 	c.serve(t, "")
 	r := run(t, c.address, nil)
+	eventually(t, "the collector is there", func() bool { return r.log.count("connected to the collector") == 1 })
 	var want []string
 	for seq := range uint64(5) {
 		b := batch(seq+1, 100)
@@ -228,7 +229,7 @@ func TestControlStream(t *testing.T) {
 		if n > 1 {
 			return welcome(n, stream)
 		}
-		for len(got) < 8 {
+		for len(got) < 9 {
 			m, err := stream.Recv()
 			if err != nil {
 				return err
@@ -261,7 +262,7 @@ func TestControlStream(t *testing.T) {
 	claims.verified = func(int64) int64 {
 		ticks++
 		if ticks == 2 { // a change that happened before this watermark
-			claims.channels[0] <- &flowv1.Ownership{Releases: []*flowv1.Release{{Workload: "w"}}}
+			claims.channels[0] <- &flowv1.Ownership{Claims: claims.full[:1001], Releases: []*flowv1.Release{{Workload: "w"}}}
 		}
 		return int64(ticks)
 	}
@@ -273,7 +274,7 @@ func TestControlStream(t *testing.T) {
 	}
 	want := []string{
 		"hello h", " claims 1000 releases 0", " claims 1000 releases 0", "f claims 100 releases 0", "watermark 1",
-		" claims 0 releases 1", "watermark 2", "watermark 3",
+		" claims 0 releases 1", " claims 1000 releases 0", " claims 1 releases 0", "watermark 2",
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
