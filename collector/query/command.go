@@ -1,0 +1,153 @@
+package query
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"tributary/collector/schema"
+)
+
+// Connection is what the verbs ask.
+type Connection struct {
+	Client *Client
+	API    string // base URL of the collector's API, for whois; "" if there is none
+}
+
+// Connect returns the connection that the program's settings name. It is called once a verb has been read, and must not block for
+// longer than its context.
+type Connect func(ctx context.Context) (Connection, error)
+
+// Commands returns the verbs sql, map, observe, whois and schema.
+func Commands(connect Connect) []*cobra.Command {
+	return []*cobra.Command{sqlCommand(connect), mapCommand(connect), observeCommand(connect), whoisCommand(connect), schemaCommand()}
+}
+
+// run connects, asks and closes. The format is read before anything is asked.
+func run(cmd *cobra.Command, connect Connect, output string, ask func(ctx context.Context, c Connection, f Format) error) error {
+	f, err := parseFormat(output)
+	if err != nil {
+		return err
+	}
+	cmd.SilenceUsage = true // from here on an error is not about how the verb was written
+	c, err := connect(cmd.Context())
+	if err != nil {
+		return err
+	}
+	defer c.Client.Close()
+	return ask(cmd.Context(), c, f)
+}
+
+func outputFlag(cmd *cobra.Command, output *string) {
+	cmd.Flags().StringVarP(output, "output", "o", string(FormatTable), "table, or json: one object a line")
+}
+
+func sqlCommand(connect Connect) *cobra.Command {
+	var output string
+	cmd := &cobra.Command{
+		Use:     `sql "SELECT …"`,
+		Short:   "Run a read-only ClickHouse statement",
+		Example: `  tributary-collector sql "SELECT remote_workload, count() FROM flows WHERE role = 'client' GROUP BY 1"`,
+		Args:    cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return run(cmd, connect, output, func(ctx context.Context, c Connection, f Format) error {
+				return SQL(ctx, c.Client, args[0], f, cmd.OutOrStdout())
+			})
+		},
+	}
+	outputFlag(cmd, &output)
+	return cmd
+}
+
+func mapCommand(connect Connect) *cobra.Command {
+	var output, since, until string
+	cmd := &cobra.Command{
+		Use:     "map",
+		Short:   "Show which workload talks to which, and how well",
+		Example: "  tributary-collector map --since -15m",
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return run(cmd, connect, output, func(ctx context.Context, c Connection, f Format) error {
+				return Map(ctx, c.Client, since, until, f, time.Now, cmd.OutOrStdout())
+			})
+		},
+	}
+	outputFlag(cmd, &output)
+	cmd.Flags().StringVar(&since, "since", "", "records that ended at this time or later: RFC 3339 or -5m")
+	cmd.Flags().StringVar(&until, "until", "", "records that ended before this time")
+	return cmd
+}
+
+// defaultLast is what observe shows where nothing says how much.
+const defaultLast = 20
+
+func observeCommand(connect Connect) *cobra.Command {
+	var output string
+	var o ObserveOptions
+	cmd := &cobra.Command{
+		Use:     "observe",
+		Short:   "Show flow records, and go on with those that arrive",
+		Example: "  tributary-collector observe --follow",
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if o.Last == 0 && o.Since == "" {
+				o.Last = defaultLast
+			}
+			return run(cmd, connect, output, func(ctx context.Context, c Connection, f Format) error {
+				o.Format = f
+				return Observe(ctx, c.Client, o, time.Now, cmd.OutOrStdout())
+			})
+		},
+	}
+	outputFlag(cmd, &output)
+	cmd.Flags().StringVar(&o.Since, "since", "", "records that ended at this time or later: RFC 3339 or -5m")
+	cmd.Flags().StringVar(&o.Until, "until", "", "records that ended before this time")
+	cmd.Flags().IntVar(&o.Last, "last", 0, fmt.Sprintf("only the newest so many (without --since: %d)", defaultLast))
+	cmd.Flags().BoolVarP(&o.Follow, "follow", "f", false, "go on with what arrives, until Ctrl-C")
+	return cmd
+}
+
+func whoisCommand(connect Connect) *cobra.Command {
+	var output string
+	var o WhoisOptions
+	cmd := &cobra.Command{
+		Use:     "whois ADDRESS",
+		Short:   "Show which workload owned an address at a time",
+		Example: "  tributary-collector whois 10.77.0.12 --at 2026-11-20T14:03:00Z",
+		Args:    cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			o.Address = args[0]
+			return run(cmd, connect, output, func(ctx context.Context, c Connection, f Format) error {
+				o.Format, o.API = f, c.API
+				return Whois(ctx, c.Client, o, time.Now, cmd.OutOrStdout())
+			})
+		},
+	}
+	outputFlag(cmd, &output)
+	cmd.Flags().StringVar(&o.At, "at", "", "the time: RFC 3339 or -5m; without it, now")
+	cmd.Flags().StringVar(&o.Network, "network", "", "only in this network; without it, in all")
+	return cmd
+}
+
+func schemaCommand() *cobra.Command {
+	cmd := &cobra.Command{Use: "schema", Short: "Show the tables and views"}
+	var database string
+	print := &cobra.Command{
+		Use:   "print",
+		Short: "Print the statements that make the database",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			ddl, err := schema.DDL(schema.Options{Database: database})
+			if err != nil {
+				return err
+			}
+			_, err = fmt.Fprint(cmd.OutOrStdout(), ddl)
+			return err
+		},
+	}
+	print.Flags().StringVar(&database, "database", schema.DefaultDatabase, "name of the database")
+	cmd.AddCommand(print)
+	return cmd
+}
