@@ -47,20 +47,32 @@ func (e *Error) Error() string { return e.Text }
 // formatHeader names the format of an answer, which a FORMAT clause in the statement decides against the default.
 const formatHeader = "X-ClickHouse-Format"
 
-// post runs one statement and returns its answer as ClickHouse writes it. params fill {name:Type} placeholders.
-func (c *Client) post(ctx context.Context, statement, format string, params map[string]string) (*http.Response, error) {
+// question is one statement and how its answer is to be written.
+type question struct {
+	statement string
+	format    string            // unless the statement has a FORMAT clause
+	params    map[string]string // for its {name:Type} placeholders
+	rfc3339   bool              // times as 2026-11-20T14:03:00Z, not as ClickHouse usually writes them
+}
+
+// post asks a question and returns its answer as ClickHouse writes it. Times are UTC, whatever the server's zone.
+func (c *Client) post(ctx context.Context, ask question) (*http.Response, error) {
 	q := url.Values{
-		"default_format":     {format},
+		"default_format":     {ask.format},
+		"session_timezone":   {"UTC"},
 		"readonly":           {"2"}, // read, and settings of one's own; the user's rights limit it further
 		"wait_end_of_query":  {"1"}, // an error is a status, not a line in the middle of rows
 		"max_execution_time": {strconv.Itoa(maxSeconds)},
 		"database":           {c.server.Database},
 		"output_format_json_quote_64bit_integers": {"0"},
 	}
-	for name, value := range params {
+	if ask.rfc3339 {
+		q.Set("date_time_output_format", "iso")
+	}
+	for name, value := range ask.params {
 		q.Set("param_"+name, value)
 	}
-	r, err := http.NewRequestWithContext(ctx, http.MethodPost, strings.TrimSuffix(c.server.URL, "/")+"/?"+q.Encode(), strings.NewReader(statement))
+	r, err := http.NewRequestWithContext(ctx, http.MethodPost, strings.TrimSuffix(c.server.URL, "/")+"/?"+q.Encode(), strings.NewReader(ask.statement))
 	if err != nil {
 		return nil, fmt.Errorf("make a query: %w", err)
 	}
@@ -106,7 +118,7 @@ const maxLineBytes = 16 << 20
 
 // rows runs a statement and calls visit with each row as a JSON object.
 func (c *Client) rows(ctx context.Context, statement string, params map[string]string, visit func(line []byte) error) error {
-	answer, err := c.post(ctx, statement, "JSONEachRow", params)
+	answer, err := c.post(ctx, question{statement: statement, format: "JSONEachRow", params: params, rfc3339: true})
 	if err != nil {
 		return err
 	}

@@ -36,9 +36,13 @@ type Edge struct {
 
 const edgesOrder = "\nORDER BY client_workload = '', client_workload, server_workload = '', server_workload, server_port, client_why, server_why"
 
-// Edges returns the edges of the records that ended in the window.
+// edges returns the edges of the records that ended in the window.
 func (c *Client) edges(ctx context.Context, w window) ([]Edge, error) {
-	return collect[Edge](ctx, c, schema.EdgesSelect(c.server.Database, w.condition("end_time_ns"))+edgesOrder, nil)
+	return collect[Edge](ctx, c, c.edgesStatement(w), nil)
+}
+
+func (c *Client) edgesStatement(w window) string {
+	return schema.EdgesSelect(c.server.Database, w.condition("end_time_ns")) + edgesOrder
 }
 
 // Map writes the dependency map of the window. In JSON it is the rows of the view edges as they are.
@@ -48,7 +52,7 @@ func Map(ctx context.Context, c *Client, since, until string, f Format, now Cloc
 		return err
 	}
 	if f == FormatJSON {
-		return SQL(ctx, c, schema.EdgesSelect(c.server.Database, span.condition("end_time_ns"))+edgesOrder, f, w)
+		return c.print(ctx, question{statement: c.edgesStatement(span), rfc3339: true}, f, w)
 	}
 	edges, err := c.edges(ctx, span)
 	if err != nil {

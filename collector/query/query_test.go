@@ -163,7 +163,7 @@ func TestEdgesCountEachConnectionOnce(t *testing.T) {
 		t.Fatal(err)
 	}
 	stamp := func(sec float64) string {
-		return t0.Add(time.Duration(sec * 1e9)).Format("2006-01-02 15:04:05.000000000")
+		return t0.Add(time.Duration(sec * 1e9)).Format("2006-01-02T15:04:05.000000000Z")
 	}
 	web := Edge{
 		ClientWorkload: "shop/web", ClientWhy: "named", ServerWhy: "named", RttUsP50: 500, RttUsP95: 500, ConnectUsP50: 300, ConnectUsP95: 300,

@@ -34,16 +34,21 @@ func SQL(ctx context.Context, c *Client, statement string, f Format, w io.Writer
 	if strings.TrimSpace(statement) == "" {
 		return errors.New(`a statement is needed, for example: sql "SELECT count() FROM flows"`)
 	}
-	format := "JSONEachRow"
+	return c.print(ctx, question{statement: statement}, f, w)
+}
+
+// print asks and writes the answer in a format for people or programs.
+func (c *Client) print(ctx context.Context, ask question, f Format, w io.Writer) error {
+	ask.format = "JSONEachRow"
 	if f == FormatTable {
-		format = "JSONCompactEachRowWithNamesAndTypes"
+		ask.format = "JSONCompactEachRowWithNamesAndTypes"
 	}
-	answer, err := c.post(ctx, statement, format, nil)
+	answer, err := c.post(ctx, ask)
 	if err != nil {
 		return err
 	}
 	defer answer.Body.Close()
-	if got := answer.Header.Get(formatHeader); f == FormatTable && (got == "" || got == format) {
+	if got := answer.Header.Get(formatHeader); f == FormatTable && (got == "" || got == ask.format) {
 		return tabulate(answer.Body, w)
 	}
 	if _, err := io.Copy(w, answer.Body); err != nil {

@@ -13,7 +13,8 @@ import (
 	"tributary/proto/flow"
 )
 
-const day = uint64(1_795_046_400_000_000_000) // 2026-11-19 00:00:00 UTC
+// day is the start of yesterday: old rows expire.
+var day = uint64(time.Now().UTC().Truncate(24 * time.Hour).Add(-24 * time.Hour).UnixNano())
 
 // makeBatch returns a batch in which every column of every row has a value that depends on the row and on seed. first is the first
 // flow_id; all rows end on the day of base.

@@ -2,7 +2,12 @@ package clickhouse
 
 import (
 	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -123,6 +128,46 @@ func TestEngineShowsEachRecordOnce(t *testing.T) {
 	want := fmt.Sprintf("11\t7\t%[1]s\n21\t7\t%[1]s\n", b.AttrStrings[3])
 	if got != want {
 		t.Errorf("renamed rows %q, want %q", got, want)
+	}
+}
+
+// TestEngineHasEveryRowOnceWhenAnswersAreLost puts a proxy before the engine that passes an insert on and cuts the connection before
+// the answer, again and again.
+func TestEngineHasEveryRowOnceWhenAnswersAreLost(t *testing.T) {
+	server := schematest.Migrated(t)
+	target, err := url.Parse(server.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	forward := httputil.NewSingleHostReverseProxy(target)
+	var n atomic.Int64
+	proxy := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if n.Add(1)%3 == 0 {
+			forward.ServeHTTP(w, r)
+			return
+		}
+		forward.ServeHTTP(httptest.NewRecorder(), r)
+		if conn, _, err := w.(http.Hijacker).Hijack(); err == nil {
+			conn.Close()
+		}
+	}))
+	defer proxy.Close()
+	cutting := server
+	cutting.URL = proxy.URL
+	s, registry := start(t, Config{Server: cutting, BlockRows: 500, BlockAge: 10 * time.Millisecond})
+	var all []chan error
+	for i := range 10 {
+		all = append(all, write(s, makeBatch(i, 500, uint64(1+i*500), day)))
+	}
+	for _, done := range all {
+		await(t, done, nil)
+	}
+	got := schematest.Query(t, server, "SELECT count(), uniqExact(flow_id) FROM "+server.Database+".flows_raw")
+	if got != "5000\t5000\n" {
+		t.Errorf("rows and records: %s", got)
+	}
+	if b := books(t, registry); b["written_rows_total"] != 5000 || b["retries_total transient"] < 10 || b["pending_rows"] != 0 {
+		t.Errorf("books %v", b)
 	}
 }
 
