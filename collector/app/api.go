@@ -1,6 +1,131 @@
 package app
 
-import "context"
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
 
-// startAPI serves the collector's HTTP API.
-func (c *collector) startAPI(context.Context) error { return nil }
+	"tributary/collector/ownership"
+	"tributary/collector/query"
+	"tributary/service/listen"
+	"tributary/service/tlsconf"
+)
+
+// startAPI serves the collector's HTTP API. It only reads, and answers no page of another site (a request with an Origin header).
+func (c *collector) startAPI(ctx context.Context) error {
+	if c.cfg.APIListen == "" {
+		return nil
+	}
+	l, err := listen.TCP(ctx, "--api-listen", c.cfg.APIListen)
+	if err != nil {
+		return err
+	}
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET "+query.WhoisPath, c.answerWhois)
+	s := &http.Server{
+		Handler: sameSite(mux), ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second, WriteTimeout: 30 * time.Second,
+		IdleTimeout: time.Minute, MaxHeaderBytes: 16 << 10,
+	}
+	withTLS := c.tls != nil && tlsconf.CheckListener("", c.cfg.APIListen, false, false) != nil
+	if withTLS {
+		s.TLSConfig = c.tls.Config()
+	}
+	go func() {
+		var err error
+		if withTLS {
+			err = s.ServeTLS(l, "", "")
+		} else {
+			err = s.Serve(l)
+		}
+		if !errors.Is(err, http.ErrServerClosed) {
+			c.failed <- fmt.Errorf("API: %w", err)
+		}
+	}()
+	c.stops = append(c.stops, func(ctx context.Context) { _ = s.Shutdown(ctx) })
+	return nil
+}
+
+func sameSite(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Header.Get("Origin") != "" {
+			http.Error(w, "requests of web pages are not answered", http.StatusForbidden)
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+// answerWhois answers from the ownership table.
+func (c *collector) answerWhois(w http.ResponseWriter, r *http.Request) {
+	q := r.URL.Query()
+	addr, err := netip.ParseAddr(q.Get("address"))
+	if err != nil {
+		http.Error(w, "address must be an IP address", http.StatusBadRequest)
+		return
+	}
+	at := time.Now()
+	if text := q.Get("at"); text != "" {
+		if at, err = time.Parse(time.RFC3339Nano, text); err != nil {
+			http.Error(w, "at must be a time as in 2026-11-20T14:03:00Z", http.StatusBadRequest)
+			return
+		}
+	}
+	w.Header().Set("Content-Type", "application/json")
+	_ = json.NewEncoder(w).Encode(c.whois(addr, at, q.Get("network"))) // a client that went away
+}
+
+const (
+	whoisAround   = 15 * time.Minute // how far around the time ranges are shown
+	maxWhoisRange = 1000             // how many of them
+)
+
+// whois asks the table in one network, or in all where the address was ever claimed.
+func (c *collector) whois(addr netip.Addr, at time.Time, network string) *query.WhoisAnswer {
+	out := &query.WhoisAnswer{Address: addr.Unmap().String(), At: at, Source: "ownership"}
+	v := c.table.View(time.Now().UnixNano())
+	a := ownership.AddrFrom(addr)
+	from, to := at.Add(-whoisAround).UnixNano(), at.Add(whoisAround).UnixNano()
+	c.table.Networks(func(name string, id ownership.NetworkID) bool {
+		if network != "" && name != network {
+			return true
+		}
+		ranges := v.Ranges(id, a, from, to)
+		if len(ranges) == 0 {
+			return true
+		}
+		answer := v.Lookup(id, a, 0, at.UnixNano(), int64(c.cfg.Hold.Tolerance))
+		owner := query.WhoisOwner{Network: name, Evidence: "none", Why: answer.Why.String()}
+		if o := answer.Owner; o != nil {
+			owner.Workload, owner.Instance, owner.Zone, owner.Region, owner.Release = o.Workload, o.Instance, o.Zone, o.Region, o.Release
+			owner.Evidence = "claim"
+		}
+		out.Answers = append(out.Answers, owner)
+		for i := range ranges {
+			out.Ranges = append(out.Ranges, whoisRange(name, &ranges[i]))
+		}
+		return len(out.Ranges) < maxWhoisRange
+	})
+	slices.SortFunc(out.Ranges, func(x, y query.WhoisRange) int { return x.From.Compare(y.From) })
+	slices.SortFunc(out.Answers, func(x, y query.WhoisOwner) int { return strings.Compare(x.Network, y.Network) })
+	return out
+}
+
+func whoisRange(network string, r *ownership.Range) query.WhoisRange {
+	out := query.WhoisRange{
+		Network: network, Workload: r.Owner.Workload, Instance: r.Owner.Instance, Open: r.Open, Exporter: r.Exporter,
+		From: time.Unix(0, r.From).UTC(), To: time.Unix(0, r.To).UTC(),
+	}
+	if r.PortTo != 0 {
+		out.Ports = fmt.Sprintf("%d-%d", r.PortFrom, r.PortTo)
+	}
+	if r.Released {
+		out.Reason = "released"
+	}
+	return out
+}

@@ -1,6 +1,84 @@
 package app
 
-import "github.com/spf13/cobra"
+import (
+	"context"
+	"fmt"
+	"net"
+	"os"
 
-// askCommands are the verbs that ask.
-func askCommands() []*cobra.Command { return nil }
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"tributary/collector/config"
+	"tributary/collector/query"
+	"tributary/collector/schema"
+	programconfig "tributary/service/config"
+)
+
+// askConfig is what the verbs that ask need to know. Its keys are those of serve, so that the same file and environment serve both.
+type askConfig struct {
+	ClickHouse string
+	API        string
+}
+
+// askCommands are the verbs that ask, each with --clickhouse and --api.
+func askCommands() []*cobra.Command {
+	var ask askConfig
+	commands := query.Commands(func(context.Context) (query.Connection, error) { return connect(&ask) })
+	for _, c := range commands {
+		c.PersistentFlags().StringVar(&ask.ClickHouse, "clickhouse", "", "the ClickHouse to ask: embedded or http[s]://[user:password@]host:8123[/database] (environment: "+config.EnvPrefix+"_CLICKHOUSE)")
+		c.PersistentFlags().StringVar(&ask.API, "api", "", "the collector's API, http://host:8747 (default: where the environment or the defaults of serve say)")
+	}
+	return commands
+}
+
+// connect finds the store and the collector as serve would with the same environment.
+func connect(ask *askConfig) (query.Connection, error) {
+	cfg := config.Default()
+	flags := pflag.NewFlagSet("ask", pflag.ContinueOnError)
+	loader := programconfig.NewLoader(config.EnvPrefix, flags)
+	loader.Bind(&cfg)
+	if ask.ClickHouse != "" {
+		if err := flags.Set("clickhouse", ask.ClickHouse); err != nil {
+			return query.Connection{}, fmt.Errorf("--clickhouse: %w", err)
+		}
+	}
+	if err := loader.Load(); err != nil {
+		return query.Connection{}, err
+	}
+	server, err := asked(&cfg)
+	if err != nil {
+		return query.Connection{}, err
+	}
+	return query.Connection{Client: query.NewClient(server), API: apiURL(ask.API, &cfg)}, nil
+}
+
+// asked is the server that a reader asks; the embedded one answers without credentials.
+func asked(cfg *config.Config) (schema.Server, error) {
+	switch cfg.ClickHouse {
+	case "none":
+		return schema.Server{}, fmt.Errorf("there is nothing to ask: %s_CLICKHOUSE is none", config.EnvPrefix)
+	case "embedded":
+		return schema.Server{URL: "http://" + cfg.Store.EmbeddedListen, Database: schema.DefaultDatabase}, nil
+	}
+	return RemoteServer(cfg)
+}
+
+func apiURL(flag string, cfg *config.Config) string {
+	if flag != "" {
+		return flag
+	}
+	if cfg.APIListen == "" {
+		return ""
+	}
+	host, port, err := net.SplitHostPort(cfg.APIListen)
+	if err != nil {
+		return ""
+	}
+	if ip := net.ParseIP(host); host == "" || (ip != nil && ip.IsUnspecified()) {
+		if host, err = os.Hostname(); err != nil {
+			return ""
+		}
+	}
+	return "http://" + net.JoinHostPort(host, port)
+}

@@ -40,6 +40,11 @@ func (t *Table) Network(name string) NetworkID {
 	return 0
 }
 
+// Networks calls f with every network that somebody claims in, in no order, until f returns false.
+func (t *Table) Networks(f func(name string, id NetworkID) bool) {
+	t.networks.Range(func(name, id any) bool { return f(name.(string), NetworkID(id.(uint32))) })
+}
+
 func (t *Table) nameOK(s string, mayBeEmpty bool) bool {
 	if s == "" {
 		return mayBeEmpty
