@@ -1,0 +1,92 @@
+package app
+
+import (
+	"encoding/json"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"testing"
+	"time"
+
+	"tributary/collector/config"
+	"tributary/collector/ownership"
+	"tributary/collector/query"
+)
+
+// TestWhois claims an address for one workload, moves it to another, and asks over HTTP before, at and after the move.
+func TestWhois(t *testing.T) {
+	cfg := config.Default()
+	cfg.APIListen = freePort(t)
+	c := &collector{cfg: &cfg, table: ownership.New(ownership.Config{}), failed: make(chan error, 1)}
+	if err := c.startAPI(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	defer c.stopForTest(t)
+	now := time.Now()
+	addr := ownership.AddrFrom(netip.MustParseAddr("10.7.0.1"))
+	ago := func(d time.Duration) int64 { return now.Add(-d).UnixNano() }
+	claim := func(exporter, workload string, from int64) {
+		err := c.table.Claim(&ownership.Claim{
+			Exporter: exporter, Host: exporter, Network: "lab", Addr: addr, From: from, Owner: ownership.Owner{Workload: workload, Instance: workload + "-1"},
+		}, now.UnixNano())
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	watermark := func(exporter string, at int64) {
+		if err := c.table.Watermark(&ownership.Watermark{Exporter: exporter, Host: exporter, VerifiedTo: at, ReceivedAt: now.UnixNano()}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	claim("e1", "shop/old", ago(60*time.Second))
+	watermark("e1", ago(31*time.Second))
+	if err := c.table.Release(&ownership.Release{Exporter: "e1", Network: "lab", Addr: addr, At: ago(30 * time.Second)}, now.UnixNano()); err != nil {
+		t.Fatal(err)
+	}
+	claim("e2", "shop/new", ago(25*time.Second))
+	watermark("e2", now.UnixNano())
+	for at, want := range map[time.Duration]string{50 * time.Second: "shop/old", 27 * time.Second: "", 10 * time.Second: "shop/new"} {
+		q := url.Values{"address": {"10.7.0.1"}, "at": {now.Add(-at).Format(time.RFC3339Nano)}}
+		r, err := http.Get("http://" + cfg.APIListen + query.WhoisPath + "?" + q.Encode())
+		if err != nil {
+			t.Fatal(err)
+		}
+		var answer query.WhoisAnswer
+		err = json.NewDecoder(r.Body).Decode(&answer)
+		r.Body.Close()
+		if err != nil || len(answer.Answers) != 1 || answer.Answers[0].Workload != want || len(answer.Ranges) != 2 {
+			t.Errorf("%s ago: %v %+v, want %q", at, err, answer, want)
+		}
+	}
+	for _, bad := range []string{"?address=x", "?address=10.7.0.1&at=yesterday", ""} {
+		r, err := http.Get("http://" + cfg.APIListen + query.WhoisPath + bad)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Body.Close()
+		if r.StatusCode != http.StatusBadRequest {
+			t.Errorf("%q: %s", bad, r.Status)
+		}
+	}
+	r, err := http.NewRequest(http.MethodGet, "http://"+cfg.APIListen+query.WhoisPath+"?address=10.7.0.1", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Header.Set("Origin", "http://evil.example")
+	answer, err := http.DefaultClient.Do(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	answer.Body.Close()
+	if answer.StatusCode != http.StatusForbidden {
+		t.Errorf("a page of another site gets %s", answer.Status)
+	}
+}
+
+func (c *collector) stopForTest(t *testing.T) {
+	t.Helper()
+	c.stop()
+	if len(c.failed) > 0 {
+		t.Error(<-c.failed)
+	}
+}
