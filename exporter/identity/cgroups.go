@@ -1,0 +1,111 @@
+package identity
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+)
+
+// maxCgroups bounds one walk of the hierarchy.
+const maxCgroups = 65_536
+
+// cgroupRoot returns where the cgroup v2 hierarchy is mounted, "" if it is not.
+func cgroupRoot() string {
+	for m := range mounts() {
+		if m.fsType == "cgroup2" {
+			return m.point
+		}
+	}
+	return ""
+}
+
+func inode(path string) (uint64, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return 0, err
+	}
+	return info.Sys().(*syscall.Stat_t).Ino, nil
+}
+
+// errEnough ends a walk at its bound.
+var errEnough = errors.New("too many cgroups")
+
+// findCgroups looks up the cgroups of all entries, those below them included: a record carries the innermost one. Where entries
+// name a cgroup and one above it, the inner one wins. dirs are the directories where a new cgroup would count.
+func (b *Book) findCgroups() (dirs []string) {
+	p := &b.presence
+	byPath, byUnit := map[string]*entry{}, map[string]*entry{}
+	for i := range b.owners {
+		e := b.owners[i].entry
+		if e.Cgroup != "" {
+			byPath[b.cgroupDir(e.Cgroup)] = e
+		}
+		if e.Unit != "" {
+			byUnit[e.Unit] = e
+		}
+	}
+	old := p.cgroups
+	p.cgroups = map[*entry][]uint64{}
+	if len(byPath)+len(byUnit) == 0 || b.names.root == "" {
+		return nil
+	}
+	seen := map[uint64]bool{}
+	dirs = b.walkCgroups(byPath, byUnit, seen)
+	for _, ids := range old {
+		for _, id := range ids {
+			if !seen[id] {
+				b.gone[key{kind: byCgroup, id: id}] = true
+			}
+		}
+	}
+	return dirs
+}
+
+// cgroupDir is the directory of a path below the root; a path with the mount point in front is fine too.
+func (b *Book) cgroupDir(path string) string {
+	if rest, ok := strings.CutPrefix(path, b.names.root+"/"); ok {
+		path = rest
+	}
+	return filepath.Join(b.names.root, path)
+}
+
+// walkCgroups visits the whole hierarchy once: parents come before their children, so a child inherits.
+func (b *Book) walkCgroups(byPath, byUnit map[string]*entry, seen map[uint64]bool) (dirs []string) {
+	p := &b.presence
+	owner := map[string]*entry{}
+	root := b.names.root
+	err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || !d.IsDir() {
+			return nil // gone meanwhile, or a control file
+		}
+		if len(seen) >= maxCgroups {
+			return errEnough
+		}
+		info, err := d.Info()
+		if err != nil {
+			return nil
+		}
+		id := info.Sys().(*syscall.Stat_t).Ino
+		seen[id] = true
+		e := byPath[path]
+		if e == nil {
+			e = byUnit[d.Name()]
+		}
+		if e == nil && path != root {
+			e = owner[filepath.Dir(path)]
+		}
+		if e != nil {
+			owner[path] = e
+			p.cgroups[e] = append(p.cgroups[e], id)
+		}
+		dirs = append(dirs, path)
+		return nil
+	})
+	if err != nil {
+		b.log.Warn("not all cgroups were looked at: sockets in the rest are not named by cgroup", "error", err, "most", maxCgroups)
+	}
+	return dirs
+}

@@ -1,0 +1,136 @@
+package identity
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/fsnotify/fsnotify"
+
+	"tributary/service/config"
+)
+
+const (
+	pollEvery = 2 * time.Second       // looks at the file even where no notification comes (network file systems)
+	quiet     = 20 * time.Millisecond // after the last event: a file written in place is whole then
+	maxDirs   = 4096                  // directories that are watched
+)
+
+// stamp tells one state of a file from the next.
+type stamp struct {
+	missing  bool
+	dev, ino uint64
+	size     int64
+	modified int64
+	changed  int64 // ctime: a rename sets it too
+}
+
+func stampOf(path string) (stamp, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return stamp{missing: true}, err
+	}
+	st := info.Sys().(*syscall.Stat_t)
+	return stamp{dev: uint64(st.Dev), ino: st.Ino, size: st.Size, modified: st.Mtim.Nano(), changed: st.Ctim.Nano()}, nil
+}
+
+// load reads a file and says which state of it that was: one that did not change while it was read.
+func load(path string) (*file, stamp, error) {
+	var at stamp
+	for range 3 {
+		before, err := stampOf(path)
+		if err != nil {
+			return nil, before, fmt.Errorf("identity file %s: %w", path, bare(err))
+		}
+		data, err := config.ReadFile("identity file", path, maxFileBytes)
+		if err != nil {
+			return nil, before, err
+		}
+		if at, err = stampOf(path); err == nil && at == before {
+			f, err := parse(path, data)
+			return f, at, err
+		}
+		time.Sleep(quiet)
+	}
+	return nil, at, fmt.Errorf("identity file %s: it changes while it is read", path)
+}
+
+func bare(err error) error {
+	if pathErr, ok := errors.AsType[*os.PathError](err); ok {
+		return pathErr.Err
+	}
+	return err
+}
+
+// watchFiles reloads the identity file when it changes, and looks at the cgroups when one is made, until ctx ends.
+func (b *Book) watchFiles(ctx context.Context) error {
+	watcher, err := fsnotify.NewWatcher()
+	if err != nil {
+		b.log.Warn("files cannot be watched and are looked at every two seconds", "error", err)
+		watcher = &fsnotify.Watcher{}
+	} else {
+		defer func() { _ = watcher.Close() }()
+	}
+	watched := map[string]bool{}
+	watch := func(dir string) {
+		if !watched[dir] && watcher.Events != nil && len(watched) < maxDirs && watcher.Add(dir) == nil {
+			watched[dir] = true
+		}
+	}
+	poll := time.NewTicker(pollEvery)
+	defer poll.Stop()
+	settled := time.NewTimer(0)
+	defer settled.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case event := <-watcher.Events:
+			if b.concerns(event) {
+				settled.Reset(quiet)
+			}
+		case <-watcher.Errors: // an overflow, say: look
+			settled.Reset(quiet)
+		case <-poll.C:
+			for dir := range watched {
+				if _, err := os.Lstat(dir); err != nil {
+					delete(watched, dir) // the kernel has dropped the watch with the directory
+				}
+			}
+			b.lookAtFiles(watch)
+		case <-settled.C:
+			b.lookAtFiles(watch)
+		}
+	}
+}
+
+// concerns tells the events of the identity file's directories from those of cgroups, of which only new and removed
+// ones matter: every process that moves writes to a file there.
+func (b *Book) concerns(event fsnotify.Event) bool {
+	root := b.names.root
+	return root == "" || !strings.HasPrefix(event.Name, root+"/") || event.Has(fsnotify.Create) || event.Has(fsnotify.Remove)
+}
+
+// lookAtFiles brings file and cgroups up to date, and watches the directories where the next change will show.
+func (b *Book) lookAtFiles(watch func(string)) {
+	b.Reload()
+	if b.opts.File != "" {
+		// The directory of the name and that of what it leads to: either is where a file is replaced.
+		watch(filepath.Dir(b.opts.File))
+		if target, err := filepath.EvalSymlinks(b.opts.File); err == nil {
+			watch(filepath.Dir(target))
+		}
+	}
+	b.mu.Lock()
+	dirs := b.findCgroups()
+	b.rebind(b.clock().wall)
+	b.mu.Unlock()
+	for _, dir := range dirs {
+		watch(dir)
+	}
+}
