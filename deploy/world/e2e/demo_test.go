@@ -1,0 +1,93 @@
+package e2e
+
+import (
+	"bytes"
+	"context"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"tributary/service/testenv"
+)
+
+// The demo prints the whole map within 30 s and leaves nothing behind.
+func TestDemoOnce(t *testing.T) {
+	testenv.NeedRoot(t)
+	testenv.NeedFile(t, engine(t), "run make engine")
+	before := namespaces(t)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	began := time.Now()
+	out, err := demo(ctx, t, "--once").CombinedOutput()
+	t.Logf("%v\n%s", time.Since(began), out)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"(external)", "shop/cart-old", "shop/cart-new", "10.77."} {
+		if !bytes.Contains(out, []byte(want)) {
+			t.Errorf("no %s in the output", want)
+		}
+	}
+	nothingLeft(t, before)
+}
+
+// Ctrl-C at any moment ends everything.
+func TestDemoInterrupted(t *testing.T) {
+	testenv.NeedRoot(t)
+	testenv.NeedFile(t, engine(t), "run make engine")
+	before := namespaces(t)
+	for _, after := range []time.Duration{50 * time.Millisecond, time.Second, 6 * time.Second} {
+		cmd := demo(t.Context(), t)
+		var out bytes.Buffer
+		cmd.Stdout, cmd.Stderr = &out, &out
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(after)
+		if err := cmd.Process.Signal(syscall.SIGINT); err != nil {
+			t.Fatal(err)
+		}
+		if err := cmd.Wait(); err != nil {
+			t.Errorf("after %v: %v\n%s", after, err, out.String())
+		}
+		nothingLeft(t, before)
+	}
+}
+
+// demo is the demo program with the engine beside it.
+func demo(ctx context.Context, t *testing.T, args ...string) *exec.Cmd {
+	t.Helper()
+	cmd := exec.CommandContext(ctx, filepath.Join(programs, "tributary-demo"), args...)
+	cmd.Env = append(os.Environ(), "TRIBUTARY_COLLECTOR_STORE_EMBEDDED_LIBRARY="+engine(t))
+	return cmd
+}
+
+func namespaces(t *testing.T) []string {
+	t.Helper()
+	names, err := filepath.Glob("/run/netns/trb*")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return names
+}
+
+// nothingLeft looks for namespaces and for processes of the programs. (BPF programs end with the process that holds them.)
+func nothingLeft(t *testing.T, before []string) {
+	t.Helper()
+	if now := namespaces(t); len(now) > len(before) {
+		t.Errorf("namespaces are left: %v, before: %v", now, before)
+	}
+	links, err := filepath.Glob("/proc/[0-9]*/exe")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, link := range links {
+		if exe, err := os.Readlink(link); err == nil && strings.HasPrefix(exe, programs+"/") {
+			t.Errorf("a process is left: %s is %s", link, exe)
+		}
+	}
+}

@@ -1,0 +1,346 @@
+package e2e
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"tributary/deploy/dev/kafkatest"
+	"tributary/deploy/world"
+	"tributary/service/testenv"
+)
+
+// rig is a world under observation: one collector, one exporter, and a process on every host.
+type rig struct {
+	t     *testing.T
+	ctx   context.Context
+	world *world.World
+	procs map[string]*world.Process
+
+	dir, kafka                                          string
+	ingest, collectorMetrics, exporterMetrics, sql, api string
+	collector, exporter                                 *program
+}
+
+// program is a running exporter or collector.
+type program struct {
+	name, log string
+	cmd       *exec.Cmd
+	gone      chan struct{}
+}
+
+// newRig builds a world of the hosts, starts everything and waits until it is ready. kafka asks for a real broker.
+func newRig(t *testing.T, hosts []world.Host, kafka bool) *rig {
+	t.Helper()
+	r := bareRig(t, kafka)
+	r.world = world.New(hosts, t.Output())
+	t.Cleanup(func() {
+		if err := r.world.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	if err := r.world.Start(); err != nil {
+		t.Fatal(err)
+	}
+	for _, h := range hosts {
+		p, err := r.world.Spawn(h.Name, h.Name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.procs[h.Name] = p
+	}
+	r.startCollector()
+	identity, err := r.world.WriteIdentity()
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.startExporter("--identity", identity)
+	return r
+}
+
+// newPlainRig watches the host itself.
+func newPlainRig(t *testing.T) *rig {
+	t.Helper()
+	r := bareRig(t, false)
+	r.startCollector()
+	r.startExporter()
+	return r
+}
+
+func bareRig(t *testing.T, kafka bool) *rig {
+	t.Helper()
+	testenv.NeedRoot(t)
+	testenv.NeedFile(t, engine(t), "run make engine")
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
+	t.Cleanup(cancel)
+	r := &rig{t: t, ctx: ctx, procs: map[string]*world.Process{}, dir: t.TempDir(), kafka: "none"}
+	if kafka {
+		r.kafka = kafkatest.Start(t)
+	}
+	t.Cleanup(r.stop)
+	for _, a := range []*string{&r.ingest, &r.collectorMetrics, &r.exporterMetrics, &r.sql, &r.api} {
+		*a = freeAddress(t)
+	}
+	return r
+}
+
+func engine(t *testing.T) string {
+	if path := os.Getenv("TRIBUTARY_COLLECTOR_EMBEDDED_LIBRARY"); path != "" {
+		return path
+	}
+	path, err := filepath.Abs("../../../bin/libchdb.so")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+func freeAddress(t *testing.T) string {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().String()
+}
+
+func (r *rig) startCollector() {
+	r.t.Helper()
+	r.collector = r.start("tributary-collector", "serve", "--data", filepath.Join(r.dir, "data"), "--clickhouse", "embedded",
+		"--kafka", r.kafka, "--listen", r.ingest, "--metrics-listen", r.collectorMetrics, "--store-embedded-listen", r.sql,
+		"--store-embedded-library", engine(r.t), "--api-listen", r.api)
+	r.ready(r.collector, r.collectorMetrics)
+}
+
+func (r *rig) startExporter(args ...string) {
+	r.t.Helper()
+	args = append([]string{"run", "--scope", "host", "--collector", r.ingest, "--metrics-listen", r.exporterMetrics}, args...)
+	r.exporter = r.start("tributary-exporter", args...)
+	r.ready(r.exporter, r.exporterMetrics)
+}
+
+// start runs a program; its log is shown when the test fails. Restarted programs go on in the same log.
+func (r *rig) start(name string, args ...string) *program {
+	r.t.Helper()
+	p := &program{name: name, log: filepath.Join(r.dir, name+".log"), gone: make(chan struct{})}
+	out, err := os.OpenFile(p.log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	defer out.Close()
+	p.cmd = exec.Command(filepath.Join(programs, name), args...)
+	p.cmd.Stdout, p.cmd.Stderr = out, out
+	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGTERM}
+	if err := p.cmd.Start(); err != nil {
+		r.t.Fatal(err)
+	}
+	go func() {
+		p.cmd.Wait()
+		close(p.gone)
+	}()
+	return p
+}
+
+// stop ends the programs, the exporter first, so that it can hand over what it has.
+func (r *rig) stop() {
+	for _, p := range []*program{r.exporter, r.collector} {
+		if p != nil {
+			p.end(r.t)
+		}
+	}
+}
+
+// end stops the program kindly; a program that does not go is a failure.
+func (p *program) end(t *testing.T) {
+	p.cmd.Process.Signal(syscall.SIGTERM)
+	select {
+	case <-p.gone:
+	case <-time.After(20 * time.Second):
+		t.Errorf("%s does not end on SIGTERM", p.name)
+		p.cmd.Process.Kill()
+		<-p.gone
+	}
+	if t.Failed() {
+		t.Logf("%s:\n%s", p.name, tail(p.log))
+	}
+}
+
+// kill is kill -9.
+func (p *program) kill() {
+	p.cmd.Process.Kill()
+	<-p.gone
+}
+
+// children are the ids of the processes that the program started.
+func (p *program) children(t *testing.T) []int {
+	t.Helper()
+	stats, err := filepath.Glob("/proc/[0-9]*/stat")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var children []int
+	for _, path := range stats {
+		content, err := os.ReadFile(path)
+		if err != nil {
+			continue // it ended
+		}
+		_, rest, _ := strings.Cut(string(content), ") ")
+		fields := strings.Fields(rest)
+		if len(fields) > 1 && fields[1] == strconv.Itoa(p.cmd.Process.Pid) {
+			pid, _ := strconv.Atoi(filepath.Base(filepath.Dir(path)))
+			children = append(children, pid)
+		}
+	}
+	return children
+}
+
+func tail(path string) string {
+	content, err := os.ReadFile(path)
+	if err != nil {
+		return err.Error()
+	}
+	lines := bytes.Split(content, []byte("\n"))
+	return string(bytes.Join(lines[max(0, len(lines)-60):], []byte("\n")))
+}
+
+func (r *rig) ready(p *program, address string) {
+	r.t.Helper()
+	deadline := time.Now().Add(40 * time.Second)
+	for {
+		_, err := get("http://" + address + "/readyz")
+		if err == nil {
+			return
+		}
+		select {
+		case <-p.gone:
+			r.t.Fatalf("%s ended:\n%s", p.name, tail(p.log))
+		case <-time.After(50 * time.Millisecond):
+		}
+		if time.Now().After(deadline) {
+			r.t.Fatalf("%s is not ready: %v\n%s", p.name, err, tail(p.log))
+		}
+	}
+}
+
+func get(url string) (string, error) {
+	client := http.Client{Timeout: 5 * time.Second}
+	resp, err := client.Get(url)
+	if err != nil {
+		return "", err
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	if err == nil && resp.StatusCode != http.StatusOK {
+		err = errors.New(strings.TrimSpace(string(body)))
+	}
+	return string(body), err
+}
+
+// metrics are a program's samples by their name with labels.
+func metrics(t *testing.T, address string) sample {
+	t.Helper()
+	body, err := get("http://" + address + "/metrics")
+	if err != nil {
+		t.Fatal(err)
+	}
+	samples := sample{}
+	for line := range strings.Lines(body) {
+		if strings.HasPrefix(line, "#") {
+			continue
+		}
+		i := strings.LastIndexByte(strings.TrimSpace(line), ' ')
+		if i < 0 {
+			continue
+		}
+		value, err := strconv.ParseFloat(strings.TrimSpace(line[i+1:]), 64)
+		if err != nil {
+			t.Fatalf("metrics line %q: %v", line, err)
+		}
+		samples[line[:i]] = value
+	}
+	return samples
+}
+
+// sqlRows asks the store; an error is returned because the store may be down on purpose.
+func (r *rig) sqlRows(query string) ([][]string, error) {
+	req, err := http.NewRequestWithContext(r.ctx, http.MethodPost, "http://"+r.sql+"/?database=tributary", strings.NewReader(query+" FORMAT TabSeparated"))
+	if err != nil {
+		return nil, err
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return nil, err
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	if err != nil {
+		return nil, err
+	}
+	if resp.StatusCode != http.StatusOK {
+		return nil, fmt.Errorf("%s: %s", resp.Status, body)
+	}
+	var rows [][]string
+	for line := range strings.Lines(string(body)) {
+		rows = append(rows, strings.Split(strings.TrimSuffix(line, "\n"), "\t"))
+	}
+	return rows, nil
+}
+
+func (r *rig) rows(query string) [][]string {
+	r.t.Helper()
+	rows, err := r.sqlRows(query)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return rows
+}
+
+func (r *rig) number(query string) uint64 {
+	r.t.Helper()
+	return parse(r.t, r.rows(query)[0][0])
+}
+
+func parse(t *testing.T, text string) uint64 {
+	t.Helper()
+	n, err := strconv.ParseUint(text, 10, 64)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+// inWorld restricts a query to the records of the world's inside.
+func (r *rig) inWorld() string { return "network = '" + r.world.Network() + "'" }
+
+// waitFor asks again and again until the query's one number is n, and fails the test after the given time.
+func (r *rig) waitFor(n uint64, within time.Duration, query string) {
+	r.t.Helper()
+	deadline := time.Now().Add(within)
+	var last string
+	for {
+		rows, err := r.sqlRows(query)
+		if err == nil {
+			if last = rows[0][0]; last == strconv.FormatUint(n, 10) {
+				return
+			}
+		} else {
+			last = err.Error()
+		}
+		if time.Now().After(deadline) {
+			r.t.Fatalf("%s: got %s, want %d within %v", query, last, n, within)
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
+}
