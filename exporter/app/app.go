@@ -17,6 +17,7 @@ import (
 	"tributary/exporter/clock"
 	"tributary/exporter/config"
 	"tributary/exporter/event"
+	"tributary/exporter/identity"
 	"tributary/exporter/probe"
 	"tributary/exporter/ring"
 	"tributary/exporter/transport"
@@ -68,9 +69,11 @@ func New(c config.Config, logger *slog.Logger) (*App, error) {
 	a.probe = probe.New(probe.Options{
 		RingBytes: uint32(c.RingBytes), OpenSockets: uint32(c.OpenSockets), NetnsInum: netns, ActiveEvery: activeEvery,
 	})
-	if a.names, err = newNames(c, a.host, registry, logger); err != nil {
+	book, err := identity.New(identityOptions(c, a.host), registry, logger)
+	if err != nil {
 		return nil, err
 	}
+	a.names = &names{own: newOwnProcess(a.host), book: book}
 	if err := a.buildDelivery(registry, logger); err != nil {
 		return nil, err
 	}
@@ -168,7 +171,7 @@ func (a *App) Run(ctx context.Context) error {
 		})
 	}
 	background("clock", a.clock.Run)
-	background("identity", a.names.run)
+	background("identity", a.names.book.Run)
 	background("transport", a.transport.Run)
 
 	if err := a.probe.Start(); err != nil {

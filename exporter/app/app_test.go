@@ -37,6 +37,7 @@ type collector struct {
 	rows map[[2]uint64]row // by flow_id and record_seq
 	last map[string]uint64 // counters of the last batch
 	mark int               // watermarks
+	said []string          // claims and releases
 }
 
 type row struct {
@@ -102,11 +103,17 @@ func (c *collector) Control(stream flowv1.Collector_ControlServer) error {
 		if err != nil {
 			return err
 		}
+		c.mu.Lock()
 		if m.GetWatermark() != nil {
-			c.mu.Lock()
 			c.mark++
-			c.mu.Unlock()
 		}
+		for _, release := range m.GetOwnership().GetReleases() {
+			c.said = append(c.said, "release "+release.GetWorkload())
+		}
+		for _, claim := range m.GetOwnership().GetClaims() {
+			c.said = append(c.said, "claim "+claim.GetWorkload())
+		}
+		c.mu.Unlock()
 	}
 }
 

@@ -5,46 +5,99 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"tributary/exporter/config"
+	"tributary/exporter/identity"
 	"tributary/exporter/probe"
 )
 
-// errDoctor says that a finding makes capture impossible; the findings have been printed.
-var errDoctor = errors.New("this host cannot be captured as configured")
+// errDoctor says that an exporter cannot run here as configured; why has been printed.
+var errDoctor = errors.New("an exporter cannot run on this host as configured")
 
-// Doctor looks at the host without changing it and writes one line a finding. Its error says that capture is impossible; a
-// collector that is away is a finding, not an error.
+// Doctor looks at the host without changing it and writes one line a finding. Its error says that an exporter cannot run; a
+// collector that is away, or a workload whose address is, is a finding but no error.
 func Doctor(ctx context.Context, c config.Config, out io.Writer) error {
-	var lines []error
-	finding := func(ok bool, text string, err error) {
-		mark := "ok   "
-		switch {
-		case err != nil && ok:
-			mark, text = "warn ", err.Error()
-		case err != nil:
-			mark, text = "FAIL ", err.Error()
-		}
-		_, werr := fmt.Fprintln(out, mark, text)
-		lines = append(lines, werr)
+	d := doctor{out: out}
+	d.must(probe.Check(), "this kernel and these privileges allow capture")
+	d.identity(ctx, c)
+	d.should(dial(ctx, c.Collector), "something listens at "+c.Collector)
+	if d.write != nil {
+		return fmt.Errorf("write the findings: %w", d.write)
 	}
-	capture := probe.Check()
-	finding(false, "this kernel and these privileges allow capture", capture)
-	finding(true, "a collector listens at "+c.Collector, dial(ctx, c.Collector))
-	if err := errors.Join(lines...); err != nil {
-		return fmt.Errorf("write: %w", err)
-	}
-	if capture != nil {
+	if d.failed {
 		return errDoctor
 	}
 	return nil
 }
 
+type doctor struct {
+	out    io.Writer
+	write  error
+	failed bool
+}
+
+func (d *doctor) line(mark, text string) {
+	if _, err := fmt.Fprintf(d.out, "%-4s  %s\n", mark, text); d.write == nil {
+		d.write = err
+	}
+}
+
+// must reports what an exporter cannot do without.
+func (d *doctor) must(err error, fine string) {
+	if err != nil {
+		d.failed = true
+		d.line("FAIL", err.Error())
+		return
+	}
+	d.line("ok", fine)
+}
+
+func (d *doctor) should(err error, fine string) {
+	if err != nil {
+		d.line("warn", err.Error())
+		return
+	}
+	d.line("ok", fine)
+}
+
+// listingMost bounds the wait for the kernel's list of addresses.
+const listingMost = 2 * time.Second
+
+// identity reads the identity file and looks for what it names.
+func (d *doctor) identity(ctx context.Context, c config.Config) {
+	h, err := readHost()
+	if err != nil {
+		d.must(err, "")
+		return
+	}
+	book, err := identity.New(identityOptions(c, h), prometheus.NewRegistry(), slog.New(slog.DiscardHandler))
+	if err != nil || c.Identity == "" {
+		d.must(err, "no identity file: names come from the static identity, or from units and programs")
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, listingMost)
+	defer cancel()
+	watching := make(chan error, 1)
+	go func() { watching <- book.Run(ctx) }()
+	for book.VerifiedTo(time.Now().UnixNano()) == 0 && ctx.Err() == nil {
+		time.Sleep(10 * time.Millisecond)
+	}
+	absent := book.Absent()
+	cancel()
+	d.must(<-watching, "the identity file "+c.Identity+" is understood")
+	for _, text := range absent {
+		d.line("warn", text+": nothing is claimed for it")
+	}
+}
+
 func dial(ctx context.Context, address string) error {
-	d := net.Dialer{Timeout: 2 * time.Second}
-	conn, err := d.DialContext(ctx, "tcp", address)
+	dialer := net.Dialer{Timeout: 2 * time.Second}
+	conn, err := dialer.DialContext(ctx, "tcp", address)
 	if err != nil {
 		return fmt.Errorf("no collector at %s (--collector): %w", address, err)
 	}

@@ -2,49 +2,52 @@ package app
 
 import (
 	"context"
-	"log/slog"
-
-	"github.com/prometheus/client_golang/prometheus"
 
 	"tributary/exporter/batch"
 	"tributary/exporter/config"
 	"tributary/exporter/event"
+	"tributary/exporter/identity"
 	"tributary/exporter/transport"
-	"tributary/proto/flow"
-	"tributary/proto/flowv1"
 )
 
-// names is the static identity of the configuration: every local end is the one workload's, and nothing is claimed.
+// names joins the identity room to those that use it: it names events and is the transport's source of claims.
 type names struct {
-	own    ownProcess
-	static batch.Local
+	own  ownProcess
+	book *identity.Book
 }
 
-func newNames(c config.Config, h host, _ prometheus.Registerer, _ *slog.Logger) (*names, error) {
-	n := &names{own: newOwnProcess(h), static: batch.Local{Network: c.Network, Workload: c.Workload, Instance: c.Instance, Zone: c.Zone, Region: c.Region, Release: c.Release}}
-	if c.Workload != "" {
-		n.static.Evidence = flow.EvidenceStatic
+// identityOptions are what the configuration says about names. Programs name connections only where nobody said anything about
+// workloads: beside an identity file an unknown program is an unnamed end, not a workload.
+func identityOptions(c config.Config, h host) identity.Options {
+	return identity.Options{
+		Host: h.name, File: c.Identity, Network: c.Network,
+		Workload: c.Workload, Instance: c.Instance, Zone: c.Zone, Region: c.Region, Release: c.Release,
+		OwnNetns:  c.Scope == config.ScopeNetns,
+		HostNames: c.Identity == "" && c.Workload == "",
 	}
-	return n, nil
 }
 
 // local names the local end of an event.
-func (n *names) local(e *event.Event, _ string, _ int64) batch.Local {
-	if local, ours := n.own.local(e, n.static.Network); ours {
+func (n *names) local(e *event.Event, comm string, start int64) batch.Local {
+	network := n.book.Network(e.NetnsInum, e.LocalAddr)
+	if local, ours := n.own.local(e, network); ours {
 		return local
 	}
-	return n.static
-}
-
-func (n *names) run(ctx context.Context) error {
-	<-ctx.Done()
-	return nil
+	owner, why := n.book.Local(identity.Socket{
+		NetnsIno: e.NetnsInum, CgroupID: e.CgroupID, Addr: e.LocalAddr, Port: e.LocalPort, StartNs: start, Comm: comm, Pid: e.PID,
+		Role: uint8(e.Role),
+	})
+	return batch.Local{
+		Network: network, Workload: owner.Workload, Instance: owner.Instance, Zone: owner.Zone, Region: owner.Region,
+		Release: owner.Release, Evidence: owner.Evidence, Why: why,
+	}
 }
 
 // Subscribe implements transport.Claims.
-func (n *names) Subscribe(context.Context) transport.Subscription {
-	return transport.NewSubscription[*flowv1.Ownership](nil, nil, func(o *flowv1.Ownership) *flowv1.Ownership { return o })
+func (n *names) Subscribe(ctx context.Context) transport.Subscription {
+	full, changes := n.book.Subscribe(ctx)
+	return transport.NewSubscription(claimMessages(full), changes, ownershipMessage)
 }
 
 // VerifiedTo implements transport.Claims.
-func (n *names) VerifiedTo(now int64) int64 { return now }
+func (n *names) VerifiedTo(now int64) int64 { return n.book.VerifiedTo(now) }
