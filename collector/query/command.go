@@ -134,7 +134,7 @@ func whoisCommand(connect Connect) *cobra.Command {
 func schemaCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "schema", Short: "Show the tables and views"}
 	var database string
-	print := &cobra.Command{
+	show := &cobra.Command{
 		Use:   "print",
 		Short: "Print the statements that make the database",
 		Args:  cobra.NoArgs,
@@ -147,7 +147,7 @@ func schemaCommand() *cobra.Command {
 			return err
 		},
 	}
-	print.Flags().StringVar(&database, "database", schema.DefaultDatabase, "name of the database")
-	cmd.AddCommand(print)
+	show.Flags().StringVar(&database, "database", schema.DefaultDatabase, "name of the database")
+	cmd.AddCommand(show)
 	return cmd
 }

@@ -19,6 +19,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	"tributary/collector/embedded"
 	"tributary/collector/schema"
@@ -116,6 +117,8 @@ func Migrated(t testing.TB) schema.Server {
 	return s
 }
 
+const queryTimeout = time.Minute
+
 // Query runs a statement and returns its answer as TabSeparatedRaw. An error ends the test.
 func Query(t testing.TB, s schema.Server, statement string) string {
 	t.Helper()
@@ -125,7 +128,7 @@ func Query(t testing.TB, s schema.Server, statement string) string {
 		t.Fatal(err)
 	}
 	s.Authorize(r)
-	answer, err := http.DefaultClient.Do(r)
+	answer, err := (&http.Client{Timeout: queryTimeout}).Do(r)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -2,16 +2,19 @@ package clickhouse
 
 import (
 	"fmt"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"net/http/httputil"
 	"net/url"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/ClickHouse/ch-go/proto"
+	"github.com/prometheus/client_golang/prometheus"
 
 	"tributary/collector/schema"
 	"tributary/collector/schema/schematest"
@@ -200,4 +203,45 @@ func TestEngineStoresALargeBlockAsOnePart(t *testing.T) {
 	if got != "1\t100000\n" {
 		t.Errorf("parts and rows: %s", got)
 	}
+}
+
+// BenchmarkEngine is the time of a row from Write to the engine's answer, and the engine's CPU for it, merges included.
+func BenchmarkEngine(b *testing.B) {
+	server := schematest.Server(b)
+	if err := schema.Migrate(b.Context(), server, schema.Options{}, slog.New(slog.DiscardHandler)); err != nil {
+		b.Fatal(err)
+	}
+	s, err := New(Config{Server: server}, prometheus.NewRegistry(), slog.New(slog.DiscardHandler))
+	if err == nil {
+		err = s.Start(b.Context())
+	}
+	if err != nil {
+		b.Fatal(err)
+	}
+	var batches []*flow.Batch
+	for i := range 100 {
+		batches = append(batches, makeBatch(i, 1000, uint64(i*1000), day))
+	}
+	before, rows := engineCPU(b, server), uint64(0)
+	for b.Loop() {
+		for _, batch := range batches {
+			s.Write(batch, func(error) {})
+			rows += uint64(batch.Rows)
+		}
+	}
+	if err := s.Close(b.Context()); err != nil {
+		b.Fatal(err)
+	}
+	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(rows), "ns/row")
+	b.ReportMetric(float64(engineCPU(b, server)-before)/float64(rows), "engine-ns/row")
+}
+
+// engineCPU returns the engine's CPU time in ns.
+func engineCPU(b *testing.B, server schema.Server) uint64 {
+	text := schematest.Query(b, server, "SELECT sum(value) FROM system.events WHERE event IN ('UserTimeMicroseconds', 'SystemTimeMicroseconds')")
+	us, err := strconv.ParseUint(strings.TrimSpace(text), 10, 64)
+	if err != nil {
+		b.Fatal(err)
+	}
+	return us * 1000
 }

@@ -97,7 +97,7 @@ func (s *Sink) Start(ctx context.Context) error {
 }
 
 // Write copies the batch's rows. It calls done once: with nil when all of them are stored, or with ErrClosed. It blocks while
-// MaxPendingBytes are pending.
+// MaxPendingBytes are pending. done must be quick and must not call Write: the goroutine that calls it makes the room.
 func (s *Sink) Write(b *flow.Batch, done func(error)) {
 	if b.Rows == 0 {
 		done(nil)
