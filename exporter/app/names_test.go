@@ -2,6 +2,7 @@ package app
 
 import (
 	"bytes"
+	"log/slog"
 	"net"
 	"os"
 	"path/filepath"
@@ -10,6 +11,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/protobuf/testing/protocmp"
 
 	"tributary/exporter/config"
@@ -164,5 +166,25 @@ func checkHandover(t *testing.T, said []string) {
 	}
 	if len(said) == 0 {
 		t.Log("this host has no address to claim")
+	}
+}
+
+// BenchmarkNames is what naming adds to BenchmarkRecord.
+func BenchmarkNames(b *testing.B) {
+	for name, workload := range map[string]string{"static": "a/b", "program": ""} {
+		b.Run(name, func(b *testing.B) {
+			c := config.Config{Network: "default", Workload: workload}
+			book, err := identity.New(identityOptions(c, host{name: "h"}), prometheus.NewRegistry(), slog.New(slog.DiscardHandler))
+			if err != nil {
+				b.Fatal(err)
+			}
+			n := &names{book: book}
+			e := event.Event{NetnsInum: 4026531840, CgroupID: 99999999, PID: 1 << 22, LocalAddr: [16]byte{10: 0xff, 11: 0xff, 12: 10, 15: 1}}
+			now := time.Now().UnixNano()
+			b.ReportAllocs()
+			for b.Loop() {
+				_ = n.local(&e, "curl", now)
+			}
+		})
 	}
 }

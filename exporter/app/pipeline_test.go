@@ -59,15 +59,19 @@ func TestBatchesAreSealedBySizeAgeAndStop(t *testing.T) {
 				}
 			}
 		}
+		wait := func(d time.Duration) {
+			time.Sleep(d)
+			synctest.Wait()
+		}
 		give(3) // full at once
-		time.Sleep(time.Second)
+		wait(time.Second)
 		give(1)
-		time.Sleep(100 * time.Millisecond)
+		wait(100 * time.Millisecond)
 		give(1)
-		time.Sleep(time.Second) // age, counted from the first row
+		wait(time.Second) // age, counted from the first row
 		give(2)
 		p.stop()
-		time.Sleep(time.Second)
+		wait(time.Second)
 		want := []time.Duration{0, 1500 * time.Millisecond, 2100 * time.Millisecond}
 		if len(sizes) != 3 || sizes[0] != 3 || sizes[1] != 2 || sizes[2] != 2 || at[0] != want[0] || at[1] != want[1] || at[2] != want[2] {
 			t.Errorf("batches of %v rows at %v, want 3, 2, 2 at %v", sizes, at, want)
