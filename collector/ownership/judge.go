@@ -87,14 +87,13 @@ func (v View) absent(addr Addr, q query) Answer {
 	return Answer{Why: NoEvidence}
 }
 
-// fast answers the common case, one range around the whole of at ± tolerance and nothing else near it, without copying. ok
-// false means that the case is not that simple.
-func (v View) fast(e *entry, q query) (_ Answer, ok bool) {
-	var owner uint32
+// fast answers the two common cases without copying: one range around the whole of at ± tolerance, or one that its living exporter
+// has not verified that far yet, and nothing else near it. ok false means that the case is not that simple.
+func (v View) fast(e *entry, q query) (a Answer, ok bool) {
 	tol := q.hi - q.at
 	from, until := int64(e.lost.Load())*second+tol, int64(math.MaxInt64)
 	if q.at < from {
-		return Answer{}, false
+		return a, false
 	}
 	for i := e.head.Load(); i != 0; {
 		r := v.t.node(i)
@@ -103,29 +102,38 @@ func (v View) fast(e *entry, q query) (_ Answer, ok bool) {
 		i = l.next()
 		switch {
 		case l.ports() != 0:
-			return Answer{}, false
+			return a, false
 		case begin > q.hi:
 			until = min(until, begin-tol-1)
 			continue
 		case end < q.lo:
 			from = max(from, end+tol+1)
 			continue
+		case ok:
+			return a, false
 		}
 		w := who(r.who.Load())
-		if end == open {
-			end = v.t.exporters.at(w.exporter()).verified.Load()
+		x := v.t.exporters.at(w.exporter())
+		isOpen := end == open
+		if isOpen {
+			end = max(begin, x.verified.Load()) // as spans says it
 		}
-		if owner != 0 || begin > q.lo || end < q.hi {
-			return Answer{}, false
+		a.Owner = v.t.owners.at(w.owner()).owner.Load()
+		switch {
+		case a.Owner == nil || x.who.Load() == nil:
+			return a, false
+		case begin <= q.lo && end >= q.hi:
+			from, until = max(from, begin+tol), min(until, end-tol)
+		case isOpen && end < q.hi && v.alive(x.advanced.Load()):
+			a = wait
+			from = max(from, begin-tol, end-tol+1)
+		default:
+			return a, false
 		}
-		from, until = max(from, begin+tol), min(until, end-tol)
-		owner = w.owner()
+		ok = true
 	}
-	if owner == 0 {
-		return Answer{}, false
-	}
-	o := v.t.owners.at(owner).owner.Load()
-	return Answer{Owner: o, From: from, Until: until}, o != nil
+	a.From, a.Until = from, until
+	return a, ok
 }
 
 // slow copies the ranges and judges them.

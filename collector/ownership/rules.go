@@ -3,6 +3,15 @@ package ownership
 // judge answers a query from the ranges of one address. Ranges with ports speak first, about their ports: they are the finer
 // evidence. Ranges of the whole address decide where those know nothing of the moment.
 func judge(v View, q query, all []span) Answer {
+	for i := range all {
+		if all[i].from16 != 0 {
+			return judgePorts(v, q, all)
+		}
+	}
+	return judgeSet(v, q, all).Answer
+}
+
+func judgePorts(v View, q query, all []span) Answer {
 	var pbuf, wbuf [maxWalk]span
 	ported, whole := pbuf[:0], wbuf[:0]
 	for i := range all {
@@ -23,8 +32,8 @@ func judge(v View, q query, all []span) Answer {
 		return p.Answer
 	case p.reach == edge:
 		// The tolerance may touch both the part's owner and the whole's.
-		_, before := looseBefore(q, p.touched, whole)
-		if before || w.touched != nil && !agree(p.touched, w.touched, q.hi-q.at) {
+		_, before := looseBefore(q, &p.touched, whole)
+		if before || w.touched.owner != nil && !agree(&p.touched, &w.touched, q.hi-q.at) {
 			return Answer{Why: Gap}
 		}
 		return p.Answer
@@ -43,14 +52,22 @@ const (
 	around               // covered, contradicted, bridged, or not verified yet
 )
 
+// finding holds a copy of the range that touches: a pointer into the ranges would put all of them on the heap, at every look-up.
 type finding struct {
 	Answer
 	reach   reach
-	touched *span
+	touched span // without an owner: none
+}
+
+func found(a Answer, reach reach, touched *span) finding {
+	if touched == nil {
+		return finding{Answer: a, reach: reach}
+	}
+	return finding{a, reach, *touched}
 }
 
 func named(r *span, reach reach) finding {
-	return finding{Answer{Owner: r.owner}, reach, r}
+	return found(Answer{Owner: r.owner}, reach, r)
 }
 
 var wait = Answer{Why: Pending, Wait: true}
@@ -76,14 +93,14 @@ func judgeSet(v View, q query, s []span) finding {
 	case best != nil && !several && full && !(later && othersMayReach(q, best, s)):
 		return named(best, around)
 	case later:
-		return finding{wait, around, best}
+		return found(wait, around, best)
 	case several:
-		return finding{Answer{Why: contradiction(q, s)}, around, best}
+		return found(Answer{Why: contradiction(q, s)}, around, best)
 	case best != nil && v.horizon < q.hi:
-		return finding{wait, edge, best}
+		return found(wait, edge, best)
 	case best != nil:
 		if a, ok := looseBefore(q, best, s); ok {
-			return finding{a, around, best}
+			return found(a, around, best)
 		}
 		return named(best, edge)
 	}
@@ -238,15 +255,15 @@ func untouched(v View, q query, s []span) finding {
 	bridged := prev != nil && next != nil && v.bridges(q, prev, next, s)
 	switch {
 	case stands && !bridged:
-		return finding{Answer{Why: Pending}, around, nil}
+		return found(Answer{Why: Pending}, around, nil)
 	case v.horizon < q.hi:
-		return finding{wait, nowhere, nil}
+		return found(wait, nowhere, nil)
 	case bridged:
 		return named(prev, around)
 	case prev != nil && next != nil:
-		return finding{Answer{Why: Gap}, nowhere, nil}
+		return found(Answer{Why: Gap}, nowhere, nil)
 	}
-	return finding{Answer{Why: NoEvidence}, nowhere, nil}
+	return found(Answer{Why: NoEvidence}, nowhere, nil)
 }
 
 // bridges: the gap is short, lies between two ranges of one instance that was not made up, nobody gave the address up, and
