@@ -76,11 +76,11 @@ func (t *table) settle() {
 		}
 	}
 	if t.bold {
-		t.out.WriteString("\x1b[1m")
+		fmt.Fprint(t.out, "\x1b[1m")
 	}
 	t.print(t.header)
 	if t.bold {
-		t.out.WriteString("\x1b[0m")
+		fmt.Fprint(t.out, "\x1b[0m")
 	}
 	for _, cells := range t.held {
 		t.print(cells)
@@ -93,17 +93,17 @@ func (t *table) print(cells []string) {
 		pad := strings.Repeat(" ", max(0, t.width[i]-utf8.RuneCountInString(c)))
 		switch {
 		case t.right[i]:
-			t.out.WriteString(pad + c)
+			fmt.Fprint(t.out, pad+c)
 		case i == len(cells)-1:
-			t.out.WriteString(c)
+			fmt.Fprint(t.out, c)
 		default:
-			t.out.WriteString(c + pad)
+			fmt.Fprint(t.out, c+pad)
 		}
 		if i < len(cells)-1 {
-			t.out.WriteString("  ")
+			fmt.Fprint(t.out, "  ")
 		}
 	}
-	t.out.WriteString("\n")
+	fmt.Fprint(t.out, "\n")
 }
 
 // flush prints what is held; later rows keep its widths.

@@ -23,6 +23,7 @@ type typed struct {
 	name proto.ColumnType
 }
 
+// Type is what the block says about the column.
 func (t typed) Type() proto.ColumnType { return t.name }
 
 // newColumn returns the column of a field, and the bytes that a row takes in it.
