@@ -212,22 +212,18 @@ func (b *Book) hostOwner() Owner {
 	return Owner{Zone: first(b.file.Zone, b.opts.Zone), Region: first(b.file.Region, b.opts.Region)}
 }
 
-// Reload reads the identity file if it is not the one in force. A file that cannot be used leaves the old one in force; it is logged
-// once and counted.
-func (b *Book) Reload() {
-	if b.opts.File == "" {
+// reload reads the identity file if it is not the one that was read last. A file that cannot be used leaves the old one in
+// force; it is logged once and counted.
+func (b *Book) reload() {
+	b.mu.Lock()
+	last := b.stamp
+	b.mu.Unlock()
+	if at, _ := stampOf(b.opts.File); at == last {
 		return
 	}
+	f, at, err := load(b.opts.File) // may wait: nothing is locked
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	at, err := stampOf(b.opts.File)
-	if err == nil && at == b.stamp {
-		return
-	}
-	if err != nil && b.stamp.missing {
-		return
-	}
-	f, at, err := load(b.opts.File)
 	if err != nil {
 		b.stamp = at
 		b.metrics.reloads[reloadInvalid].Add(1)
@@ -235,18 +231,21 @@ func (b *Book) Reload() {
 		return
 	}
 	b.look(false)
-	// The new owners own from the moment the file was changed, as far as the file system tells.
-	when := b.clock().wall
-	if at.changed > b.stamp.changed && at.changed < when {
-		when = at.changed
+	// The new owners own from the moment the file was changed, as far as the file system tells: its clock is the kernel's tick.
+	released := b.clock().wall
+	owned := released
+	if at.changed > b.stamp.changed && at.changed < released {
+		released = at.changed
+		owned = min(owned, at.changed+int64(tick))
 	}
 	b.file, b.stamp = f, at
 	b.owners = b.resolveOwners(f)
 	b.rebuildNetworks()
 	b.findCgroups()
-	b.findNamespaces()
-	b.rebind(when)
-	b.refresh(when)
+	b.findPaths()
+	b.rebind(owned)
+	b.refresh(released)
+	b.look(true) // the file may speak of namespaces that were not watched
 	b.metrics.reloads[reloadOK].Add(1)
 	b.log.Info("identity file read", "file", b.opts.File, "workloads", len(f.Workloads), "networks", len(f.Networks))
 }

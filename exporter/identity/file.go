@@ -168,6 +168,20 @@ func (e *entry) validate(where string) error {
 	if !e.Ports.all() && len(e.Addresses) == 0 {
 		return fmt.Errorf("%sports are part of an address: %s needs addresses too", where, e.Workload)
 	}
+	if err := e.validatePaths(where); err != nil {
+		return err
+	}
+	for i, a := range e.Addresses {
+		a = a.Unmap().WithZone("")
+		if !claimable(a) {
+			return fmt.Errorf("%s%s means nothing outside its namespace, or is no host's address", where, a)
+		}
+		e.Addresses[i] = a
+	}
+	return nil
+}
+
+func (e *entry) validatePaths(where string) error {
 	for _, p := range []*string{&e.Netns, &e.Cgroup} {
 		if *p == "" {
 			continue
@@ -182,13 +196,6 @@ func (e *entry) validate(where string) error {
 	}
 	if e.Unit != "" && (strings.Contains(e.Unit, "/") || !strings.Contains(e.Unit, ".")) {
 		return fmt.Errorf("%sunit %q is not a unit such as nginx.service", where, clip(e.Unit))
-	}
-	for i, a := range e.Addresses {
-		a = a.Unmap().WithZone("")
-		if !claimable(a) {
-			return fmt.Errorf("%s%s means nothing outside its namespace, or is no host's address", where, a)
-		}
-		e.Addresses[i] = a
 	}
 	return nil
 }

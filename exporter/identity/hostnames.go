@@ -15,7 +15,7 @@ import (
 
 const (
 	hostCacheSize = 4096
-	// kernfsHandle is FILEID_KERNFS of linux/exportfs.h: a cgroup's file handle is its 64-bit id.
+	// kernfsHandle is the kernel's FILEID_KERNFS: a cgroup's file handle is its 64-bit id.
 	kernfsHandle = 0xfe
 )
 

@@ -35,7 +35,7 @@ func write(t *testing.T, path, text string) {
 // newBook returns a Book with an identity file of that text, "" for none.
 func newBook(t *testing.T, opts Options, text string) (*Book, *prometheus.Registry) {
 	t.Helper()
-	if text != "" {
+	if text != "" && opts.File == "" {
 		opts.File = filepath.Join(t.TempDir(), "identity.yaml")
 		write(t, opts.File, text)
 	}
@@ -150,8 +150,18 @@ func TestTablesAreLookedUpAtTheStart(t *testing.T) {
 		at          int64
 		addr, netns string
 	}{
-		{-1, "s/a", "s/a"}, {100, "s/a", "s/a"}, {199, "s/a", "s/a"}, {200, "s/b", "gap"}, {299, "s/b", "gap"}, {300, "gap", "gap"}, {399, "gap", "gap"},
-		{400, "s/a", "s/b"}, {499, "s/a", "s/b"}, {500, "s/a", "s/a"}, {600, "s/a", "s/a"}, {1 << 60, "s/a", "s/a"},
+		{-1, "s/a", "s/a"},
+		{100, "s/a", "s/a"},
+		{199, "s/a", "s/a"},
+		{200, "s/b", "gap"},
+		{299, "s/b", "gap"},
+		{300, "gap", "gap"},
+		{399, "gap", "gap"},
+		{400, "s/a", "s/b"},
+		{499, "s/a", "s/b"},
+		{500, "s/a", "s/a"},
+		{600, "s/a", "s/a"},
+		{1 << 60, "s/a", "s/a"},
 	} {
 		if got := find(Socket{Addr: k.addr, StartNs: c.at}); got != c.addr {
 			t.Errorf("address at %d: %q, want %q", c.at, got, c.addr)
@@ -269,3 +279,5 @@ func TestUnitOf(t *testing.T) {
 		}
 	}
 }
+
+func addrString(a [16]byte) string { return netip.AddrFrom16(a).Unmap().String() }

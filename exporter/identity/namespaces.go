@@ -31,6 +31,7 @@ type presence struct {
 	scanned time.Time         // when processes were scanned
 	pause   time.Duration     // until the next scan
 	dirty   bool              // addresses changed since the last refresh
+	relist  bool              // notifications may have passed unrecognised
 	bridges bool              // addresses of the own namespace changed
 }
 
@@ -220,6 +221,9 @@ func (b *Book) addSpace(inum uint32, path string) {
 		b.drop(old)
 	}
 	p.spaces[inum], p.byNsid[s.nsid] = s, s
+	if inum == p.own {
+		b.findOwnNsid()
+	}
 	if err := b.list(s); err != nil {
 		b.drop(s)
 		b.log.Warn("the addresses of a network namespace cannot be listed", "path", path, "error", err)
@@ -236,6 +240,22 @@ func (b *Book) drop(s *space) {
 		delete(p.byNsid, s.nsid)
 	}
 	p.dirty = true
+}
+
+// findOwnNsid makes notifications known that name our own namespace by an id: somebody may have given it one in itself.
+func (b *Book) findOwnNsid() {
+	p := &b.presence
+	own := p.spaces[p.own]
+	f, err := os.Open("/proc/self/ns/net")
+	if own == nil || err != nil {
+		return
+	}
+	defer f.Close()
+	if id, err := netlink.GetNetNsIdByFd(int(f.Fd())); err == nil && id >= 0 && p.byNsid[int32(id)] != own {
+		p.byNsid[int32(id)] = own
+		own.events++ // a list that is being made may have missed something
+		p.relist = true
+	}
 }
 
 // nsidOf returns the id by which our own namespace knows another one, and gives it one if it has none (as ip-netns does).

@@ -112,7 +112,7 @@ func (n *notifications) next() ([]addrEvent, error) {
 	var events []addrEvent
 	for i := range messages {
 		if e, ok := parseMessage(messages[i].Header.Type, messages[i].Data); ok {
-			if e.kind != unix.RTM_DELNSID {
+			if e.kind == unix.RTM_NEWADDR || e.kind == unix.RTM_DELADDR {
 				e.nsid = nsid
 			}
 			events = append(events, e)
@@ -138,7 +138,7 @@ func nsidIn(oob []byte) int32 {
 func parseMessage(kind uint16, data []byte) (e addrEvent, ok bool) {
 	e.kind = kind
 	switch kind {
-	case unix.RTM_DELNSID:
+	case unix.RTM_DELNSID, unix.RTM_NEWNSID:
 		if len(data) < 4 {
 			return e, false
 		}

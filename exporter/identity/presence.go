@@ -16,6 +16,9 @@ const (
 	// settle is how long before a look the verified moment lies: the kernel changes an address and then queues its
 	// notification, and may be preempted in between.
 	settle = 5 * time.Millisecond
+	// scanEvery is how often namespaces are looked for where nothing asks for it, scanMost how soon after the last time:
+	// starting one container mounts a dozen times.
+	scanEvery, scanMost = 2 * time.Second, 20 * time.Millisecond
 	// hole is how late a look may be before everything counts as unseen.
 	hole = 3 * time.Second
 )
@@ -40,21 +43,22 @@ func (b *Book) watchAddresses(ctx context.Context) error {
 	defer mountinfo.Close()
 	// The kernel raises POLLPRI on mountinfo when this process's mounts have changed: a namespace got or lost its name.
 	fds := []unix.PollFd{{Fd: int32(b.presence.socket.fd), Events: unix.POLLIN}, {Fd: int32(mountinfo.Fd()), Events: unix.POLLPRI}}
-	scan := time.NewTicker(time.Second)
-	defer scan.Stop()
+	scanned, due, wait := time.Now(), false, lookEvery
 	for ctx.Err() == nil {
-		if _, err := unix.Poll(fds, int(lookEvery/time.Millisecond)); err != nil && !errors.Is(err, unix.EINTR) {
+		if _, err := unix.Poll(fds, int(wait/time.Millisecond)); err != nil && !errors.Is(err, unix.EINTR) {
 			return fmt.Errorf("wait for address notifications: %w", err)
 		}
-		due := fds[1].Revents != 0
-		select {
-		case <-scan.C:
-			due = true
-		default:
-		}
+		due = due || fds[1].Revents != 0 || time.Since(scanned) >= scanEvery
+		scan := due && time.Since(scanned) >= scanMost
 		b.mu.Lock()
-		b.look(due)
+		b.look(scan)
 		b.mu.Unlock()
+		if scan {
+			scanned, due = time.Now(), false
+		}
+		if wait = lookEvery; due {
+			wait = scanMost
+		}
 	}
 	return nil
 }
@@ -131,6 +135,9 @@ func (b *Book) receive() bool {
 		events, err := p.socket.next()
 		switch {
 		case errors.Is(err, unix.EAGAIN):
+			if p.relist {
+				return b.listAll()
+			}
 			return true
 		case errors.Is(err, unix.EINTR):
 		case errors.Is(err, errOverflow):
@@ -148,6 +155,10 @@ func (b *Book) receive() bool {
 
 func (b *Book) apply(e *addrEvent) {
 	p := &b.presence
+	if e.kind == unix.RTM_NEWNSID {
+		b.findOwnNsid()
+		return
+	}
 	s := p.byNsid[e.nsid]
 	if s == nil {
 		return // a namespace that does not concern us
@@ -176,6 +187,7 @@ func (b *Book) apply(e *addrEvent) {
 // listAll lists every namespace anew, after notifications were lost.
 func (b *Book) listAll() bool {
 	sound := true
+	b.presence.relist = false
 	for range dumpTries {
 		again := false
 		for _, s := range b.presence.spaces {

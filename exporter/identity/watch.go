@@ -18,6 +18,7 @@ import (
 const (
 	pollEvery = 2 * time.Second       // looks at the file even where no notification comes (network file systems)
 	quiet     = 20 * time.Millisecond // after the last event: a file written in place is whole then
+	tick      = 10 * time.Millisecond // how coarse a file's times are (CONFIG_HZ_100 has the longest)
 	maxDirs   = 4096                  // directories that are watched
 )
 
@@ -41,7 +42,6 @@ func stampOf(path string) (stamp, error) {
 
 // load reads a file and says which state of it that was: one that did not change while it was read.
 func load(path string) (*file, stamp, error) {
-	var at stamp
 	for range 3 {
 		before, err := stampOf(path)
 		if err != nil {
@@ -51,13 +51,13 @@ func load(path string) (*file, stamp, error) {
 		if err != nil {
 			return nil, before, err
 		}
-		if at, err = stampOf(path); err == nil && at == before {
+		if after, err := stampOf(path); err == nil && after == before {
 			f, err := parse(path, data)
-			return f, at, err
+			return f, after, err
 		}
 		time.Sleep(quiet)
 	}
-	return nil, at, fmt.Errorf("identity file %s: it changes while it is read", path)
+	return nil, stamp{}, fmt.Errorf("identity file %s: it changes while it is read", path)
 }
 
 func bare(err error) error {
@@ -94,7 +94,8 @@ func (b *Book) watchFiles(ctx context.Context) error {
 			if b.concerns(event) {
 				settled.Reset(quiet)
 			}
-		case <-watcher.Errors: // an overflow, say: look
+		case err := <-watcher.Errors: // an overflow, say: look
+			b.log.Debug("file notifications were lost", "error", err)
 			settled.Reset(quiet)
 		case <-poll.C:
 			for dir := range watched {
@@ -118,8 +119,8 @@ func (b *Book) concerns(event fsnotify.Event) bool {
 
 // lookAtFiles brings file and cgroups up to date, and watches the directories where the next change will show.
 func (b *Book) lookAtFiles(watch func(string)) {
-	b.Reload()
 	if b.opts.File != "" {
+		b.reload()
 		// The directory of the name and that of what it leads to: either is where a file is replaced.
 		watch(filepath.Dir(b.opts.File))
 		if target, err := filepath.EvalSymlinks(b.opts.File); err == nil {
