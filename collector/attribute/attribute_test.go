@@ -341,9 +341,9 @@ func TestMirrorForgets(t *testing.T) {
 	}
 	used := 0
 	for i := range m.shards {
-		for j := range m.shards[i].sets {
-			for _, e := range m.shards[i].sets[j] {
-				if e.used {
+		for j := range m.shards[i].digests {
+			for _, tag := range m.shards[i].digests[j].tags {
+				if tag != 0 {
 					used++
 				}
 			}

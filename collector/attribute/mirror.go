@@ -41,8 +41,16 @@ type sight struct {
 	start, end     int64
 	owner          *ownership.Owner // nil if the record's own end has no name
 	role           uint32
-	used           bool
 }
+
+// digest is what the search of a set reads before it touches a record: a record is two cache lines of a table far larger than the cache,
+// and most searches find nothing.
+type digest struct {
+	ends [mirrorWays]int64
+	tags [mirrorWays]uint16 // high bits of the tuple's hash, never 0 where a record is
+}
+
+func tagOf(h uint64) uint16 { return uint16(h>>48) | 1 }
 
 // mirror remembers the local ends of the records seen lately: a set-associative table of fixed size, in shards. A set that is full
 // forgets the record that ended first.
@@ -50,8 +58,9 @@ type mirror struct {
 	seed   maphash.Seed
 	mask   uint64
 	shards [mirrorShards]struct {
-		mu   sync.Mutex
-		sets [][mirrorWays]sight
+		mu      sync.Mutex
+		digests []digest
+		sets    [][mirrorWays]sight
 	}
 }
 
@@ -63,6 +72,7 @@ func newMirror(entries int) *mirror {
 	}
 	m.mask = uint64(sets - 1)
 	for i := range m.shards {
+		m.shards[i].digests = make([]digest, sets)
 		m.shards[i].sets = make([][mirrorWays]sight, sets)
 	}
 	return m
@@ -73,16 +83,17 @@ func (m *mirror) note(s *sight) {
 	shard := &m.shards[h%mirrorShards]
 	shard.mu.Lock()
 	defer shard.mu.Unlock()
-	set := &shard.sets[h/mirrorShards&m.mask]
-	victim := &set[0]
+	at, tag := h/mirrorShards&m.mask, tagOf(h)
+	d, set := &shard.digests[at], &shard.sets[at]
+	victim := 0
 	for i := range set {
-		e := &set[i]
-		if !e.used {
-			victim = e
+		if d.tags[i] == 0 {
+			victim = i
 			break
 		}
-		if e.flow == s.flow && e.exporter == s.exporter && e.tuple == s.tuple {
+		if e := &set[i]; d.tags[i] == tag && e.flow == s.flow && e.exporter == s.exporter && e.tuple == s.tuple {
 			e.start, e.end = min(e.start, s.start), max(e.end, s.end)
+			d.ends[i] = e.end
 			if s.owner != nil {
 				e.owner = s.owner
 			}
@@ -91,12 +102,12 @@ func (m *mirror) note(s *sight) {
 			}
 			return
 		}
-		if e.end < victim.end {
-			victim = e
+		if d.ends[i] < d.ends[victim] {
+			victim = i
 		}
 	}
-	*victim = *s
-	victim.used = true
+	set[victim] = *s
+	d.tags[victim], d.ends[victim] = tag, s.end
 }
 
 // find gives the peer's record of the same connection: the swapped 4-tuple in the same network, at the same time, in another role.
@@ -107,10 +118,14 @@ func (m *mirror) find(s *sight, tolerance int64) (owner *ownership.Owner, seen b
 	shard := &m.shards[h%mirrorShards]
 	shard.mu.Lock()
 	defer shard.mu.Unlock()
-	set := &shard.sets[h/mirrorShards&m.mask]
+	at, tag := h/mirrorShards&m.mask, tagOf(h)
+	d, set := &shard.digests[at], &shard.sets[at]
 	for i := range set {
+		if d.tags[i] != tag {
+			continue
+		}
 		e := &set[i]
-		if !e.used || e.tuple != want || e.flow == s.flow && e.exporter == s.exporter {
+		if e.tuple != want || e.flow == s.flow && e.exporter == s.exporter {
 			continue
 		}
 		if e.start > s.end+tolerance || e.end < s.start-tolerance || e.role == s.role && s.role != flow.RoleUnknown {

@@ -59,9 +59,6 @@ func (s *scratch) begin(a *Attributor, b *flow.Batch, v ownership.View) {
 	}
 	s.networks = s.networks[:max(len(b.Strings), 1)]
 	clear(s.networks)
-	for i, text := range b.AttrStrings {
-		s.texts[text] = uint32(i)
-	}
 }
 
 // end counts what was met and lets go of the batch.
@@ -180,6 +177,9 @@ func (s *scratch) put(f flow.U32, row int, v uint32) {
 func (s *scratch) text(t string) uint32 {
 	if t == "" {
 		return 0
+	}
+	for i := len(s.texts); i < len(s.b.AttrStrings); i++ { // not before it is needed: a look that names nothing writes no text
+		s.texts[s.b.AttrStrings[i]] = uint32(i)
 	}
 	i, ok := s.texts[t]
 	if !ok {
