@@ -8,6 +8,7 @@
  * CLOSE, or when the walk asks. Nothing runs per packet.
  */
 #include "end.h"
+#include "inventory.h"
 #include "open.h"
 #include "walk.h"
 

@@ -27,13 +27,14 @@ const (
 	CaptureFlowCounterFLOW_COUNTER_LISTENERS_FULL  CaptureFlowCounter = 8
 	CaptureFlowCounterFLOW_COUNTER_ACTIVE          CaptureFlowCounter = 9
 	CaptureFlowCounterFLOW_COUNTER_ACTIVE_RACED    CaptureFlowCounter = 10
-	CaptureFlowCounterFLOW_COUNTER_ENDS_MISSED     CaptureFlowCounter = 11
-	CaptureFlowCounterFLOW_COUNTER_MAX             CaptureFlowCounter = 12
+	CaptureFlowCounterFLOW_COUNTER_FOUND           CaptureFlowCounter = 11
+	CaptureFlowCounterFLOW_COUNTER_ENDS_MISSED     CaptureFlowCounter = 12
+	CaptureFlowCounterFLOW_COUNTER_MAX             CaptureFlowCounter = 13
 )
 
 type CaptureFlowCounters struct {
 	_ structs.HostLayout
-	N [12]uint64
+	N [13]uint64
 }
 
 type CaptureFlowRecord struct {
@@ -64,6 +65,10 @@ type CaptureFlowRecord struct {
 	ConnectUs      uint32
 	SndCwnd        uint32
 	Mss            uint32
+	BusyJiffies    uint32
+	RwndJiffies    uint32
+	SndbufJiffies  uint32
+	TickUs         uint32
 	NetnsInum      uint32
 	Pid            uint32
 	Uid            uint32
@@ -119,11 +124,13 @@ type CaptureOpenSocket struct {
 	SrttFinUs  uint32
 	RetransSyn uint32
 	RetransFin uint32
+	ChronoBase [3]uint32
 	StaleErr   uint16
 	Role       uint8
 	FirstFin   uint8
 	Flags      uint16
 	Reserved   uint16
+	Reserved2  uint32
 }
 
 // Names of all BPF objects in the ELF.
@@ -134,6 +141,7 @@ const (
 	CaptureMapEvents             = "events"
 	CaptureMapListeners          = "listeners"
 	CaptureMapOpenSockets        = "open_sockets"
+	CaptureProgFindSockets       = "find_sockets"
 	CaptureProgInetSockSetState  = "inet_sock_set_state"
 	CaptureProgReportOpenSockets = "report_open_sockets"
 	CaptureProgTcpReceiveReset   = "tcp_receive_reset"
@@ -145,6 +153,8 @@ const (
 	CaptureVarScopeNetns         = "scope_netns"
 	CaptureVarSynEveryNs         = "syn_every_ns"
 	CaptureVarSynFirstNs         = "syn_first_ns"
+	CaptureVarTickUs             = "tick_us"
+	CaptureVarWalkAll            = "walk_all"
 	CaptureVarWalkNextDue        = "walk_next_due"
 )
 
@@ -190,6 +200,7 @@ type CaptureSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type CaptureProgramSpecs struct {
+	FindSockets       *ebpf.ProgramSpec `ebpf:"find_sockets"`
 	InetSockSetState  *ebpf.ProgramSpec `ebpf:"inet_sock_set_state"`
 	ReportOpenSockets *ebpf.ProgramSpec `ebpf:"report_open_sockets"`
 	TcpReceiveReset   *ebpf.ProgramSpec `ebpf:"tcp_receive_reset"`
@@ -217,6 +228,8 @@ type CaptureVariableSpecs struct {
 	ScopeNetns     *ebpf.VariableSpec `ebpf:"scope_netns"`
 	SynEveryNs     *ebpf.VariableSpec `ebpf:"syn_every_ns"`
 	SynFirstNs     *ebpf.VariableSpec `ebpf:"syn_first_ns"`
+	TickUs         *ebpf.VariableSpec `ebpf:"tick_us"`
+	WalkAll        *ebpf.VariableSpec `ebpf:"walk_all"`
 	WalkNextDue    *ebpf.VariableSpec `ebpf:"walk_next_due"`
 }
 
@@ -267,6 +280,8 @@ type CaptureVariables struct {
 	ScopeNetns     *ebpf.Variable `ebpf:"scope_netns"`
 	SynEveryNs     *ebpf.Variable `ebpf:"syn_every_ns"`
 	SynFirstNs     *ebpf.Variable `ebpf:"syn_first_ns"`
+	TickUs         *ebpf.Variable `ebpf:"tick_us"`
+	WalkAll        *ebpf.Variable `ebpf:"walk_all"`
 	WalkNextDue    *ebpf.Variable `ebpf:"walk_next_due"`
 }
 
@@ -274,6 +289,7 @@ type CaptureVariables struct {
 //
 // It can be passed to LoadCaptureObjects or ebpf.CollectionSpec.LoadAndAssign.
 type CapturePrograms struct {
+	FindSockets       *ebpf.Program `ebpf:"find_sockets"`
 	InetSockSetState  *ebpf.Program `ebpf:"inet_sock_set_state"`
 	ReportOpenSockets *ebpf.Program `ebpf:"report_open_sockets"`
 	TcpReceiveReset   *ebpf.Program `ebpf:"tcp_receive_reset"`
@@ -281,6 +297,7 @@ type CapturePrograms struct {
 
 func (p *CapturePrograms) Close() error {
 	return _CaptureClose(
+		p.FindSockets,
 		p.InetSockSetState,
 		p.ReportOpenSockets,
 		p.TcpReceiveReset,

@@ -17,8 +17,10 @@ static __always_inline __u64 wakeup_flag(void)
 }
 
 /* An end that was not in open_sockets: opened before us, or the table was full. */
-static __always_inline void read_unobserved(struct flow_record *rec, int oldstate)
+static __always_inline void read_unobserved(struct flow_record *rec, struct tcp_sock *tp, int oldstate)
 {
+	const __u32 no_base[3] = {};
+
 	rec->opened_ns = 0;
 	rec->start_ns = rec->end_ns;
 	rec->sock_cookie = 0;
@@ -30,11 +32,34 @@ static __always_inline void read_unobserved(struct flow_record *rec, int oldstat
 	rec->retrans_syn = 0;
 	rec->retrans_closing = 0;
 	rec->first_fin = FLOW_FIN_NONE;
-	/* before ESTABLISHED the state alone tells the side */
-	rec->role = oldstate == TCP_SYN_SENT ? FLOW_ROLE_CLIENT :
-		    oldstate == TCP_SYN_RECV ? FLOW_ROLE_SERVER :
-					       FLOW_ROLE_UNKNOWN;
 	rec->flags = oldstate == TCP_SYN_SENT || oldstate == TCP_SYN_RECV ? 0 : FLOW_FLAG_ESTABLISHED;
+	guess_role(rec, tp, oldstate, 0);
+	settle(rec, no_base);
+}
+
+/*
+ * A reset that we send leaves no error and comes after CLOSE. It shows as a CLOSE out of
+ * a state that an orderly end never leaves so: with our FIN unanswered, or without the
+ * peer's FIN while the program still holds the socket (unread data, linger 0, disconnect)
+ * or has forbidden waiting for it (TCP_LINGER2 below 0). A socket that nobody holds goes
+ * from FIN_WAIT2 to the kernel's small TIME_WAIT socket, which is orderly.
+ */
+static __always_inline int reset_by_us(struct sock *sk, struct tcp_sock *tp, int oldstate)
+{
+	switch (oldstate) {
+	case TCP_ESTABLISHED:
+	case TCP_CLOSE_WAIT:
+	case TCP_FIN_WAIT1:
+		return 1;
+	case TCP_FIN_WAIT2:
+		if (sk->__sk_common.skc_flags & (1UL << SOCK_DONE))
+			return 0;
+		return sk->sk_socket || tp->linger2 < 0;
+	case TCP_CLOSING:
+	case TCP_LAST_ACK:
+		return tp->snd_una != tp->write_seq;
+	}
+	return 0;
 }
 
 static __always_inline void emit_end(struct sock *sk, struct tcp_sock *tp, struct open_socket *open, int oldstate,
@@ -56,12 +81,14 @@ static __always_inline void emit_end(struct sock *sk, struct tcp_sock *tp, struc
 		if (open->role == FLOW_ROLE_SERVER && sk->sk_socket)
 			rec->flags |= FLOW_FLAG_ACCEPTED;
 	} else {
-		read_unobserved(rec, oldstate);
+		read_unobserved(rec, tp, oldstate);
 		rec->sock_cookie = bpf_get_socket_cookie(sk);
 		count(FLOW_COUNTER_ENDS_UNOBSERVED);
 	}
 	if ((sk->__sk_common.skc_flags & (1UL << SOCK_KEEPOPEN)) && icsk->icsk_probes_out && !icsk->icsk_retransmits)
 		rec->flags |= FLOW_FLAG_KEEPALIVE;
+	if (!rec->sk_err && !(rec->flags & FLOW_FLAG_RST_RECEIVED) && reset_by_us(sk, tp, oldstate))
+		rec->flags |= FLOW_FLAG_RST_SENT;
 	rec->kind = rec->flags & FLOW_FLAG_ESTABLISHED ? FLOW_KIND_CLOSED : FLOW_KIND_FAILED;
 	count(FLOW_COUNTER_SUBMITTED);
 	bpf_ringbuf_submit(rec, wakeup_flag());

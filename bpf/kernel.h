@@ -23,6 +23,11 @@ typedef __u32 __be32;
 #define barrier() asm volatile("" ::: "memory")
 /* 1 where the running kernel has this member. */
 #define field_exists(member) __builtin_preserve_field_info(member, 2)
+/* Where a bit field lies (Clang's enum of preserve_field_info). */
+#define field_offset(member) __builtin_preserve_field_info(member, 0)
+#define field_size(member) __builtin_preserve_field_info(member, 1)
+#define field_lshift(member) __builtin_preserve_field_info(member, 4)
+#define field_rshift(member) __builtin_preserve_field_info(member, 5)
 #define ntohs(x) __builtin_bswap16(x)
 
 /* include/uapi/linux/bpf.h */
@@ -32,6 +37,7 @@ enum {
 	BPF_MAP_TYPE_RINGBUF = 27,
 	BPF_F_NO_PREALLOC = 1,
 	BPF_ANY = 0,
+	BPF_NOEXIST = 1,
 	BPF_RB_NO_WAKEUP = 1,
 	BPF_RB_FORCE_WAKEUP = 2,
 	BPF_RB_AVAIL_DATA = 0,
@@ -46,6 +52,7 @@ static __u64 (*bpf_get_current_uid_gid)(void) = (void *)15;
 static __u64 (*bpf_get_socket_cookie)(void *sk) = (void *)46;
 static __u64 (*bpf_get_current_cgroup_id)(void) = (void *)80;
 static long (*bpf_probe_read_kernel)(void *dst, __u32 size, const void *src) = (void *)113;
+static __u64 (*bpf_jiffies64)(void) = (void *)118;
 static __u64 (*bpf_ktime_get_boot_ns)(void) = (void *)125;
 static long (*bpf_seq_write)(void *seq, const void *data, __u32 len) = (void *)127;
 static void *(*bpf_ringbuf_reserve)(void *ringbuf, __u64 size, __u64 flags) = (void *)131;
@@ -67,6 +74,7 @@ enum {
 	TCP_LAST_ACK,
 	TCP_LISTEN,
 	TCP_CLOSING,
+	TCP_NEW_SYN_RECV,
 };
 
 #define IPPROTO_TCP 6
@@ -118,7 +126,7 @@ struct sock_common {
 		};
 	};
 	__u16 skc_family;
-	volatile __u8 skc_state;
+	__u8 skc_state;
 	possible_net_t skc_net;
 	unsigned long skc_flags;
 	struct in6_addr skc_v6_daddr;
@@ -173,6 +181,14 @@ struct tcp_sock {
 	struct inet_connection_sock inet_conn;
 	__u64 bytes_sent;
 	__u64 bytes_retrans;
+	__u64 bytes_acked;
+	__u32 snd_nxt;
+	__u32 snd_una;
+	__u32 write_seq;
+	int linger2;
+	__u32 chrono_start; /* jiffies */
+	__u32 chrono_stat[3];
+	__u8 chrono_type : 2;
 	__u64 bytes_received;
 	__u32 segs_out;
 	__u32 segs_in;
@@ -198,6 +214,11 @@ struct seq_file;
 
 struct bpf_iter_meta {
 	struct seq_file *seq;
+};
+
+struct bpf_iter__tcp {
+	struct bpf_iter_meta *meta;
+	struct sock_common *sk_common;
 };
 
 struct bpf_iter__bpf_map_elem {

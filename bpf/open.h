@@ -4,19 +4,23 @@
 
 #include "read.h"
 
-static __always_inline void insert_open(struct sock *sk, struct open_socket *open)
+static __always_inline int insert(__u64 key, const struct open_socket *open)
 {
-	__u64 key = (__u64)sk;
-	int err; /* before 6.6 the upper half of the return value is noise */
+	int err = bpf_map_update_elem(&open_sockets, &key, open, BPF_ANY); /* before 6.6 the upper half is noise */
 
-	open->sock_cookie = bpf_get_socket_cookie(sk);
-	err = bpf_map_update_elem(&open_sockets, &key, open, BPF_ANY);
 	if (!err)
 		count(FLOW_COUNTER_OPENED);
 	else if (err == -7) /* E2BIG */
 		count(FLOW_COUNTER_MAP_FULL);
 	else
 		count(FLOW_COUNTER_MAP_NOMEM);
+	return !err;
+}
+
+static __always_inline void insert_open(struct sock *sk, struct open_socket *open)
+{
+	open->sock_cookie = bpf_get_socket_cookie(sk);
+	insert((__u64)sk, open);
 }
 
 /* CLOSE to SYN_SENT: a client, in its own context. */
@@ -30,7 +34,12 @@ static __always_inline void open_client(struct sock *sk)
 		.role = FLOW_ROLE_CLIENT,
 		.stale_err = sk->sk_err,
 	};
+	struct tcp_sock *tp = bpf_skc_to_tcp_sock(sk);
 
+	if (!tp)
+		return;
+	for (int i = 0; i < 3; i++)
+		open.chrono_base[i] = tp->chrono_stat[i];
 	read_current(&open.owner);
 	insert_open(sk, &open);
 }
@@ -121,12 +130,11 @@ static __always_inline void finish(struct sock *sk, struct open_socket *open, in
 
 	if (!tp)
 		return;
-	if (open->role == FLOW_ROLE_SERVER) {
-		if (sk->sk_socket)
-			open->flags |= FLOW_FLAG_ACCEPTED;
-		if (newstate != TCP_CLOSE_WAIT)
-			read_current(&open->owner);
-	}
+	if (open->role == FLOW_ROLE_SERVER && sk->sk_socket)
+		open->flags |= FLOW_FLAG_ACCEPTED;
+	/* a client belongs to who opened it, where that was seen */
+	if (newstate != TCP_CLOSE_WAIT && (open->role != FLOW_ROLE_CLIENT || !open->owner.pid))
+		read_current(&open->owner);
 	if (open->first_fin)
 		return;
 	open->srtt_fin_us = tp->srtt_us >> 3;

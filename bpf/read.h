@@ -64,22 +64,83 @@ static __always_inline void read_place(struct flow_record *rec, struct sock *sk,
 	}
 }
 
+static __always_inline int fin_queued(__u8 state)
+{
+	return state == TCP_FIN_WAIT1 || state == TCP_FIN_WAIT2 || state == TCP_CLOSING || state == TCP_LAST_ACK;
+}
+
+/*
+ * What was sent at least once, by sequence numbers: a client's SYN included, our FIN
+ * not. (bytes_sent less bytes_retrans counts a segment twice that the local firewall
+ * dropped: the kernel sends it again as if it were new.) last_state is the state before
+ * CLOSE, or 0 where the socket lives on and is asked for it.
+ *
+ * The order of the reads makes the value too small for a moment at most, where the
+ * socket is in use: the next record has the rest.
+ */
+static __always_inline __u64 read_sent(struct tcp_sock *tp, __u8 last_state, const int probe)
+{
+	struct sock *sk = (struct sock *)tp;
+	__u64 sent = READ(tp, bytes_acked);
+	__u32 next, in_flight;
+	__u8 state = last_state;
+
+	barrier();
+	next = READ(tp, snd_nxt);
+	barrier();
+	in_flight = next - READ(tp, snd_una);
+	if ((__s32)in_flight > 0)
+		sent += in_flight;
+	if (!state)
+		state = READ(sk, __sk_common.skc_state);
+	if (sent && fin_queued(state) && READ(tp, write_seq) == next)
+		sent--;
+	return sent;
+}
+
+static __always_inline __u8 read_chrono_type(struct tcp_sock *tp)
+{
+	const void *at = (const char *)tp + field_offset(tp->chrono_type);
+	__u64 bits = 0;
+
+	bpf_probe_read_kernel(&bits, field_size(tp->chrono_type), at);
+	bits <<= field_lshift(tp->chrono_type);
+	return bits >> field_rshift(tp->chrono_type);
+}
+
+/* What tcp_get_info_chrono_stats tells; the sum of the three is the busy time. */
+static __always_inline void read_chrono(struct flow_record *rec, struct tcp_sock *tp, const int probe)
+{
+	__u32 start = READ(tp, chrono_start), running;
+	__u32 busy = READ(tp, chrono_stat[0]);
+	__u32 rwnd = READ(tp, chrono_stat[1]);
+	__u32 sndbuf = READ(tp, chrono_stat[2]);
+	__u8 type = read_chrono_type(tp);
+
+	running = (__u32)bpf_jiffies64() - start;
+	/* it switches: the running part may be in the sums already */
+	if (READ(tp, chrono_start) == start && (__s32)running > 0) {
+		busy += type == 1 ? running : 0;
+		rwnd += type == 2 ? running : 0;
+		sndbuf += type == 3 ? running : 0;
+	}
+	rec->busy_jiffies = busy;
+	rec->rwnd_jiffies = rwnd;
+	rec->sndbuf_jiffies = sndbuf;
+	rec->tick_us = tick_us;
+}
+
 static __always_inline void read_counters(struct flow_record *rec, struct tcp_sock *tp, const int probe)
 {
 	struct sock *sk = (struct sock *)tp;
-	/* A retransmission is counted in bytes_retrans first: read the other way round,
-	 * the difference can only be too small for a moment, and the next record has the rest. */
-	__u64 sent = READ(tp, bytes_sent);
-	__u64 retrans = READ(tp, bytes_retrans);
 	__u64 received = READ(tp, bytes_received);
 
-	/* bytes_sent is payload, retransmissions included. bytes_received counts the
-	 * peer's FIN as one byte, and SOCK_DONE says that it came. */
-	rec->tx_bytes = sent > retrans ? sent - retrans : 0;
+	rec->tx_bytes = read_sent(tp, rec->last_state, probe);
+	/* bytes_received counts the peer's FIN as one byte, and SOCK_DONE says that it came */
 	if (received && (READ(sk, __sk_common.skc_flags) & (1UL << SOCK_DONE)))
 		received--;
 	rec->rx_bytes = received;
-	rec->retrans_bytes = retrans;
+	rec->retrans_bytes = READ(tp, bytes_retrans);
 	rec->tx_segs = READ(tp, segs_out);
 	rec->rx_segs = READ(tp, segs_in);
 	rec->retrans_segs = READ(tp, total_retrans);
@@ -94,9 +155,10 @@ static __always_inline void read_counters(struct flow_record *rec, struct tcp_so
 	rec->rttvar_us = READ(tp, mdev_us) >> 2;
 	rec->snd_cwnd = READ(tp, snd_cwnd);
 	rec->mss = READ(tp, mss_cache);
+	read_chrono(rec, tp, probe);
 }
 
-/* Everything the socket itself knows. */
+/* Everything the socket itself knows; rec->last_state is the state before CLOSE, or 0. */
 static __always_inline void read_socket(struct flow_record *rec, struct tcp_sock *tp, const int probe)
 {
 	struct sock *sk = (struct sock *)tp;
@@ -114,6 +176,17 @@ static __always_inline void read_socket(struct flow_record *rec, struct tcp_sock
 	read_counters(rec, tp, probe);
 }
 
+/* A client's SYN was acknowledged like a byte, and the three times add up. */
+static __always_inline void settle(struct flow_record *rec, const __u32 *chrono_base)
+{
+	if (rec->role == FLOW_ROLE_CLIENT && rec->tx_bytes)
+		rec->tx_bytes--;
+	rec->busy_jiffies -= chrono_base[0];
+	rec->rwnd_jiffies -= chrono_base[1];
+	rec->sndbuf_jiffies -= chrono_base[2];
+	rec->busy_jiffies += rec->rwnd_jiffies + rec->sndbuf_jiffies;
+}
+
 /* What the transitions told; after read_socket. */
 static __always_inline void read_open(struct flow_record *rec, const struct open_socket *open)
 {
@@ -126,7 +199,9 @@ static __always_inline void read_open(struct flow_record *rec, const struct open
 	__builtin_memcpy(rec->comm, open->owner.comm, sizeof(rec->comm));
 	rec->role = open->role;
 	rec->first_fin = open->first_fin;
-	rec->flags = open->flags | FLOW_FLAG_START_OBSERVED;
+	rec->flags = open->flags;
+	if (!(open->flags & FLOW_FLAG_FOUND))
+		rec->flags |= FLOW_FLAG_START_OBSERVED;
 	rec->connect_us = open->connect_us;
 	rec->retrans_syn = open->flags & FLOW_FLAG_ESTABLISHED ? open->retrans_syn : rec->retrans_segs;
 	rec->retrans_closing = 0;
@@ -136,6 +211,26 @@ static __always_inline void read_open(struct flow_record *rec, const struct open
 	}
 	if (open->stale_err && rec->sk_err == open->stale_err && !(open->flags & FLOW_FLAG_RST_RECEIVED))
 		rec->sk_err = 0;
+	settle(rec, open->chrono_base);
+}
+
+/*
+ * Who opened a connection whose opening was not seen. An active opener has its SYN among
+ * the acknowledged bytes and not among the payload sent; so the two counts, equal on a
+ * server, differ by one. Retransmissions by the local firewall's drops spoil that, hence
+ * "guessed"; the states before ESTABLISHED leave no doubt. After read_socket.
+ */
+static __always_inline void guess_role(struct flow_record *rec, struct tcp_sock *tp, __u8 state, const int probe)
+{
+	__s64 syn = rec->tx_bytes - (READ(tp, bytes_sent) - READ(tp, bytes_retrans));
+
+	if (state == TCP_SYN_SENT || state == TCP_SYN_RECV) {
+		rec->role = state == TCP_SYN_SENT ? FLOW_ROLE_CLIENT : FLOW_ROLE_SERVER;
+		return;
+	}
+	rec->role = syn == 1 ? FLOW_ROLE_CLIENT : syn == 0 ? FLOW_ROLE_SERVER : FLOW_ROLE_UNKNOWN;
+	if (rec->role)
+		rec->flags |= FLOW_FLAG_ROLE_GUESSED;
 }
 
 static __always_inline int in_scope(struct sock *sk)

@@ -25,6 +25,9 @@ enum flow_flag {
 	FLOW_FLAG_REPORTED = 8,	    /* an active record may have gone out before */
 	FLOW_FLAG_RST_RECEIVED = 16,
 	FLOW_FLAG_KEEPALIVE = 32,   /* keep-alive probes were unanswered, nothing was being retransmitted */
+	FLOW_FLAG_RST_SENT = 64,    /* we ended it without an error: by a reset */
+	FLOW_FLAG_FOUND = 128,	    /* older than capture, found by the inventory; not START_OBSERVED */
+	FLOW_FLAG_ROLE_GUESSED = 256,
 };
 
 enum flow_fin {
@@ -64,6 +67,10 @@ struct flow_record {
 	__u32 connect_us;
 	__u32 snd_cwnd;
 	__u32 mss;
+	__u32 busy_jiffies; /* with data to send, the next two included */
+	__u32 rwnd_jiffies; /* held up by the peer's window */
+	__u32 sndbuf_jiffies;
+	__u32 tick_us; /* a jiffy */
 	__u32 netns_inum;
 	__u32 pid;
 	__u32 uid;
@@ -82,7 +89,7 @@ struct flow_record {
 	__u16 reserved;	 /* 0 */
 };
 
-_Static_assert(sizeof(struct flow_record) == 224, "exporter/event.Record has this size");
+_Static_assert(sizeof(struct flow_record) == 240, "exporter/event.Record has this size");
 
 /* Who owns a socket; all zero where unknown. */
 struct flow_owner {
@@ -107,17 +114,19 @@ struct open_socket {
 	__u32 srtt_fin_us;
 	__u32 retrans_syn;
 	__u32 retrans_fin; /* total at the first FIN */
+	__u32 chrono_base[3]; /* chrono_stat survives a socket's connection; its value at the start */
 	__u16 stale_err;   /* sk_err left over by the socket's previous connection */
 	__u8 role;
 	__u8 first_fin;
 	__u16 flags;
 	__u16 reserved;
+	__u32 reserved2;
 };
 
 #define OPEN_CLOSING (1ULL << 63)
 #define OPEN_REPORTED (1ULL << 62)
 
-_Static_assert(sizeof(struct open_socket) == 88, "no hidden holes");
+_Static_assert(sizeof(struct open_socket) == 104, "no hidden holes");
 
 /* The key of listeners. */
 struct listener_key {
@@ -148,6 +157,7 @@ enum flow_counter {
 	FLOW_COUNTER_LISTENERS_FULL,  /* a listener's owner was not kept */
 	FLOW_COUNTER_ACTIVE,	      /* active records handed to the walk */
 	FLOW_COUNTER_ACTIVE_RACED,    /* active records given up because the socket closed meanwhile */
+	FLOW_COUNTER_FOUND,	      /* of OPENED: older than capture, found by the inventory */
 	FLOW_COUNTER_ENDS_MISSED,     /* sockets that went away without a CLOSE that we saw: no record */
 	FLOW_COUNTER_MAX,
 };

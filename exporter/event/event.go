@@ -81,10 +81,13 @@ type Event struct {
 	RoleSource  RoleSource
 	CloseReason CloseReason // CloseUnknown in active records
 	LastState   TCPState    // the state now (active), or before CLOSE
-	// StartObserved: the first transition was seen. Without it the role is unknown
-	// and bytes stand in TxBytesBefore and RxBytesBefore only.
+	// StartObserved: the first transition was seen. Without it the role is guessed or
+	// unknown and what came before capture stands in TxBytesBefore and RxBytesBefore only.
 	StartObserved bool
-	Accepted      bool // a server's connection that the program has taken from its queue
+	// Found: older than capture and found by the inventory at start; counters go on from
+	// there. An end with neither Found nor StartObserved was never followed.
+	Found    bool
+	Accepted bool // a server's connection that the program has taken from its queue
 	// Reported: the kernel may have handed out an active record of this connection
 	// before this one. Only Tracker needs it.
 	Reported bool
@@ -121,7 +124,7 @@ type Event struct {
 
 	TxBytes       uint64 // payload handed to the network once: no retransmissions, SYN or FIN
 	RxBytes       uint64 // payload received in order, without the FIN
-	TxBytesBefore uint64 // found where the start was not observed; never to be summed
+	TxBytesBefore uint64 // found where the start was not observed, in the first record only; never to be summed
 	RxBytesBefore uint64
 	RetransBytes  uint64
 
@@ -136,6 +139,10 @@ type Event struct {
 	RstSent        uint32
 	RstReceived    uint32
 	RTO            uint32 // retransmission timeouts; 0 on kernels that do not count them
+
+	BusyUs          uint64 // with data to send or unacknowledged, the next two included; precision is a jiffy
+	RwndLimitedUs   uint64 // of this, held up by the peer's receive window
+	SndbufLimitedUs uint64 // of this, held up by the own send buffer
 
 	// Gauges: the latest reading, never deltas.
 	SrttUs    uint32 // smoothed RTT, taken at the first FIN where there was one

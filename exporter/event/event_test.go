@@ -16,6 +16,7 @@ func sample() Record {
 		TxBytes: 1000, RxBytes: 100, RetransBytes: 40,
 		TxSegs: 9, RxSegs: 8, RetransSegs: 4, RetransSyn: 1, RetransClosing: 2, LostSegs: 3, ReordSeen: 5, DeliveredCE: 6, RTO: 7,
 		SrttUs: 35, MinRttUs: 30, RttvarUs: 11, ConnectUs: 33, SndCwnd: 10, MSS: 1448,
+		BusyJiffies: 12, RwndJiffies: 3, SndbufJiffies: 4, TickUs: 4000,
 		NetnsInum: 4026531840, PID: 4711, UID: 33, LocalPort: 443, RemotePort: 50000,
 		Flags: flagStartObserved | flagEstablished | flagAccepted,
 		Kind:  uint8(KindClosed), Role: uint8(RoleServer), LastState: uint8(StateLastAck), FirstFin: finRemote,
@@ -31,7 +32,8 @@ const golden = "7856341280" + "88ffff" + "64943577000000000094357700000000005ed0
 	"4d00000000000000" + "0500000000000000" + "6500000000000000" + "5200000000000000" +
 	"e803000000000000" + "6400000000000000" + "2800000000000000" +
 	"09000000" + "08000000" + "04000000" + "01000000" + "02000000" + "03000000" + "05000000" + "06000000" + "07000000" +
-	"23000000" + "1e000000" + "0b000000" + "21000000" + "0a000000" + "a8050000" + "000000f0" + "67120000" + "21000000" +
+	"23000000" + "1e000000" + "0b000000" + "21000000" + "0a000000" + "a8050000" +
+	"0c000000" + "03000000" + "04000000" + "a00f0000" + "000000f0" + "67120000" + "21000000" +
 	"00000000000000000000ffff0a000001" + "00000000000000000000ffff0a000002" + "6e67696e780000000000000000000000" +
 	"bb01" + "50c3" + "0000" + "0000" + "0700" + "02" + "02" + "09" + "02" + "0000"
 
@@ -56,6 +58,7 @@ func TestDecodeGolden(t *testing.T) {
 		SockCookie: 77, NetnsCookie: 5, NetnsInum: 4026531840, CgroupID: 101, SockCgroupID: 82, PID: 4711, UID: 33, Comm: r.Comm,
 		TxBytes: 1000, RxBytes: 100, RetransBytes: 40, TxSegs: 9, RxSegs: 8, RetransSegs: 4, RetransSyn: 1, RetransClosing: 2,
 		LostSegs: 3, ReordSeen: 5, DeliveredCE: 6, RTO: 7, SrttUs: 35, MinRttUs: 30, RttvarUs: 11, ConnectUs: 33, SndCwnd: 10, MSS: 1448,
+		BusyUs: 48000, RwndLimitedUs: 12000, SndbufLimitedUs: 16000,
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
@@ -100,6 +103,9 @@ func TestDecodeRefuses(t *testing.T) {
 		{"errno", func(r *Record) { r.SkErr = 4096 }, ErrErrno},
 		{"soft errno", func(r *Record) { r.SkErrSoft = 4096 }, ErrErrno},
 		{"reserved", func(r *Record) { r.Reserved = 1 }, ErrReserved},
+		{"found and observed", func(r *Record) { r.Flags |= flagFound }, ErrFlags},
+		{"role guessed although observed", func(r *Record) { r.Flags |= flagRoleGuessed }, ErrFlags},
+		{"a jiffy of a second", func(r *Record) { r.TickUs = 1e6 }, ErrCounters},
 		{"no socket", func(r *Record) { r.Sock = 0 }, ErrIdentity},
 		{"more SYNs than retransmissions", func(r *Record) { r.RetransSyn = 5 }, ErrCounters},
 		{"more closing than retransmissions", func(r *Record) { r.RetransClosing = 5 }, ErrCounters},
@@ -175,6 +181,7 @@ func TestCloseReasons(t *testing.T) {
 		{"local close, both FINs cross", StateClosing, 0, est, finLocal, CloseFinLocal},
 		{"remote close", StateLastAck, 0, est, finRemote, CloseFinRemote},
 		{"remote close, start unseen", StateLastAck, 0, flagEstablished, 0, CloseFinRemote},
+		{"unread data at close after our FIN", StateFinWait2, 0, est | flagRstSent, finLocal, CloseRstLocal},
 		{"linger 0", StateEstablished, 0, est, 0, CloseRstLocal},
 		{"linger 0 after the peer's FIN", StateCloseWait, 0, est, finRemote, CloseRstLocal},
 		{"reset by peer", StateEstablished, errConnReset, est | flagRstReceived, 0, CloseRstRemote},

@@ -37,6 +37,9 @@ func (r *Record) closeReason() CloseReason {
 	if r.SkErr != 0 {
 		return CloseUnknown
 	}
+	if r.Flags&flagRstSent != 0 {
+		return CloseRstLocal
+	}
 	switch TCPState(r.LastState) {
 	case StateSynSent:
 		if r.LocalPort == 0 && r.TxSegs == 0 {

@@ -35,6 +35,10 @@ type Record struct {
 	ConnectUs      uint32
 	SndCwnd        uint32
 	MSS            uint32
+	BusyJiffies    uint32
+	RwndJiffies    uint32
+	SndbufJiffies  uint32
+	TickUs         uint32
 	NetnsInum      uint32
 	PID            uint32
 	UID            uint32
@@ -64,6 +68,9 @@ const (
 	flagReported
 	flagRstReceived
 	flagKeepalive
+	flagRstSent
+	flagFound
+	flagRoleGuessed
 	flagsEnd
 )
 
@@ -77,6 +84,9 @@ const (
 
 // maxTime bounds times: a CLOCK_BOOTTIME of 100 years is no time of a running kernel.
 const maxTime = 100 * 365 * 24 * 3600 * uint64(1e9)
+
+// maxTickUs bounds a jiffy: no kernel ticks less than 10 times a second.
+const maxTickUs = 100_000
 
 // maxErrno is the kernel's MAX_ERRNO.
 const maxErrno = 4095
@@ -158,14 +168,17 @@ func (r *Record) checkState() error {
 
 func (r *Record) checkFlags() error {
 	observed := r.Flags&flagStartObserved != 0
+	found := r.Flags&flagFound != 0
 	established := r.Flags&flagEstablished != 0
 	switch {
 	case r.Flags >= flagsEnd:
-	case observed != (r.OpenedNs != 0):
+	case observed && found:
+	case (observed || found) != (r.OpenedNs != 0):
 	case Kind(r.Kind) == KindClosed && !established:
 	case Kind(r.Kind) == KindFailed && established:
-	case Kind(r.Kind) == KindActive && (!observed || r.Flags&flagReported == 0):
-	case observed && Role(r.Role) == RoleUnknown:
+	case Kind(r.Kind) == KindActive && (r.OpenedNs == 0 || r.Flags&flagReported == 0):
+	case r.OpenedNs != 0 && Role(r.Role) == RoleUnknown:
+	case r.Flags&flagRoleGuessed != 0 && (observed || Role(r.Role) == RoleUnknown):
 	default:
 		return nil
 	}
@@ -175,6 +188,9 @@ func (r *Record) checkFlags() error {
 func (r *Record) checkCounters() error {
 	if r.RetransSyn > r.RetransSegs || r.RetransClosing > r.RetransSegs {
 		return fmt.Errorf("%w: %d retransmissions, of these %d and %d", ErrCounters, r.RetransSegs, r.RetransSyn, r.RetransClosing)
+	}
+	if r.TickUs > maxTickUs {
+		return fmt.Errorf("%w: a jiffy of %d us", ErrCounters, r.TickUs)
 	}
 	return nil
 }
@@ -194,6 +210,7 @@ func (r *Record) fill(e *Event) {
 	*e = Event{
 		Kind: Kind(r.Kind), Role: Role(r.Role), LastState: TCPState(r.LastState),
 		StartObserved: r.Flags&flagStartObserved != 0,
+		Found:         r.Flags&flagFound != 0,
 		Accepted:      r.Flags&flagAccepted != 0,
 		Reported:      r.Flags&flagReported != 0,
 		Sock:          r.Sock, Opened: r.OpenedNs,
@@ -209,6 +226,11 @@ func (r *Record) fill(e *Event) {
 		LostSegs: r.LostSegs, ReordSeen: r.ReordSeen, DeliveredCE: r.DeliveredCE, RTO: r.RTO,
 		SrttUs: r.SrttUs, MinRttUs: minRtt(r.MinRttUs), RttvarUs: r.RttvarUs,
 		ConnectUs: r.ConnectUs, SndCwnd: r.SndCwnd, MSS: r.MSS,
+		BusyUs: uint64(r.BusyJiffies) * uint64(r.TickUs), RwndLimitedUs: uint64(r.RwndJiffies) * uint64(r.TickUs),
+		SndbufLimitedUs: uint64(r.SndbufJiffies) * uint64(r.TickUs),
+	}
+	if r.Flags&flagRoleGuessed != 0 {
+		e.RoleSource = RoleGuessed
 	}
 	if r.Flags&flagRstReceived != 0 {
 		e.RstReceived = 1
@@ -220,7 +242,7 @@ func (r *Record) fill(e *Event) {
 			e.RstSent = 1
 		}
 	}
-	if !e.StartObserved {
+	if !e.StartObserved && !e.Found {
 		e.moveBefore()
 	}
 }
@@ -233,6 +255,7 @@ func (e *Event) moveBefore() {
 	e.TxSegs, e.RxSegs = 0, 0
 	e.RetransSegs, e.RetransSyn, e.RetransClosing = 0, 0, 0
 	e.LostSegs, e.ReordSeen, e.DeliveredCE, e.RTO = 0, 0, 0, 0
+	e.BusyUs, e.RwndLimitedUs, e.SndbufLimitedUs = 0, 0, 0
 }
 
 // minRtt turns the kernel's "not measured" (all ones, tcp_init_sock) into 0.

@@ -33,6 +33,7 @@ type flowState struct {
 	ce     uint32
 	rto    uint32
 	rst    uint32
+	chrono [3]uint64 // busy, limited by the peer's window, by the send buffer
 }
 
 // NewTracker returns an empty tracker; its first FlowID is 1.
@@ -47,7 +48,7 @@ func (t *Tracker) Open() int { return len(t.open) }
 // IntervalStart are set and counters become what was added since the connection's
 // previous record.
 func (t *Tracker) Apply(e *Event) {
-	if !e.Reported || !e.StartObserved {
+	if !e.Reported || !e.StartObserved && !e.Found {
 		t.lastID++
 		e.FlowID, e.RecordSeq, e.IntervalStart = t.lastID, 0, e.Start
 		return
@@ -64,6 +65,9 @@ func (t *Tracker) Apply(e *Event) {
 	}
 	e.FlowID, e.RecordSeq, e.IntervalStart = s.id, s.seq, s.end
 	s.subtract(e)
+	if e.Found && s.seq == 0 {
+		e.moveBefore()
+	}
 	s.seq++
 	s.round = t.round
 	if e.Kind != KindActive {
@@ -119,6 +123,9 @@ func (s *flowState) subtract(e *Event) {
 	delta32(&e.DeliveredCE, &s.ce)
 	delta32(&e.RTO, &s.rto)
 	delta32(&e.RstReceived, &s.rst)
+	delta64(&e.BusyUs, &s.chrono[0])
+	delta64(&e.RwndLimitedUs, &s.chrono[1])
+	delta64(&e.SndbufLimitedUs, &s.chrono[2])
 }
 
 func delta64(total, seen *uint64) {
@@ -129,10 +136,11 @@ func delta64(total, seen *uint64) {
 	*total, *seen = now-*seen, now
 }
 
+// delta32 lets the kernel's 32-bit counters wrap.
 func delta32(total, seen *uint32) {
-	now := *total
-	if now < *seen {
-		now = *seen
+	added := *total - *seen
+	if added >= 1<<31 {
+		added = 0
 	}
-	*total, *seen = now-*seen, now
+	*total, *seen = added, *seen+added
 }

@@ -185,16 +185,19 @@ func TestFullTableIsCountedAndEndsStillCome(t *testing.T) {
 	}
 }
 
-func TestConnectionOpenedBeforeCapture(t *testing.T) {
+// A connection that ends before the inventory's turn has a record of its own, without a start.
+func TestConnectionThatIsNeverFollowed(t *testing.T) {
 	s := newSpace(t)
 	l := s.listen("127.0.0.1:0")
 	client, server := s.pair(l)
 	send(t, client, server, 100)
-	c := newCapture(t, Options{}, s.inum)
+	c := &capture{t: t, probe: start(t, Options{}, s.inum), inums: map[uint32]bool{s.inum: true}}
 	exchange(t, client, server, 11, 7, client, server)
+	c.read()
 	for _, e := range c.ends(2) {
-		if e.StartObserved || e.Role != event.RoleUnknown || e.TxBytes+e.RxBytes != 0 || e.Kind != event.KindClosed ||
-			e.TxBytesBefore+e.RxBytesBefore != 118 || e.PID != 0 || e.SockCookie == 0 {
+		want := map[event.Role][2]uint64{event.RoleClient: {111, 7}, event.RoleServer: {7, 111}}[e.Role]
+		if e.StartObserved || e.Found || e.RoleSource != event.RoleGuessed || e.TxBytes+e.RxBytes != 0 || e.Kind != event.KindClosed ||
+			[2]uint64{e.TxBytesBefore, e.RxBytesBefore} != want || e.PID != 0 || e.SockCookie == 0 {
 			t.Errorf("%s before %d %d", e.String(), e.TxBytesBefore, e.RxBytesBefore)
 		}
 	}

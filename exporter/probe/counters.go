@@ -29,6 +29,7 @@ type Counters struct {
 	MapFull        uint64 // starts not kept: Options.OpenSockets reached
 	MapNoMemory    uint64 // starts not kept: no kernel memory at that instant
 	ListenersFull  uint64 // listeners whose owner is not known
+	Found          uint64 // of Opened, older than Start and found by the inventory
 	Active         uint64 // active records handed to Walk's reader
 	ActiveRaced    uint64 // active records given up because the socket closed or moved meanwhile; the next record has it all
 	EndsMissed     uint64 // sockets found gone whose end was not shown
@@ -79,6 +80,7 @@ func named(sum *bpf.CaptureFlowCounters) Counters {
 		MapFull:        sum.N[bpf.CaptureFlowCounterFLOW_COUNTER_MAP_FULL],
 		MapNoMemory:    sum.N[bpf.CaptureFlowCounterFLOW_COUNTER_MAP_NOMEM],
 		ListenersFull:  sum.N[bpf.CaptureFlowCounterFLOW_COUNTER_LISTENERS_FULL],
+		Found:          sum.N[bpf.CaptureFlowCounterFLOW_COUNTER_FOUND],
 		Active:         sum.N[bpf.CaptureFlowCounterFLOW_COUNTER_ACTIVE],
 		ActiveRaced:    sum.N[bpf.CaptureFlowCounterFLOW_COUNTER_ACTIVE_RACED],
 		EndsMissed:     sum.N[bpf.CaptureFlowCounterFLOW_COUNTER_ENDS_MISSED],
@@ -126,6 +128,7 @@ func (p *Probe) Costs() ([]ProgramCost, error) {
 		{bpf.CaptureProgInetSockSetState, p.objects.InetSockSetState},
 		{bpf.CaptureProgTcpReceiveReset, p.objects.TcpReceiveReset},
 		{bpf.CaptureProgReportOpenSockets, p.objects.ReportOpenSockets},
+		{bpf.CaptureProgFindSockets, p.objects.FindSockets},
 	}
 	costs := make([]ProgramCost, 0, len(named))
 	for _, n := range named {

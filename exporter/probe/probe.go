@@ -20,7 +20,7 @@ var ErrClosed = errors.New("probe is not running")
 type Options struct {
 	// RingBytes is the size of the kernel ring, a power of two of at least a page.
 	// It must hold what arrives while the reader stands still: records a second ×
-	// seconds × 232. Default 1 MiB, which measured no loss at 120,000 records a
+	// seconds × 248. Default 1 MiB, which measured no loss at 120,000 records a
 	// second; its pages count twice in the process's resident memory.
 	RingBytes uint32
 	// OpenSockets bounds the connection ends that are followed at once. Default
@@ -73,6 +73,10 @@ type Probe struct {
 	// last are the counters at Close, so that the final report is complete.
 	last   Counters
 	closed bool
+	// inventory opens a pass over the sockets of one namespace; it is nil once all were passed over.
+	inventory *link.Iter
+	detached  bool
+	spaces    namespaces
 }
 
 // New returns a probe that does nothing yet.
@@ -110,10 +114,15 @@ func (p *Probe) load() (*bpf.CaptureObjects, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read capture object: %w", err)
 	}
+	tick, err := tickMicroseconds()
+	if err != nil {
+		return nil, err
+	}
 	spec.Maps[bpf.CaptureMapEvents].MaxEntries = p.opts.RingBytes
 	spec.Maps[bpf.CaptureMapOpenSockets].MaxEntries = p.opts.OpenSockets
 	for name, value := range map[string]any{
 		bpf.CaptureVarScopeNetns:    p.opts.NetnsInum,
+		bpf.CaptureVarTickUs:        tick,
 		bpf.CaptureVarFillMarkBytes: uint64(p.opts.FillMarkBytes),
 		bpf.CaptureVarActiveFirstNs: uint64(p.opts.ActiveFirst),
 		bpf.CaptureVarActiveEveryNs: uint64(p.opts.ActiveEvery),
@@ -137,6 +146,9 @@ func (p *Probe) attach() error {
 		return fmt.Errorf("attach the walk of open sockets: %w", err)
 	}
 	p.iter = iter
+	if p.inventory, err = link.AttachIter(link.IterOptions{Program: p.objects.FindSockets}); err != nil {
+		return fmt.Errorf("attach the inventory: %w", err)
+	}
 	// resets first: a connection must not close with its reset unseen
 	for _, prog := range []*ebpf.Program{p.objects.TcpReceiveReset, p.objects.InetSockSetState} {
 		l, err := link.AttachTracing(link.TracingOptions{Program: prog})
@@ -172,7 +184,7 @@ func (p *Probe) detach() error {
 	for _, l := range p.links {
 		errs = append(errs, l.Close())
 	}
-	p.links = nil
+	p.links, p.detached = nil, true
 	return errors.Join(errs...)
 }
 
@@ -197,10 +209,13 @@ func (p *Probe) release() error {
 	if p.iter != nil {
 		errs = append(errs, p.iter.Close())
 	}
+	if p.inventory != nil {
+		errs = append(errs, p.inventory.Close())
+	}
 	if p.stats != nil {
 		errs = append(errs, p.stats.Close())
 	}
 	errs = append(errs, p.objects.Close())
-	p.iter, p.stats, p.objects = nil, nil, nil
+	p.iter, p.inventory, p.stats, p.objects = nil, nil, nil, nil
 	return errors.Join(errs...)
 }

@@ -80,7 +80,7 @@ func TestNothingIsLeftInTheKernel(t *testing.T) {
 		t.Error("a second start was accepted")
 	}
 	var ids []ebpf.ProgramID
-	for _, prog := range []*ebpf.Program{p.objects.InetSockSetState, p.objects.TcpReceiveReset, p.objects.ReportOpenSockets} {
+	for _, prog := range []*ebpf.Program{p.objects.InetSockSetState, p.objects.TcpReceiveReset, p.objects.ReportOpenSockets, p.objects.FindSockets} {
 		info, err := prog.Info()
 		if err != nil {
 			t.Fatal(err)
@@ -91,7 +91,7 @@ func TestNothingIsLeftInTheKernel(t *testing.T) {
 	if err := p.EnableStats(); err != nil {
 		t.Error(err)
 	}
-	if costs, err := p.Costs(); err != nil || len(costs) != 3 {
+	if costs, err := p.Costs(); err != nil || len(costs) != 4 {
 		t.Errorf("costs: %v, %v", costs, err)
 	}
 	if err := p.Detach(); err != nil {

@@ -13,12 +13,18 @@ type walks struct {
 	began   uint64 // when the last complete walk began; 0 before the first
 	opened  uint64 // Counters.Opened then
 	nextDue uint64 // the earliest due time it passed over
+	last    bool   // the walk after Detach was opened
 }
 
 // Walk opens a pass over the open sockets. Reading it gives the active records that
 // are due, one after the other, until io.EOF; the caller closes it before the next
 // Walk. It is nil if nothing can be due yet. Records must be handled before ring
 // records that are read later: use exporter/ring.
+//
+// The first pass is the inventory: the sockets that are older than Start, in every
+// namespace of the scope. The first one after Detach reports every connection, due or not,
+// and the ones after that nothing: so a reader that walks once more before it ends
+// has all bytes up to then.
 //
 // An empty table costs nothing, and one of 262,144 buckets about a millisecond a
 // pass; so a pass is left out while the last one's earliest due time has not come,
@@ -33,13 +39,35 @@ func (p *Probe) Walk() (io.ReadCloser, error) {
 	if err != nil {
 		return nil, err
 	}
+	if p.inventory != nil && !p.detached {
+		return p.openInventory()
+	}
 	now, err := bootTime()
 	if err != nil {
 		return nil, err
 	}
+	if p.detached {
+		return p.lastWalk(now)
+	}
 	if c.Opened == c.Removed || !p.mayBeDue(now, c.Opened) {
 		return nil, nil
 	}
+	return p.openWalk(walks{began: now, opened: c.Opened})
+}
+
+// lastWalk needs mu.
+func (p *Probe) lastWalk(now uint64) (io.ReadCloser, error) {
+	if p.walks.last {
+		return nil, nil
+	}
+	if err := p.objects.WalkAll.Set(uint32(1)); err != nil {
+		return nil, fmt.Errorf("prepare the last walk: %w", err)
+	}
+	return p.openWalk(walks{began: now, last: true})
+}
+
+// openWalk needs mu.
+func (p *Probe) openWalk(w walks) (io.ReadCloser, error) {
 	if err := p.objects.WalkNextDue.Set(uint64(math.MaxUint64)); err != nil {
 		return nil, fmt.Errorf("prepare walk: %w", err)
 	}
@@ -47,7 +75,7 @@ func (p *Probe) Walk() (io.ReadCloser, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &pass{ReadCloser: inner, probe: p, walk: walks{began: now, opened: c.Opened}}, nil
+	return &pass{ReadCloser: inner, probe: p, walk: w}, nil
 }
 
 // mayBeDue needs mu.
@@ -90,6 +118,17 @@ func (w *pass) Close() error {
 	}
 	p.walks = w.walk
 	return err
+}
+
+// tickMicroseconds is the length of a jiffy, which the kernel tells as the resolution of
+// its coarse clocks (KTIME_LOW_RES): exact on every kernel, without privilege, kernel
+// configuration or waiting.
+func tickMicroseconds() (uint32, error) {
+	var ts unix.Timespec
+	if err := unix.ClockGetres(unix.CLOCK_MONOTONIC_COARSE, &ts); err != nil {
+		return 0, fmt.Errorf("read the length of a jiffy: %w", err)
+	}
+	return uint32(ts.Nano() / 1000), nil
 }
 
 // bootTime is the clock of the kernel programs.

@@ -11,8 +11,8 @@
 //     walk and the handing over of that part);
 //   - after [Reader.Drain] returns nil, all that was in the ring when it was called
 //     has been handed over;
-//   - when Run's context ends, all that is in the ring is handed over before it
-//     returns.
+//   - when Run's context ends, a last walk is made and all that is in the ring is
+//     handed over before it returns.
 //
 // The handler runs on the reading goroutine: while it blocks, the ring fills, and
 // what does not fit is counted by the kernel (probe.Counters), not here. Records the

@@ -31,8 +31,8 @@ type Options struct {
 	Poll time.Duration
 
 	// Walk opens a pass over the open sockets, or nil if there is nothing to pass
-	// over; every WalkEvery (default 1 s) its records of RecordSize bytes go to the
-	// handler. AfterWalk is called on the reading goroutine when a pass is complete.
+	// over; at once, every WalkEvery (default 1 s) and when Run's context has ended
+	// its records of RecordSize bytes go to the handler. AfterWalk is called on the reading goroutine when a pass is complete.
 	// Without Walk there are no passes.
 	Walk       func() (io.ReadCloser, error)
 	WalkEvery  time.Duration
@@ -114,17 +114,26 @@ func (r *Reader) Run(ctx context.Context, handle Handler) error {
 	r.handle = handle
 	stop := context.AfterFunc(ctx, r.wake)
 	defer stop()
-	r.nextWalk = time.Now().Add(r.opts.WalkEvery)
+	r.nextWalk = time.Now()
 	for {
 		r.round()
 		if ctx.Err() != nil {
-			r.readTo(r.mem.producer())
+			r.finish()
 			return nil
 		}
 		if err := poll.wait(r.untilNext()); err != nil {
 			return err
 		}
 	}
+}
+
+// finish hands over all there is, the active records of what goes on included.
+func (r *Reader) finish() {
+	r.readTo(r.mem.producer())
+	if r.opts.Walk != nil {
+		r.walk()
+	}
+	r.readTo(r.mem.producer())
 }
 
 func (r *Reader) open() (*poller, error) {
