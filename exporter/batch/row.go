@@ -77,7 +77,7 @@ func addCounters(w *flow.Builder, e *event.Event) {
 	w.Set64(flow.RxBytes, e.RxBytes)
 	w.Set64(flow.TxBytesBefore, e.TxBytesBefore)
 	w.Set64(flow.RxBytesBefore, e.RxBytesBefore)
-	w.Set32(flow.RetransBytes, uint32(min(e.RetransBytes, math.MaxUint32)))
+	w.Set32(flow.RetransBytes, capped(e.RetransBytes))
 	w.Set32(flow.TxSegs, e.TxSegs)
 	w.Set32(flow.RxSegs, e.RxSegs)
 	w.Set32(flow.RetransSegs, e.RetransSegs)
@@ -93,9 +93,15 @@ func addCounters(w *flow.Builder, e *event.Event) {
 	w.Set32(flow.MinRttUs, e.MinRttUs)
 	w.Set32(flow.RttvarUs, e.RttvarUs)
 	w.Set32(flow.ConnectUs, e.ConnectUs)
+	w.Set32(flow.BusyUs, capped(e.BusyUs))
+	w.Set32(flow.RwndLimitedUs, capped(e.RwndLimitedUs))
+	w.Set32(flow.SndbufLimitedUs, capped(e.SndbufLimitedUs))
 	w.Set32(flow.SndCwnd, e.SndCwnd)
 	w.Set32(flow.Mss, e.MSS)
 }
+
+// capped fits a wide counter into its column; one interval's time in microseconds overflows after 71 minutes.
+func capped(v uint64) uint32 { return uint32(min(v, math.MaxUint32)) }
 
 func bit(v bool) uint32 {
 	if v {
