@@ -1,0 +1,96 @@
+package spool
+
+import (
+	"errors"
+	"io/fs"
+)
+
+// errNoRoom means that nothing more can be removed.
+var errNoRoom = errors.New("the spool is full and its oldest segment cannot be removed")
+
+// room drops the oldest segments until bytes and batches more are within the bounds.
+func (w *writer) room(bytes int64, batches int) error {
+	for {
+		g, why := w.excess(bytes, batches)
+		if why == 0 {
+			return nil
+		}
+		if g == nil {
+			return errNoRoom
+		}
+		if !g.scanned {
+			w.scan(g) // to count what is lost
+			continue
+		}
+		if g == w.active {
+			w.seal(false)
+		}
+		w.mu.Lock()
+		lost := g.waiting
+		w.index.drop(g, why)
+		w.mu.Unlock()
+		if lost > 0 {
+			w.log.Warn("the spool is full: the oldest batches are dropped", "reason", why, "segment", g.name(), "batches", lost)
+		}
+		w.clean()
+	}
+}
+
+// excess returns the bound that is crossed and the oldest segment that still has a file. nil: all are given up already.
+func (w *writer) excess(bytes int64, batches int) (oldest *segment, why Reason) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	segments, entries := 0, batches
+	for _, g := range w.index.segments {
+		if g.removed {
+			continue
+		}
+		bytes += g.size
+		entries += len(g.entries)
+		segments++
+		if oldest == nil && !g.doomed {
+			oldest = g
+		}
+	}
+	switch {
+	case bytes > w.config.MaxBytes && segments > 0:
+		return oldest, OverflowSize
+	case entries > w.config.MaxBatches || segments > maxSegments:
+		return oldest, OverflowBatches
+	}
+	return nil, 0
+}
+
+// clean removes the files of segments that are settled or given up.
+func (w *writer) clean() {
+	w.mu.Lock()
+	var over []*segment
+	for _, g := range w.index.segments {
+		if !g.removed && !g.active && (g.doomed || g.settled()) {
+			over = append(over, g)
+		}
+	}
+	w.mu.Unlock()
+	freed := false
+	for _, g := range over {
+		if err := w.config.FS.Remove(g.name()); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			w.failed("remove "+g.name(), err)
+			continue
+		}
+		freed = true
+		w.mu.Lock()
+		g.removed = true
+		w.mu.Unlock()
+	}
+	w.mu.Lock()
+	for i := len(w.index.segments) - 1; i >= 0; i-- {
+		if g := w.index.segments[i]; g.removed && g.settled() {
+			w.index.forget(g)
+		}
+	}
+	full := w.state == DiskFull
+	w.mu.Unlock()
+	if freed && full {
+		w.setState(DiskOK, nil)
+	}
+}
