@@ -15,7 +15,10 @@ import (
 const (
 	maxNamespaces = 16_384
 	maxProcesses  = 65_536
-	ownNsid       = -1 // stands for the exporter's own namespace, which has no id in itself
+	// ownNetns is not /proc/self/ns/net: that is the main thread's, and Go cannot end a main thread that entered another
+	// namespace. No goroutine runs on a thread that is not in ours, unless it has locked it.
+	ownNetns = "/proc/thread-self/ns/net"
+	ownNsid  = -1 // stands for the exporter's own namespace, which has no id in itself
 )
 
 // presence is what is known of namespaces, cgroups and addresses.
@@ -54,7 +57,7 @@ func newPresence() presence {
 		spaces: map[uint32]*space{}, byNsid: map[int32]*space{}, paths: map[string]uint32{}, cgroups: map[*entry][]uint64{},
 		procs: map[uint32]string{}, dirty: true,
 	}
-	if inum, ok := netnsOf("/proc/self/ns/net"); ok {
+	if inum, ok := netnsOf(ownNetns); ok {
 		p.own = inum
 	}
 	return p
@@ -117,7 +120,7 @@ func (b *Book) findNamespaces() {
 	if p.socket == nil {
 		return
 	}
-	found := map[uint32]string{p.own: "/proc/self/ns/net"}
+	found := map[uint32]string{p.own: ownNetns}
 	if p.all && b.claiming() {
 		for m := range mounts() {
 			if m.fsType != "nsfs" || len(found) >= maxNamespaces {
@@ -152,7 +155,11 @@ func (b *Book) findPaths() {
 	paths := map[string]uint32{}
 	for i := range b.owners {
 		if path := b.owners[i].entry.Netns; path != "" {
-			if inum, ok := netnsOf(path); ok {
+			lookup := path
+			if path == "/proc/self/ns/net" {
+				lookup = ownNetns
+			}
+			if inum, ok := netnsOf(lookup); ok {
 				paths[path] = inum
 			}
 		}
@@ -246,7 +253,7 @@ func (b *Book) drop(s *space) {
 func (b *Book) findOwnNsid() {
 	p := &b.presence
 	own := p.spaces[p.own]
-	f, err := os.Open("/proc/self/ns/net")
+	f, err := os.Open(ownNetns)
 	if own == nil || err != nil {
 		return
 	}

@@ -27,7 +27,8 @@ type subnet struct {
 // Network returns the address space that an address of a namespace is in (DESIGN §6): what the identity file says of it;
 // <host>/<netns> for loopback and link-local addresses; <host>/<bridge> behind a bridge of this host that leads nowhere else,
 // and in the default ranges of Docker and Podman; else the configured network. But for loopback and link-local addresses it does
-// not depend on the namespace, so both ends of a connection across a bridge are in the same space.
+// not depend on the namespace, so both ends of a connection across a bridge are in the same space. A connection that leaves such
+// a bridge has its ends in two spaces: its far end is not found in the near end's.
 func (b *Book) Network(netnsIno uint32, addr [16]byte) string {
 	n := b.spaces.Load()
 	a := netip.AddrFrom16(addr).Unmap()

@@ -181,3 +181,21 @@ func TestCgroups(t *testing.T) {
 		return owner.Workload == "s/u" && owner.Evidence == flow.EvidenceCgroup
 	})
 }
+
+// Every counter is there from the start with all values of its labels.
+func TestMetrics(t *testing.T) {
+	b, registry := newBook(t, Options{}, example)
+	b.Local(Socket{Addr: addr("10.77.0.12")})
+	b.Local(Socket{})
+	want := map[string]float64{
+		"lookups_total none": 1, "lookups_total cgroup": 0, "lookups_total netns": 0, "lookups_total port": 0, "lookups_total address": 1,
+		"lookups_total unit": 0, "lookups_total program": 0, "lookups_total static": 0,
+		"claims_total": 0, "releases_total moved": 0, "releases_total gone": 0, "releases_total stopped": 0, "open_claims": 0,
+		"file_reloads_total ok": 0, "file_reloads_total invalid": 0,
+		"address_events_total added": 0, "address_events_total removed": 0, "address_events_total lost": 0,
+		"namespaces": 0, "subscriptions": 0, "subscriptions_cut_total": 0, "holes_total": 0, "past_owners_forgotten_total": 0,
+	}
+	if diff := cmp.Diff(want, metricsOf(t, registry)); diff != "" {
+		t.Error(diff)
+	}
+}
