@@ -51,7 +51,7 @@ func topicMessages(brokers, topic string) (uint64, error) {
 			return 0, fmt.Errorf("connect to partition %d: %w", p.ID, err)
 		}
 		low, high, err := conn.ReadOffsets()
-		conn.Close()
+		_ = conn.Close()
 		if err != nil {
 			return 0, fmt.Errorf("read the offsets of partition %d: %w", p.ID, err)
 		}

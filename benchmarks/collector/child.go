@@ -2,7 +2,6 @@ package main
 
 import (
 	"bufio"
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -18,12 +17,13 @@ type child struct {
 	name  string
 	cmd   *exec.Cmd
 	in    io.WriteCloser
-	lines chan string // closed when its output ends
-	ended chan error  // how it ended
+	lines chan string   // closed when its output ends
+	ended chan struct{} // closed when it has
+	err   error         // how; valid then
 }
 
 func startChild(name, program string, args ...string) (*child, error) {
-	c := &child{name: name, cmd: exec.Command(program, args...), lines: make(chan string, 16), ended: make(chan error, 1)}
+	c := &child{name: name, cmd: exec.Command(program, args...), lines: make(chan string, 16), ended: make(chan struct{})}
 	c.cmd.Stderr = os.Stderr
 	c.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
 	var err error
@@ -47,7 +47,8 @@ func startChild(name, program string, args ...string) (*child, error) {
 			c.lines <- scanner.Text()
 		}
 		close(c.lines)
-		c.ended <- c.cmd.Wait()
+		c.err = c.cmd.Wait()
+		close(c.ended)
 	}()
 	if err := <-started; err != nil {
 		return nil, fmt.Errorf("start the %s: %w", name, err)
@@ -80,9 +81,11 @@ func (c *child) tell(line string) error {
 // alive returns an error if the child has ended.
 func (c *child) alive() error {
 	select {
-	case err := <-c.ended:
-		c.ended <- err
-		return fmt.Errorf("the %s ended: %w", c.name, errors.Join(err, errors.New("too early")))
+	case <-c.ended:
+		if c.err == nil {
+			return fmt.Errorf("the %s ended by itself", c.name)
+		}
+		return fmt.Errorf("the %s ended: %w", c.name, c.err)
 	default:
 		return nil
 	}
