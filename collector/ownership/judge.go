@@ -82,7 +82,8 @@ func (v View) absent(addr Addr, q query) Answer {
 	case !v.t.isInternal(addr):
 		return Answer{Why: External, From: math.MinInt64, Until: math.MaxInt64}
 	case v.horizon < q.hi:
-		return Answer{Why: Pending, Wait: true}
+		// In the quiet time nobody knows when evidence comes, or whether: the row goes on and is named later.
+		return Answer{Why: Pending, Wait: v.now >= v.t.cfg.QuietUntil}
 	}
 	return Answer{Why: NoEvidence}
 }

@@ -390,3 +390,17 @@ func TestRangesAndBefore(t *testing.T) {
 		t.Errorf("before of an unknown address: %v", o)
 	}
 }
+
+// TestQuietTime: while exporters reconnect nothing is no_evidence, and an address without any claim holds nobody up.
+func TestQuietTime(t *testing.T) {
+	const start = int64(1_795_000_000_000_000_000)
+	table := New(Config{QuietUntil: start + int64(10*time.Second)})
+	addr := AddrFrom(netip.MustParseAddr("10.0.0.1"))
+	tolerance := int64(100 * time.Millisecond)
+	if a := table.View(start+1).Lookup(table.Network("default"), addr, 80, start, tolerance); a.Why != Pending || a.Wait {
+		t.Errorf("in the quiet time: %+v", a)
+	}
+	if a := table.View(start+int64(11*time.Second)).Lookup(table.Network("default"), addr, 80, start, tolerance); a.Why != NoEvidence {
+		t.Errorf("after it: %+v", a)
+	}
+}

@@ -175,7 +175,7 @@ type Config struct {
 	Bridge     time.Duration // 15 s: the longest gap between two ranges of one instance that is bridged
 
 	// QuietUntil: before this time nothing is called no_evidence, because the exporters are still (re)connecting after the
-	// collector's own start. 0 for none.
+	// collector's own start; an address that nobody has claimed yet is pending, and not worth waiting for. 0 for none.
 	QuietUntil int64
 
 	// Internal are the prefixes whose addresses may belong to a workload; an address outside them that nobody claims is
