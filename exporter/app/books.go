@@ -63,6 +63,8 @@ var (
 	descLost       = metric("probe_lost_total", "What the kernel side lost: records by ring_full; ends never shown by ends_missed and recursion; starts by map_full and map_nomem; listeners' owners by listeners_full.", "reason")
 	descUnobserved = metric("probe_ends_unobserved_total", "Ends of connections whose start was not seen.")
 	descOpened     = metric("probe_opened_total", "Starts of connections seen and kept.")
+	descFound      = metric("probe_found_total", "Of the starts kept, connections older than the exporter, found by the inventory.")
+	descNamespaces = metric("probe_inventory_namespaces", "Network namespaces that the inventory met (found), and those of them it could not look into (unread): ends of older connections there have no start.", "state")
 	descRemoved    = metric("probe_removed_total", "Kept starts that ended.")
 	descActive     = metric("probe_active_total", "Active records made by walks of the open sockets.")
 	descRaced      = metric("probe_active_raced_total", "Active records given up because the socket closed meanwhile; the next record has it all.")
@@ -90,6 +92,7 @@ func entries() []entry {
 		{"probe.listeners_full", descLost, "listeners_full", func(r *reading) uint64 { return r.probe.ListenersFull }},
 		{"probe.ends_unobserved", descUnobserved, "", func(r *reading) uint64 { return r.probe.EndsUnobserved }},
 		{"", descOpened, "", func(r *reading) uint64 { return r.probe.Opened }},
+		{"", descFound, "", func(r *reading) uint64 { return r.probe.Found }},
 		{"", descRemoved, "", func(r *reading) uint64 { return r.probe.Removed }},
 		{"", descActive, "", func(r *reading) uint64 { return r.probe.Active }},
 		{"", descRaced, "", func(r *reading) uint64 { return r.probe.ActiveRaced }},
@@ -142,6 +145,9 @@ func (b *books) Collect(out chan<- prometheus.Metric) {
 		}
 		out <- prometheus.MustNewConstMetric(e.desc, prometheus.CounterValue, float64(e.value(r)), labels...)
 	}
+	found, unread := b.probe.Inventory()
+	out <- prometheus.MustNewConstMetric(descNamespaces, prometheus.GaugeValue, float64(found), "found")
+	out <- prometheus.MustNewConstMetric(descNamespaces, prometheus.GaugeValue, float64(unread), "unread")
 	out <- prometheus.MustNewConstMetric(descTracked, prometheus.GaugeValue, float64(b.p.tracked.Load()))
 }
 

@@ -37,13 +37,14 @@ func scopeNetns(scope string) (uint32, error) {
 	if scope == config.ScopeHost {
 		return 0, nil
 	}
-	info, err := os.Stat("/proc/self/ns/net")
+	// Not /proc/self: that is the main thread's, which the inventory may have left in another namespace.
+	info, err := os.Stat("/proc/thread-self/ns/net")
 	if err != nil {
 		return 0, fmt.Errorf("find the own network namespace: %w", err)
 	}
 	stat, ok := info.Sys().(*syscall.Stat_t)
 	if !ok {
-		return 0, fmt.Errorf("find the own network namespace: /proc/self/ns/net has no inode number")
+		return 0, fmt.Errorf("find the own network namespace: it has no inode number")
 	}
 	return uint32(stat.Ino), nil
 }

@@ -34,7 +34,7 @@ func TestScopeNetnsIsOurOwn(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	link, err := os.Readlink("/proc/self/ns/net")
+	link, err := os.Readlink("/proc/thread-self/ns/net")
 	if err != nil {
 		t.Fatal(err)
 	}
