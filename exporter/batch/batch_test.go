@@ -133,7 +133,7 @@ func TestEventBecomesColumns(t *testing.T) {
 			"rst_sent": uint64(e.RstSent), "rst_received": uint64(e.RstReceived), "rto": uint64(e.RTO),
 			"srtt_us": uint64(e.SrttUs), "min_rtt_us": uint64(e.MinRttUs), "rttvar_us": uint64(e.RttvarUs),
 			"connect_us": uint64(e.ConnectUs),
-			"snd_cwnd": uint64(e.SndCwnd), "mss": uint64(e.MSS),
+			"snd_cwnd":   uint64(e.SndCwnd), "mss": uint64(e.MSS),
 			"busy_us": e.BusyUs, "rwnd_limited_us": e.RwndLimitedUs, "sndbuf_limited_us": e.SndbufLimitedUs,
 			"start_observed": uint64(1), "accepted": uint64(1), "replay": uint64(0), "errno": uint64(e.Errno),
 			"pid": uint64(e.PID), "uid": uint64(e.UID),
