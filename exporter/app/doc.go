@@ -3,8 +3,8 @@
 //
 // Start: metrics server, identity, transport, probe, ring. Stop, on the end of Run's context: the probe is detached, the ring
 // emptied, the open batch sealed, and everything sent; what is not acknowledged within the shutdown timeout is counted and
-// said. A record belongs to the connection's start, so a changed identity file never renames what began before it; before a
-// change takes effect the ring is drained in any case.
+// said. A record is named by the owner of the moment its connection began, so a changed identity file renames nothing that began
+// before it, and no record waits for a change or is lost by it.
 //
 // A collector that cannot be reached is no error: the exporter keeps trying. The books, all on /metrics: records read and
 // walked = decoded + invalid; decoded = rows sealed + refused + open; rows queued = acked + rejected + dropped + pending.

@@ -1,0 +1,88 @@
+package transport
+
+import (
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"tributary/proto/flowv1"
+)
+
+func TestControlStream(t *testing.T) {
+	c := &fakeCollector{}
+	var got []string
+	done := make(chan struct{})
+	c.control = func(n int, stream flowv1.Collector_ControlServer) error {
+		if n > 1 {
+			return welcome(n, stream)
+		}
+		for len(got) < 9 {
+			m, err := stream.Recv()
+			if err != nil {
+				return err
+			}
+			switch m := m.GetMessage().(type) {
+			case *flowv1.ControlRequest_Hello:
+				got = append(got, "hello "+m.Hello.GetHost())
+			case *flowv1.ControlRequest_Ownership:
+				o := m.Ownership
+				got = append(got, strings.Repeat("f", map[bool]int{true: 1}[o.GetFull()])+" claims "+strconv.Itoa(len(o.GetClaims()))+" releases "+strconv.Itoa(len(o.GetReleases())))
+			case *flowv1.ControlRequest_Watermark:
+				got = append(got, "watermark "+strconv.Itoa(int(m.Watermark.GetVerifiedToNs())))
+			}
+		}
+		close(done)
+		refusal := &flowv1.ControlResponse{Message: &flowv1.ControlResponse_Refusal{Refusal: &flowv1.Refusal{Network: "lab", Addr: make([]byte, 16), Reason: "not yours"}}}
+		for range 3 {
+			if err := stream.Send(refusal); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	c.serve(t, "")
+	claims := &fakeClaims{full: make([]*flowv1.Claim, 2100)}
+	for i := range claims.full {
+		claims.full[i] = &flowv1.Claim{Workload: "w"}
+	}
+	ticks := 0
+	claims.verified = func(int64) int64 {
+		ticks++
+		if ticks == 2 { // a change that happened before this watermark
+			claims.channels[0] <- &flowv1.Ownership{Claims: claims.full[:1001], Releases: []*flowv1.Release{{Workload: "w"}}}
+		}
+		return int64(ticks)
+	}
+	r := run(t, c.address, func(config *Config) { config.Claims = claims })
+	select {
+	case <-done:
+	case <-time.After(8 * time.Second):
+		t.Fatal("the messages did not arrive")
+	}
+	want := []string{
+		"hello h", " claims 1000 releases 0", " claims 1000 releases 0", "f claims 100 releases 0", "watermark 1",
+		" claims 0 releases 1", " claims 1000 releases 0", " claims 1 releases 0", "watermark 2",
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
+	}
+	eventually(t, "the refusals are counted and the stream is opened again", func() bool {
+		return r.books.refusals.Load() == 3 && claims.subscribed() == 2
+	})
+	if n := r.log.count("not yours"); n != 1 {
+		t.Errorf("the refusal was logged %d times", n)
+	}
+}
+
+func TestSlowSubscriberBeginsAgain(t *testing.T) {
+	c := &fakeCollector{}
+	c.serve(t, "")
+	claims := &fakeClaims{}
+	run(t, c.address, func(config *Config) { config.Claims = claims })
+	eventually(t, "the first subscription", func() bool { return claims.subscribed() == 1 })
+	close(claims.channels[0])
+	eventually(t, "the second subscription", func() bool { return claims.subscribed() == 2 })
+}
