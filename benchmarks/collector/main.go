@@ -43,7 +43,7 @@ func parse() *options {
 	flag.StringVar(&o.senders, "senders", "1,50", "numbers of exporters that send (1 to 50)")
 	flag.StringVar(&o.batches, "batches", "200,1000", "rows of a batch")
 	flag.StringVar(&o.codecs, "codecs", "zstd,none", "compression of batches: zstd is the exporter's default")
-	flag.IntVar(&o.unacked, "unacked", 350_000, "rows that all exporters may have under way without an acknowledgement")
+	flag.IntVar(&o.unacked, "unacked", 250_000, "rows that all exporters may have under way without an acknowledgement")
 	flag.IntVar(&o.rate, "rate", 0, "flows a second over all exporters; 0: as fast as acknowledgements come")
 	flag.DurationVar(&o.warmUp, "warm-up", 6*time.Second, "time before the measured time")
 	flag.DurationVar(&o.duration, "duration", 12*time.Second, "measured time of each configuration")
