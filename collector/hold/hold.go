@@ -30,6 +30,8 @@ type Config struct {
 	MaxBytes     int           // 256 MiB of waiting batches
 	PendingFor   time.Duration // 60 s
 	PendingBytes int           // 64 MiB of kept rows
+
+	Now func() time.Time // the clock; time.Now if nil. A simulation with a time of its own sets it and calls Step instead of Run.
 }
 
 func (c Config) withDefaults() Config {
@@ -44,6 +46,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.PendingBytes <= 0 {
 		c.PendingBytes = 64 << 20
+	}
+	if c.Now == nil {
+		c.Now = time.Now
 	}
 	return c
 }
@@ -112,7 +117,7 @@ func New(cfg Config, table Table, attr Attributor, emit func(*flow.Batch), reg p
 
 // Add takes a batch over, names what can be named in the caller's goroutine, and never blocks.
 func (h *Hold) Add(b *flow.Batch) {
-	now := time.Now().UnixNano()
+	now := h.now()
 	if b.ReceivedTimeNs == 0 {
 		b.ReceivedTimeNs = now
 	}
@@ -133,6 +138,25 @@ func (h *Hold) Add(b *flow.Batch) {
 	if len(h.waiting) == 1 || h.bytes > h.cfg.MaxBytes || h.draining {
 		signal(h.wake)
 	}
+}
+
+func (h *Hold) now() int64 { return h.cfg.Now().UnixNano() }
+
+// Step is one round of what Run does, in the caller's goroutine: it asks again for everything that waits, emits all that leaves, and says
+// whether anything is left to ask for. It is for callers whose time is not the clock's, instead of Run.
+func (h *Hold) Step() (left bool) {
+	left = h.pass(h.now())
+	for h.emitNext() {
+		left = left || h.holds()
+	}
+	return left
+}
+
+// holds says whether anything waits or is kept.
+func (h *Hold) holds() bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return len(h.waiting)+len(h.kept) > 0
 }
 
 // Wake says that evidence has arrived: claims, releases or watermarks were applied. It never blocks; many wake-ups are one.
@@ -165,7 +189,7 @@ func (h *Hold) Run(ctx context.Context) {
 		case <-h.wake:
 		case <-timer.C:
 		}
-		if h.pass(time.Now().UnixNano()) {
+		if h.pass(h.now()) {
 			timer.Reset(lookAgain)
 		}
 		// The wake-ups of this pause are answered together.

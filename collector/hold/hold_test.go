@@ -124,6 +124,7 @@ func batch(t *testing.T, first uint64, remotes ...string) *flow.Batch {
 		w.SetAddr(flow.RemoteAddr, netip.MustParseAddr(remote).As16())
 		now := uint64(time.Now().UnixNano())
 		w.Set64(flow.StartTimeNs, now)
+		w.Set32(flow.StartObserved, 1)
 		w.Set64(flow.IntervalStartNs, now)
 		w.Set64(flow.EndTimeNs, now)
 	}

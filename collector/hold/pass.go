@@ -2,7 +2,6 @@ package hold
 
 import (
 	"context"
-	"time"
 
 	"tributary/proto/flow"
 )
@@ -40,14 +39,12 @@ func (h *Hold) pass(now int64) bool {
 		h.lastKept = now
 		h.passKept(now, draining)
 	}
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	return len(h.waiting)+len(h.kept) > 0
+	return h.holds()
 }
 
 // release moves a batch from waiting to the queue.
 func (h *Hold) release(w *held) {
-	h.metrics.wait.Observe(float64(time.Now().UnixNano()-w.b.ReceivedTimeNs) / 1e9)
+	h.metrics.wait.Observe(float64(h.now()-w.b.ReceivedTimeNs) / 1e9)
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.bytes -= w.bytes
@@ -188,19 +185,24 @@ func (h *Hold) emitAll(ctx context.Context) {
 			return
 		case <-h.out:
 		}
-		for ctx.Err() == nil {
-			h.mu.Lock()
-			if len(h.queue) == 0 {
-				h.mu.Unlock()
-				break
-			}
-			l := h.queue[0]
-			h.queue[0] = leaving{}
-			h.queue = h.queue[1:]
-			h.mu.Unlock()
-			h.emitOne(l)
+		for ctx.Err() == nil && h.emitNext() {
 		}
 	}
+}
+
+// emitNext hands on the batch at the head of the queue, if there is one.
+func (h *Hold) emitNext() bool {
+	h.mu.Lock()
+	if len(h.queue) == 0 {
+		h.mu.Unlock()
+		return false
+	}
+	l := h.queue[0]
+	h.queue[0] = leaving{}
+	h.queue = h.queue[1:]
+	h.mu.Unlock()
+	h.emitOne(l)
+	return true
 }
 
 func (h *Hold) emitOne(l leaving) {
@@ -226,7 +228,7 @@ func (h *Hold) keep(b *flow.Batch) {
 	if len(rows) == 0 {
 		return
 	}
-	k := &held{b: b.Select(rows), open: make([]uint32, len(rows)), deadline: time.Now().Add(h.cfg.PendingFor).UnixNano()}
+	k := &held{b: b.Select(rows), open: make([]uint32, len(rows)), deadline: h.now() + int64(h.cfg.PendingFor)}
 	for i := range k.open {
 		k.open[i] = uint32(i)
 	}
