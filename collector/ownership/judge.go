@@ -154,7 +154,8 @@ type span struct {
 	exporter         uint32
 	from16, to16     uint16
 	claims           uint8
-	released, exact  bool
+	released         bool
+	over             int64 // when its owner was surely not there any more; open if nobody knows
 	open             bool
 	alive, settled   bool // of an open one: its exporter is alive; or silent for so long that its end is an end
 }
@@ -173,7 +174,10 @@ func (v View) spans(e *entry, out []span) []span {
 		}
 		s := span{
 			from: from, end: to, owner: owner, host: name.host, exporterID: name.id, exporter: w.exporter(), from16: l.portFrom(), to16: l.portTo(), claims: w.claims(),
-			released: w.released() && to != open, exact: w.exact() && to != open, open: to == open,
+			released: w.released() && to != open, open: to == open, over: open,
+		}
+		if loose := w.loose(); !s.open && loose < open-to {
+			s.over = to + loose
 		}
 		if s.open {
 			verified, advanced := x.verified.Load(), x.advanced.Load()

@@ -27,7 +27,7 @@ type mrange struct {
 	from, to int64
 	isOpen   bool
 	released bool
-	exact    bool // its end was seen
+	over     int64 // when its owner was surely gone; open if nobody knows
 	claims   int
 }
 
@@ -85,11 +85,11 @@ func (m *model) claim(c *Claim, now int64) bool {
 		current.to = min(from, m.end(current))
 		current.isOpen = false
 		current.released = current.released || current.owner != c.Owner
-		current.exact = current.owner != c.Owner && current.to == from
+		current.over = overAt(current.to, from)
 	}
 	m.ranges = append(m.ranges, &mrange{
 		key: mkey{c.Network, c.Addr}, exporter: c.Exporter, host: c.Host, owner: c.Owner, p0: c.PortFrom,
-		p1: c.PortTo, from: from, isOpen: true, claims: 1,
+		p1: c.PortTo, from: from, isOpen: true, claims: 1, over: open,
 	})
 	return true
 }
@@ -103,7 +103,7 @@ func (m *model) release(r *Release, now int64) bool {
 			if r.At < g.from {
 				return false
 			}
-			g.to, g.isOpen, g.released, g.exact = r.At, false, true, r.At > m.wm[r.Exporter].verified
+			g.to, g.isOpen, g.released, g.over = r.At, false, true, overAt(r.At, now)
 			return true
 		}
 	}
@@ -283,6 +283,23 @@ func (m *model) set(rs []*mrange, at, tol, now int64) manswer {
 		return waiting("nowhere")
 	case bridged:
 		return manswer{owner: before[0].owner, kind: "around", who: before[0]}
+	}
+	if len(before) > 0 {
+		// Nobody else may have been there, and the end was noticed at once but not before the moment.
+		last := before[len(before)-1]
+		for _, r := range before {
+			if m.end(r) == m.end(before[0]) {
+				last = r
+			}
+		}
+		if last.released && last.over-last.to <= 512*int64(time.Millisecond) && last.over >= lo {
+			others := m.looseBefore(rs, &mrange{owner: last.owner, host: last.host, exporter: last.exporter, from: at, to: at}, at, tol, now)
+			if len(others) == 0 {
+				return manswer{owner: last.owner, kind: "edge", who: last}
+			}
+		}
+	}
+	switch {
 	case len(before) > 0 && len(after) > 0:
 		return manswer{why: Gap, kind: "nowhere"}
 	}
@@ -296,7 +313,7 @@ func (m *model) looseBefore(rs []*mrange, best *mrange, at, tol, now int64) (out
 		return nil
 	}
 	for _, r := range rs {
-		gone := r.exact
+		gone := r.over < at-tol
 		for _, z := range rs {
 			if z.from >= m.end(r) && m.end(z) > m.end(r) && m.end(z) < at-tol {
 				gone = true
@@ -307,6 +324,19 @@ func (m *model) looseBefore(rs []*mrange, best *mrange, at, tol, now int64) (out
 		}
 	}
 	return out
+}
+
+// overAt is when an owner that was last verified at end and missed at noticed was surely gone: rounded up to 16 ms, 32 ms, 64 ms, ...
+func overAt(end, noticed int64) int64 {
+	if noticed <= end {
+		return end
+	}
+	for d := 16 * int64(time.Millisecond); d <= int64(131072*time.Millisecond); d *= 2 {
+		if d >= noticed-end {
+			return end + d
+		}
+	}
+	return open
 }
 
 func sameInst(a, b Owner) bool { return a.Workload == b.Workload && a.Instance == b.Instance }

@@ -107,9 +107,10 @@ func judgeSet(v View, q query, s []span) finding {
 	return untouched(v, q, s)
 }
 
-// looseBefore: the tolerance reaches back before best began, and nobody saw the end of one who had the address before: its host
-// crashed, was cut off or froze. How long it went on after its last watermark nobody knows, so the edge is not best's alone. It is over,
-// though, if somebody else has had the address in between. The answer is pending while the exporter may come back and say.
+// looseBefore: the tolerance reaches back before best began, into the time for which nobody knows whether one who had the address before was
+// still there: from the last moment that was verified until its end was noticed, or for good if its host crashed or was cut off. So the
+// edge is not best's alone. It is over, though, if somebody else has had the address in between. The answer is pending while the exporter
+// may come back and say.
 func looseBefore(q query, best *span, s []span) (a Answer, ok bool) {
 	if best.from <= q.lo {
 		return a, false
@@ -117,7 +118,7 @@ func looseBefore(q query, best *span, s []span) (a Answer, ok bool) {
 	a.Why = Gap
 	for i := range s {
 		r := &s[i]
-		if r.end >= q.lo || r.exact || agree(best, r, q.hi-q.at) || followed(q, r, s) {
+		if r.end >= q.lo || r.over < q.lo || agree(best, r, q.hi-q.at) || followed(q, r, s) {
 			continue
 		}
 		ok = true
@@ -260,10 +261,34 @@ func untouched(v View, q query, s []span) finding {
 		return found(wait, nowhere, nil)
 	case bridged:
 		return named(prev, around)
+	case prev != nil && prev.lingers(q) && !looselyHeld(q, prev, s):
+		f := named(prev, edge)
+		f.Lingers = true
+		return f
 	case prev != nil && next != nil:
 		return found(Answer{Why: Gap}, nowhere, nil)
 	}
 	return found(Answer{Why: NoEvidence}, nowhere, nil)
+}
+
+// longestLinger is the longest time between two looks of an exporter that is well, and some.
+const longestLinger = 512 * second / 1000
+
+// lingers: the moment lies between the last one at which the owner was verified and the one at which its end was noticed, a fraction of a
+// second later. Nobody else claims the address for this time, so whoever answered there was the owner.
+func (r *span) lingers(q query) bool {
+	return r.released && r.over-r.end <= longestLinger && q.lo <= r.over
+}
+
+// looselyHeld: somebody else may have been there then too.
+func looselyHeld(q query, prev *span, s []span) bool {
+	for i := range s {
+		r := &s[i]
+		if r != prev && r.end < q.lo && r.over >= q.lo && !agree(prev, r, q.hi-q.at) && !followed(q, r, s) {
+			return true
+		}
+	}
+	return false
 }
 
 // bridges: the gap is short, lies between two ranges of one instance that was not made up, nobody gave the address up, and

@@ -12,7 +12,7 @@ const (
 	open         = math.MaxInt64 // the To of a range that has no end yet
 	maxWalk      = 64
 	maxExporters = 1<<24 - 2
-	maxClaims    = 1<<5 - 1
+	maxClaims    = 1<<3 - 1
 	second       = 1_000_000_000
 )
 
@@ -41,7 +41,7 @@ func (t *Table) node(i uint32) *rangeNode {
 
 func (e *entry) addr() Addr { return Addr{e.hi.Load(), e.lo.Load()} }
 
-// rangeNode is one range. who packs owner (32 bits), exporter (24), claims (5), exact and released; link packs the ports
+// rangeNode is one range. who packs owner (32 bits), exporter (24), claims (3), looseness (4) and released; link packs the ports
 // (portFrom, portTo) and the next older node.
 type rangeNode struct {
 	from, to  atomic.Int64
@@ -51,19 +51,41 @@ type rangeNode struct {
 type who uint64
 
 const (
-	released who = 1 << iota // the owner gave the address up
-	exact                    // and its end is when that happened, not the last that was verified
-	_
-	oneClaim
+	released   who = 1      // the owner gave the address up
+	looseUnit  who = 1 << 1 // see loose
+	loosest    who = 15
+	oneClaim   who = 1 << 5
+	looseFirst     = 8 * int64(1e6) // half of the smallest looseness, 16 ms
 )
 
 func packWho(owner, exporter uint32) who { return who(owner)<<32 | who(exporter)<<8 | oneClaim }
 
 func (w who) owner() uint32    { return uint32(w >> 32) }
 func (w who) exporter() uint32 { return uint32(w>>8) & (1<<24 - 1) }
-func (w who) claims() uint8    { return uint8(w>>3) & maxClaims }
+func (w who) claims() uint8    { return uint8(w>>5) & maxClaims }
 func (w who) released() bool   { return w&released != 0 }
-func (w who) exact() bool      { return w&exact != 0 }
+
+// loose is how long after the end of an ended range its owner may still have been there: the end is the last moment that was verified, and the
+// release says that it was noticed later. 16 ms to 131 s by powers of two, rounded up; math.MaxInt64 beyond.
+func (w who) loose() int64 {
+	switch c := w / looseUnit & loosest; c {
+	case 0:
+		return 0
+	case loosest:
+		return math.MaxInt64
+	default:
+		return looseFirst << c
+	}
+}
+
+// withLoose replaces the looseness.
+func (w who) withLoose(d int64) who {
+	w &^= loosest * looseUnit
+	c := who(0)
+	for ; c < loosest && (c == 0 && d > 0 || c > 0 && d > looseFirst<<c); c++ {
+	}
+	return w | c*looseUnit
+}
 
 type link uint64
 

@@ -51,6 +51,15 @@ func (w world) release(exporter string, at float64) {
 	}
 }
 
+// releaseSeen is a release that arrives later than it says.
+func (w world) releaseSeen(exporter string, at, now float64) {
+	w.Helper()
+	r := &Release{Exporter: exporter, Network: "n", Addr: addr("10.0.0.1"), At: sec(at), Reason: "moved"}
+	if err := w.Release(r, sec(now)); err != nil {
+		w.Fatal(err)
+	}
+}
+
 func (w world) mark(exporter string, to, received float64) {
 	w.Helper()
 	if err := w.Watermark(&Watermark{exporter, "h-" + exporter[:1], sec(to), sec(received)}); err != nil {
@@ -107,6 +116,37 @@ func TestAnswers(t *testing.T) {
 			w.mark("a", 20, 20)
 			w.mark("b", 20, 20)
 		}, 9.4, 20, 0, "shop/web/w1"},
+		// Exporters date an end with their last look; when it was noticed they do not say, but it was before we heard of it.
+		{"an end noticed 0.2 s later, the moment between", func(w world) {
+			w.claim("a", web, 0)
+			w.mark("a", 9, 9)
+			w.releaseSeen("a", 10, 10.2)
+			w.mark("a", 20, 20)
+		}, 10.6, 20, 0, "shop/web/w1"},
+		{"an end noticed 0.2 s later, the moment after", func(w world) {
+			w.claim("a", web, 0)
+			w.releaseSeen("a", 10, 10.2)
+			w.mark("a", 20, 20)
+		}, 10.9, 20, 0, "no_evidence"},
+		{"an end noticed after a freeze says nothing of the time between", func(w world) {
+			w.claim("a", web, 0)
+			w.releaseSeen("a", 10, 15)
+			w.mark("a", 20, 20)
+		}, 10.7, 20, 0, "no_evidence"},
+		{"handed on at once, before the end was noticed", func(w world) {
+			w.claim("a", web, 0)
+			w.releaseSeen("a", 9.8, 10)
+			w.claim("b", api, 10.6)
+			w.mark("a", 20, 20)
+			w.mark("b", 20, 20)
+		}, 10.4, 20, 0, "gap"},
+		{"handed on later", func(w world) {
+			w.claim("a", web, 0)
+			w.releaseSeen("a", 9.8, 10)
+			w.claim("b", api, 11)
+			w.mark("a", 20, 20)
+			w.mark("b", 20, 20)
+		}, 10.8, 20, 0, "shop/api/a1"},
 		{"after the handover", func(w world) {
 			w.claim("a", web, 0)
 			w.release("a", 10)

@@ -139,6 +139,9 @@ type Answer struct {
 	// Wait says that the evidence is on its way: exporters are alive whose watermarks have not passed the moment yet. Why is
 	// Pending then. Pending without Wait means that the exporter stands still: evidence may come, nobody knows when.
 	Wait bool
+	// Lingers says that the moment lies between the last one at which Owner was verified and the one, a fraction of a second later, at which
+	// its end was noticed: good for a connection that was answered, not for an attempt.
+	Lingers bool
 	// From and Until: the same answer holds, with the same tolerance, for every moment from From to Until and every port, if there
 	// is such a time; else From is after Until, or both are 0. For callers who look up rows that are sorted by address.
 	From, Until int64
@@ -154,7 +157,7 @@ type Range struct {
 	PortFrom, PortTo uint16
 	From, To         int64 // To of an open range is its exporter's watermark
 	Open, Released   bool
-	Claims           uint8 // how often it was claimed, at most 31
+	Claims           uint8 // how often it was claimed, at most 7
 }
 
 // Config bounds the table. The zero value of a field means its default.

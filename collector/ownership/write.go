@@ -176,11 +176,8 @@ func (t *Table) supersede(old, owner uint32, from int64, x uint32) {
 	end := min(from, t.endOf(open, r.from.Load(), x))
 	if w.owner() != owner {
 		w |= released
-		if end == from {
-			w |= exact
-		}
-		r.who.Store(uint64(w))
 	}
+	r.who.Store(uint64(w.withLoose(from - end)))
 	r.to.Store(end)
 }
 
@@ -238,9 +235,9 @@ func (t *Table) setNext(e *entry, prev *rangeNode, i uint32) {
 	prev.link.Store(uint64(packLink(l.portFrom(), l.portTo(), i)))
 }
 
-// Release closes the exporter's open range of the address and ports. now is the collector's clock. A release at or before the
-// exporter's watermark tells of something noticed afterwards (a host that froze, a stream that was cut): the range ends there, but how
-// long the owner went on nobody knows.
+// Release closes the exporter's open range of the address and ports at the last moment that was verified. now is the collector's clock. The end
+// was noticed some time between the two: a fraction of a second where all is well, more after a host froze or a stream was cut. For that
+// time nobody knows whether the owner was still there.
 func (t *Table) Release(r *Release, now int64) error {
 	switch {
 	case !unicast(r.Addr):
@@ -268,11 +265,7 @@ func (t *Table) Release(r *Release, now int64) error {
 				return t.refuse(ToBeforeFrom, "release")
 			}
 			// Released before ended: a reader between the two sees an open range, never an unreleased end.
-			w |= released
-			if r.At > t.exporters.at(x).verified.Load() {
-				w |= exact
-			}
-			node.who.Store(uint64(w))
+			node.who.Store(uint64((w | released).withLoose(now - r.At)))
 			node.to.Store(r.At)
 			t.stats.releases.Add(1)
 			return nil
