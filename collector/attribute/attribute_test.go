@@ -32,6 +32,7 @@ type rec struct {
 	end           float64
 	workload      string
 	rx            uint64
+	found         bool // open when the exporter started
 }
 
 func (r rec) add(w *flow.Builder) {
@@ -50,6 +51,9 @@ func (r rec) add(w *flow.Builder) {
 	w.Set64(flow.IntervalStartNs, uint64(sec(max(r.start, r.at))))
 	w.Set64(flow.EndTimeNs, uint64(sec(r.end)))
 	w.Set64(flow.RxBytes, r.rx)
+	if !r.found {
+		w.Set32(flow.StartObserved, 1)
+	}
 	if r.workload != "" {
 		w.SetText(flow.LocalWorkload, r.workload)
 		w.SetText(flow.LocalInstance, r.workload+"-0")
@@ -322,6 +326,44 @@ func TestLongFlow(t *testing.T) {
 	r.seq = 4
 	if got, want := ask(60), "shop/new z1 claim named peer=unknown last= v=24000001"; got != want {
 		t.Errorf("a flow that is not remembered: %s", got)
+	}
+}
+
+// TestSilent: the address moves under a silent connection that this node does not remember. The one whose start was seen is looked up there; one
+// that was found open has no name until its peer speaks; an owner that lingers is named for an answered connection only.
+func TestSilent(t *testing.T) {
+	f := newFixture(t)
+	f.claim(t, "n", "10.0.0.2", "shop/api", 0)
+	f.mark(20)
+	if err := f.Release(&ownership.Release{Exporter: "x", Network: "n", Addr: ownership.AddrFrom(netip.MustParseAddr("10.0.0.2")), At: sec(20)}, sec(20.2)); err != nil {
+		t.Fatal(err)
+	}
+	f.claim(t, "n", "10.0.0.2", "shop/new", 30)
+	f.mark(60)
+	const api, new, gap = "shop/api z1 claim named peer=unknown last= v=24000001", "shop/new z1 claim named peer=unknown last= v=24000001", "  none gap peer=unknown last= v=4000001"
+	r := rec{kind: flow.KindActive, role: flow.RoleClient, network: "n", local: "10.0.0.1:4000", remote: "10.0.0.2:80", start: 10, at: 40, end: 45, workload: "shop/web"}
+	for _, c := range []struct {
+		name string
+		set  func(*rec)
+		want string
+	}{
+		{"a later record", func(r *rec) { r.seq = 1 }, api},
+		{"a later record with bytes", func(r *rec) { r.seq, r.start, r.rx = 1, 35, 1 }, new},
+		{"found open", func(r *rec) { r.start, r.found = 40, true }, gap},
+		{"found open, later record", func(r *rec) { r.seq, r.start, r.found = 1, 35, true }, gap},
+		{"found open, with bytes", func(r *rec) { r.start, r.found, r.rx = 40, true, 1 }, new},
+		{"answered while the owner lingered", func(r *rec) { r.at, r.start, r.end = 20.2, 20.2, 20.2 }, api},
+		{"not answered", func(r *rec) { r.at, r.start, r.end, r.kind = 20.2, 20.2, 20.2, flow.KindFailed }, "  none no_evidence peer=unknown last=shop/api v=4000001"},
+	} {
+		x := r
+		x.flow = 77
+		c.set(&x)
+		b := batch(t, "x", 60, x)
+		f.Begin(b, f.View(sec(60)), nil)
+		if got := row(b, 77); got != c.want {
+			t.Errorf("%s: %s, want %s", c.name, got, c.want)
+		}
+		f.flows.Purge()
 	}
 }
 

@@ -13,7 +13,7 @@ func (s *scratch) row(row int, round uint32) (waits bool) {
 		return false
 	}
 	x := s.sight(row)
-	claim := s.lookup(row, &x, at)
+	claim := s.claim(row, &x, at)
 	if s.b.Get32(flow.Kind, row) != flow.KindRollup {
 		peer, seen := s.a.mirror.find(&x, s.tol)
 		if seen {
@@ -55,6 +55,33 @@ func (s *scratch) moment(row int) int64 {
 		}
 	}
 	return s.b.ReceivedTimeNs
+}
+
+// claim is what the table says about the row's remote end. Three kinds of record need care, because the address may have gone to somebody else
+// while the connection was silent: a later record in which nothing was heard, of a flow that is not remembered (this node has just started,
+// or was not asked before), is looked up at the flow's start, for a connection never changes its peer; one of a connection that the
+// exporter found open has no start to look up; and an attempt that failed is no evidence that an owner lingered.
+func (s *scratch) claim(row int, x *sight, at int64) ownership.Answer {
+	observed := s.b.Get32(flow.StartObserved, row) != 0
+	silent := (!observed || s.b.Get32(flow.RecordSeq, row) > 0) && !s.heard(row) && !s.a.flows.Contains(flowKey{x.exporter, x.flow})
+	if silent && observed {
+		at = x.start
+	}
+	a := s.lookup(row, x, at)
+	switch {
+	case a.Owner == nil:
+	case silent && !observed:
+		return ownership.Answer{Why: ownership.Gap}
+	case a.Lingers && s.b.Get32(flow.Kind, row) == flow.KindFailed:
+		return ownership.Answer{Why: ownership.NoEvidence}
+	}
+	return a
+}
+
+// heard: the peer itself spoke in the record's interval. Segments alone are no proof: a reset may come from whoever has the address now.
+func (s *scratch) heard(row int) bool {
+	reason := s.b.Get32(flow.CloseReason, row)
+	return s.b.Get64(flow.RxBytes, row) > 0 || s.b.Get32(flow.Kind, row) == flow.KindRollup || reason == flow.CloseFinLocal || reason == flow.CloseFinRemote
 }
 
 func (s *scratch) lookup(row int, x *sight, at int64) ownership.Answer {
