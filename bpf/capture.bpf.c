@@ -60,7 +60,7 @@ int inet_sock_set_state(__u64 *ctx)
 	return 0;
 }
 
-/* A reset came in for a socket; it closes right after. Argument: sock. */
+/* A reset came in for a socket, or the kernel makes one; it closes right after. Argument: sock. */
 SEC("tp_btf/tcp_receive_reset")
 int tcp_receive_reset(__u64 *ctx)
 {
@@ -72,6 +72,6 @@ int tcp_receive_reset(__u64 *ctx)
 		return 0;
 	open = bpf_map_lookup_elem(&open_sockets, &key);
 	if (open)
-		open->flags |= FLOW_FLAG_RST_RECEIVED;
+		open->flags |= reset_for_late_data(sk, open) ? FLOW_FLAG_RST_SENT : FLOW_FLAG_RST_RECEIVED;
 	return 0;
 }

@@ -120,17 +120,19 @@ type CaptureOpenSocket struct {
 		Uid      uint32
 		Comm     [16]int8
 	}
-	ConnectUs  uint32
-	SrttFinUs  uint32
-	RetransSyn uint32
-	RetransFin uint32
-	ChronoBase [3]uint32
-	StaleErr   uint16
-	Role       uint8
-	FirstFin   uint8
-	Flags      uint16
-	Reserved   uint16
-	Reserved2  uint32
+	ConnectUs   uint32
+	SrttFinUs   uint32
+	RetransSyn  uint32
+	RetransFin  uint32
+	ChronoBase  [3]uint32
+	StaleErr    uint16
+	Role        uint8
+	FirstFin    uint8
+	Flags       uint16
+	Reserved    uint16
+	DataSegsFin uint32
+	ReceivedFin uint32
+	Reserved2   uint32
 }
 
 // Names of all BPF objects in the ELF.

@@ -94,6 +94,23 @@ static __always_inline void emit_end(struct sock *sk, struct tcp_sock *tp, struc
 	bpf_ringbuf_submit(rec, wakeup_flag());
 }
 
+/*
+ * Data for a socket that the program has closed makes the kernel reset the connection, and
+ * it treats that like a reset that came in (tcp_rcv_state_process calls tcp_reset). The
+ * signs: nobody holds the socket, and since our FIN data has come of which nothing was taken.
+ */
+static __always_inline int reset_for_late_data(struct sock *sk, const struct open_socket *open)
+{
+	struct tcp_sock *tp = bpf_skc_to_tcp_sock(sk);
+	__u8 state = sk->__sk_common.skc_state;
+
+	if (!tp || sk->sk_socket || open->first_fin != FLOW_FIN_LOCAL)
+		return 0;
+	if (state != TCP_FIN_WAIT1 && state != TCP_FIN_WAIT2)
+		return 0;
+	return tp->data_segs_in != open->data_segs_fin && (__u32)tp->bytes_received == open->received_fin;
+}
+
 /* Any to CLOSE. CLOSING is set before the counters are read: see report_open_socket. */
 static __always_inline void close_socket(struct sock *sk, int oldstate)
 {

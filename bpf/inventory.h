@@ -73,6 +73,8 @@ static __always_inline void found_open(struct open_socket *open, struct flow_rec
 	if (open->first_fin) {
 		open->srtt_fin_us = tp->srtt_us >> 3;
 		open->retrans_fin = tp->total_retrans;
+		open->data_segs_fin = tp->data_segs_in;
+		open->received_fin = tp->bytes_received;
 	}
 	open->owner.cgroup_id = socket_cgroup(sk);
 	if (open->role != FLOW_ROLE_SERVER)

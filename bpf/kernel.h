@@ -192,6 +192,7 @@ struct tcp_sock {
 	__u64 bytes_received;
 	__u32 segs_out;
 	__u32 segs_in;
+	__u32 data_segs_in;
 	__u32 total_retrans;
 	__u32 lost;
 	__u32 reord_seen;

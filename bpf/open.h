@@ -139,6 +139,8 @@ static __always_inline void finish(struct sock *sk, struct open_socket *open, in
 		return;
 	open->srtt_fin_us = tp->srtt_us >> 3;
 	open->retrans_fin = tp->total_retrans;
+	open->data_segs_fin = tp->data_segs_in;
+	open->received_fin = tp->bytes_received;
 	open->first_fin = newstate == TCP_CLOSE_WAIT ? FLOW_FIN_REMOTE : FLOW_FIN_LOCAL;
 }
 

@@ -25,7 +25,7 @@ enum flow_flag {
 	FLOW_FLAG_REPORTED = 8,	    /* an active record may have gone out before */
 	FLOW_FLAG_RST_RECEIVED = 16,
 	FLOW_FLAG_KEEPALIVE = 32,   /* keep-alive probes were unanswered, nothing was being retransmitted */
-	FLOW_FLAG_RST_SENT = 64,    /* we ended it without an error: by a reset */
+	FLOW_FLAG_RST_SENT = 64,    /* it ended by a reset of ours */
 	FLOW_FLAG_FOUND = 128,	    /* older than capture, found by the inventory; not START_OBSERVED */
 	FLOW_FLAG_ROLE_GUESSED = 256,
 };
@@ -120,13 +120,15 @@ struct open_socket {
 	__u8 first_fin;
 	__u16 flags;
 	__u16 reserved;
+	__u32 data_segs_fin; /* segments with data that had come at the first FIN */
+	__u32 received_fin;  /* bytes, the lower half */
 	__u32 reserved2;
 };
 
 #define OPEN_CLOSING (1ULL << 63)
 #define OPEN_REPORTED (1ULL << 62)
 
-_Static_assert(sizeof(struct open_socket) == 104, "no hidden holes");
+_Static_assert(sizeof(struct open_socket) == 112, "no hidden holes");
 
 /* The key of listeners. */
 struct listener_key {

@@ -56,8 +56,15 @@ const everyTypeTable = `CREATE OR REPLACE TABLE every_type (i Int64, u UInt16, f
 func everyTypeRows() []everyType {
 	text := "present"
 	rows := []everyType{
-		{-1, 65535, 1.5, "a\n\nb", "shop/web", "client", net.ParseIP("fd77::12"), time.Date(2026, 11, 21, 1, 2, 3, 456789012, time.UTC),
-			time.Date(2026, 11, 21, 1, 2, 3, 0, time.UTC), []string{"x", ""}, map[string]uint64{"k": 1 << 63}, &text, []string{"p", "q", "p"}, true},
+		{
+			-1, 65535, 1.5, "a\n\nb", "shop/web", "client", net.ParseIP("fd77::12"), time.Date(2026, 11, 21, 1, 2, 3, 456789012, time.UTC),
+			time.Date(2026, 11, 21, 1, 2, 3, 0, time.UTC),
+			[]string{"x", ""},
+			map[string]uint64{"k": 1 << 63},
+			&text,
+			[]string{"p", "q", "p"},
+			true,
+		},
 		{2, 0, -0.25, "", "", "unknown", net.ParseIP("::ffff:10.77.0.12"), time.Unix(0, 0).UTC(), time.Unix(1, 0).UTC(), []string{}, map[string]uint64{}, nil, []string{}, false},
 	}
 	return rows
@@ -77,8 +84,8 @@ func TestClickHouseGo(t *testing.T) {
 			if err := conn.Exec(ctx, everyTypeTable); err != nil {
 				t.Fatal(err)
 			}
-			insertEveryType(t, clickhouse.Context(ctx, clickhouse.WithSettings(clickhouse.Settings{"insert_deduplication_token": "t"})), conn)
-			insertEveryType(t, clickhouse.Context(ctx, clickhouse.WithSettings(clickhouse.Settings{"insert_deduplication_token": "t"})), conn)
+			insertEveryType(clickhouse.Context(ctx, clickhouse.WithSettings(clickhouse.Settings{"insert_deduplication_token": "t"})), t, conn)
+			insertEveryType(clickhouse.Context(ctx, clickhouse.WithSettings(clickhouse.Settings{"insert_deduplication_token": "t"})), t, conn)
 			reader := openClient(t, s, method, false)
 			var got []everyType
 			if err := reader.Select(ctx, &got, "SELECT * FROM every_type ORDER BY i"); err != nil {
@@ -92,7 +99,7 @@ func TestClickHouseGo(t *testing.T) {
 	}
 }
 
-func insertEveryType(t *testing.T, ctx context.Context, conn clickhouse.Conn) {
+func insertEveryType(ctx context.Context, t *testing.T, conn clickhouse.Conn) {
 	t.Helper()
 	batch, err := conn.PrepareBatch(ctx, "INSERT INTO every_type")
 	if err != nil {

@@ -147,8 +147,10 @@ func TestInsertsOfText(t *testing.T) {
 
 func TestParameters(t *testing.T) {
 	s := sharedStore(t)
-	r := do(t, s, ask{body: "SELECT {n:UInt8} + 1, {text:String}, {list:Array(String)} -- {n}",
-		params: values("param_n", "41", "param_text", `it's \\ a\ttab`, "param_list", "['a','b']")})
+	r := do(t, s, ask{
+		body:   "SELECT {n:UInt8} + 1, {text:String}, {list:Array(String)} -- {n}",
+		params: values("param_n", "41", "param_text", `it's \\ a\ttab`, "param_list", "['a','b']"),
+	})
 	if r.body != "42\tit\\'s \\\\ a\\ttab\t['a','b']\n" {
 		t.Errorf("%d %q", r.status, r.body)
 	}

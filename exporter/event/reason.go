@@ -5,6 +5,8 @@ const (
 	errPerm         = 1
 	errAcces        = 13
 	errPipe         = 32
+	errNoNet        = 64
+	errNoProtoOpt   = 92
 	errNetDown      = 100
 	errNetUnreach   = 101
 	errConnAborted  = 103
@@ -18,9 +20,11 @@ const (
 
 // closeReason classifies the end of a connection by its error, its last state and
 // who sent the first FIN. The kernel sets the error before the transition to CLOSE
-// (tcp_reset, tcp_write_err); a reset that we send leaves no error, so it shows as
-// a CLOSE out of a state that an orderly close never leaves this way.
+// (tcp_reset, tcp_write_err); the kernel program says where we reset it ourselves.
 func (r *Record) closeReason() CloseReason {
+	if r.Flags&flagRstSent != 0 {
+		return CloseRstLocal
+	}
 	if reason, ok := reasonOfError(r.SkErr); ok {
 		if reason == CloseTimeout && r.Flags&flagKeepalive != 0 {
 			return CloseKeepalive
@@ -36,9 +40,6 @@ func (r *Record) closeReason() CloseReason {
 	}
 	if r.SkErr != 0 {
 		return CloseUnknown
-	}
-	if r.Flags&flagRstSent != 0 {
-		return CloseRstLocal
 	}
 	switch TCPState(r.LastState) {
 	case StateSynSent:
@@ -65,7 +66,7 @@ func reasonOfError(errno uint16) (CloseReason, bool) {
 		return CloseRstRemote, true
 	case errTimedOut:
 		return CloseTimeout, true
-	case errNetDown, errNetUnreach, errHostDown, errHostUnreach:
+	case errNoNet, errNoProtoOpt, errNetDown, errNetUnreach, errHostDown, errHostUnreach:
 		return CloseUnreachable, true
 	case errAddrNotAvail:
 		return CloseNoPort, true

@@ -23,6 +23,10 @@ func TestMain(m *testing.M) {
 	if addr := os.Getenv(serveEnv); addr != "" {
 		serve(addr)
 	}
+	if os.Getenv(obeyEnv) != "" {
+		obey()
+		return
+	}
 	os.Exit(m.Run())
 }
 

@@ -29,6 +29,7 @@ type space struct {
 	t      *testing.T
 	handle netns.NsHandle
 	inum   uint32
+	cookie uint64
 }
 
 func newSpace(t *testing.T) *space {
@@ -42,6 +43,14 @@ func newSpace(t *testing.T) *space {
 		}
 		lo, err := netlink.LinkByName("lo")
 		if err != nil {
+			return err
+		}
+		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+		if err != nil {
+			return err
+		}
+		defer unix.Close(fd)
+		if s.cookie, err = unix.GetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_NETNS_COOKIE); err != nil {
 			return err
 		}
 		return netlink.LinkSetUp(lo)
@@ -152,6 +161,8 @@ type capture struct {
 	probe  *Probe
 	reader *ring.Reader
 	inums  map[uint32]bool // namespaces to keep events of
+	// cookies are further ones, which may come while others go: inode numbers are used again. Guarded by mu.
+	cookies map[uint64]bool
 	// walkEvery is short in all tests; 1 ns never rests.
 	walkEvery time.Duration
 
@@ -223,7 +234,7 @@ func (c *capture) take(tracker *event.Tracker, b []byte) error {
 	tracker.Apply(&e)
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.inums[e.NetnsInum] {
+	if c.inums[e.NetnsInum] || c.cookies[e.NetnsCookie] {
 		c.events = append(c.events, e)
 	}
 	return nil

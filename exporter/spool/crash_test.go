@@ -32,7 +32,8 @@ type fate struct {
 	synced  bool // and a sync came after
 	acked   bool
 	handed  bool
-	excused bool // its run said that it lost it
+	excused bool // its run could not keep it
+	doubt   bool // the disk failed before it was synced, and a failed sync is not repeated
 }
 
 func (m *model) logf(format string, args ...any) {
@@ -63,7 +64,7 @@ func (m *model) seal() {
 		m.now.append(1, size)
 		s := m.now.Stats()
 		key := fmt.Sprintf("%s/%d", m.now.config.ExporterID, m.now.seq)
-		m.sealed[key] = &fate{disk: s.State == DiskOK && s.InMemory.Batches == 0}
+		m.sealed[key] = &fate{disk: s.State == DiskOK && s.InMemory.Batches == 0, doubt: m.sim.fail != nil}
 		m.logf("sealed %s %d disk=%v", key, size, m.sealed[key].disk)
 	}
 }
@@ -71,6 +72,7 @@ func (m *model) seal() {
 // sleep lets time pass, in which what is on disk is synced.
 func (m *model) sleep() {
 	d := time.Duration(m.rng.IntN(2500)) * time.Millisecond
+	before := m.now.Stats()
 	time.Sleep(d)
 	synctest.Wait()
 	m.logf("slept %v", d)
@@ -82,7 +84,7 @@ func (m *model) sleep() {
 		if s.State == DiskOK && s.InMemory.Batches == 0 && m.current(key) {
 			f.disk = true // the disk had space again
 		}
-		f.synced = f.synced || f.disk
+		f.synced = f.synced || f.disk && !f.doubt && before.InMemory.Batches == 0
 	}
 }
 
@@ -179,6 +181,9 @@ func (m *model) fault() {
 		m.sim.mu.Lock()
 		m.sim.fail = unix.EIO
 		m.sim.mu.Unlock()
+		for _, f := range m.sealed {
+			f.doubt = f.doubt || !f.synced
+		}
 		m.logf("disk fails")
 	case 2:
 		m.now.stop()
@@ -187,7 +192,7 @@ func (m *model) fault() {
 			if m.current(key) && !f.disk {
 				f.excused = true // unless it went to disk at the end
 			}
-			f.synced = f.synced || f.disk && m.sim.fail == nil
+			f.synced = f.synced || f.disk && !f.doubt && m.sim.fail == nil
 		}
 		m.sim.heal()
 		m.boot()

@@ -38,8 +38,25 @@ func (w *writer) attach() {
 	w.index.segments = append(found, w.index.segments...)
 	w.number = number
 	w.mu.Unlock()
+	w.syncLast(found)
 	w.setState(DiskOK, nil)
 	w.log.Info("batches are kept on disk", "segments_found", len(found), "bytes_found", bytes)
+}
+
+// syncLast makes what a killed run did not sync any more survive a power cut. Only its last segment can be meant.
+func (w *writer) syncLast(found []*segment) {
+	w.dirtyDir = true
+	if len(found) == 0 {
+		return
+	}
+	f, err := w.config.FS.Open(found[len(found)-1].name())
+	if err == nil {
+		err = f.Sync()
+		f.Close()
+	}
+	if err != nil {
+		w.failed("sync the last segment", err)
+	}
 }
 
 // detached goes on without a directory. The state does not change at the first try, so it is said here.

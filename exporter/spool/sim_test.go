@@ -266,8 +266,7 @@ func (h *simHandle) WriteAt(off int64, parts ...[]byte) error {
 	for _, p := range parts {
 		more := int(off) + len(p) - len(h.f.data)
 		if h.m.capacity > 0 && h.m.used()+more > h.m.capacity {
-			p = p[:max(0, len(p)-more)+max(0, h.m.rng.IntN(h.m.capacity-h.m.used()+1))] // a part is written
-			h.write(off, p)
+			h.write(off, p[:min(len(p), h.m.rng.IntN(max(0, h.m.capacity-h.m.used())+1))]) // a part is written
 			return unix.ENOSPC
 		}
 		h.write(off, p)

@@ -205,6 +205,7 @@ func TestSegmentsGoOneByOneWhenAllTheirBatchesAreSettled(t *testing.T) {
 func TestCatchingUpMixesTheNewestIn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a := start(t, simulated(newSim(1, 0), "a"))
+		synctest.Wait()
 		a.append(8, 500)
 		time.Sleep(time.Minute)
 		a.append(2, 500)
@@ -254,6 +255,7 @@ func TestAgeNumberAndMemoryAreBounds(t *testing.T) {
 		c := simulated(newSim(1, 0), "a")
 		c.MaxBatches = 20
 		a := start(t, c)
+		synctest.Wait()
 		a.append(50, 100)
 		if s := a.balanced(); s.Pending.Batches > 20+1 || s.Dropped[OverflowBatches].Batches == 0 {
 			t.Fatalf("number: %+v", s)

@@ -188,3 +188,41 @@ func TestParse(t *testing.T) {
 		t.Error(opt, err)
 	}
 }
+
+func TestArrange(t *testing.T) {
+	d := &demo{options: options{host: true}}
+	edges := []edge{
+		{whyClient: "pending", whyServer: "no_evidence", connections: 9},
+		{client: "h/a", whyServer: "no_evidence", connections: 8},
+		{client: "h/a", whyServer: "external", connections: 1},
+		{client: "h/a", server: "h/b", connections: 2},
+	}
+	shown, hidden := d.arrange(edges)
+	if hidden != 1 || len(shown) != 3 || shown[0].server != "h/b" || shown[1].whyServer != "external" {
+		t.Error(shown, hidden)
+	}
+	d.host = false
+	if shown, hidden := d.arrange(edges); len(shown) != 4 || hidden != 0 {
+		t.Error(shown, hidden)
+	}
+}
+
+// Complete needs every edge of the shop, each failing where it should, and the two owners of the cart.
+func TestMissing(t *testing.T) {
+	d := &demo{shop: world.NewShop(nil)}
+	v := view{owners: []owner{{workload: "shop/cart-old"}, {workload: "shop/cart-new"}}}
+	for _, want := range d.shop.Expected() {
+		e := edge{client: want.Client, server: want.Server, port: want.Port, whyClient: "external", whyServer: "external", connections: 2}
+		if want.Failing {
+			e.failed = 2
+		}
+		v.edges = append(v.edges, e)
+	}
+	if missing := d.missing(v); len(missing) > 0 || !d.complete(v, 0) || d.verdict(v) != nil {
+		t.Error("a whole map lacks", missing)
+	}
+	v.edges[0].whyClient, v.edges[1].failed, v.owners = "gap", 1, v.owners[:1]
+	if missing := d.missing(v); len(missing) != 3 || d.complete(v, time.Hour) || d.verdict(v) == nil {
+		t.Error("want three things missing, got", missing)
+	}
+}

@@ -5,6 +5,12 @@ import (
 	"net"
 )
 
+// What the collector's verbs ask when they are told nothing.
+const (
+	defaultSQL = "127.0.0.1:8123"
+	defaultAPI = "127.0.0.1:8747"
+)
+
 // ports are the addresses of one demo: the default ones where they are free.
 type ports struct {
 	ingest, api, collectorMetrics, exporterMetrics, sql string
@@ -18,10 +24,10 @@ func choosePorts() (ports, error) {
 		address, what string
 	}{
 		{&p.ingest, "127.0.0.1:4747", "ingest"},
-		{&p.api, "127.0.0.1:8747", "the collector's API"},
+		{&p.api, defaultAPI, "the collector's API"},
 		{&p.collectorMetrics, "127.0.0.1:9747", "the collector's metrics"},
 		{&p.exporterMetrics, "127.0.0.1:9748", "the exporter's metrics"},
-		{&p.sql, "127.0.0.1:8123", "SQL"},
+		{&p.sql, defaultSQL, "SQL"},
 	} {
 		address, err := freeAddress(want.address)
 		if err != nil {

@@ -2,10 +2,12 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -14,6 +16,9 @@ import (
 )
 
 const (
+	// hostSettles is how long a host without a world is watched before its first map.
+	hostSettles = 8 * time.Second
+	hostLines   = 40
 	look        = 500 * time.Millisecond
 	clearScreen = "\x1b[H\x1b[2J\x1b[3J"
 )
@@ -58,7 +63,7 @@ func (d *demo) first(ctx context.Context, began time.Time) (view, error) {
 				return view{}, err
 			}
 			v, err := d.look(ctx)
-			if err == nil && d.complete(v) {
+			if err == nil && d.complete(v, time.Since(began)) {
 				return v, nil
 			}
 		case <-patience:
@@ -83,10 +88,13 @@ func (d *demo) look(ctx context.Context) (view, error) {
 	return v, err
 }
 
-// complete: with a world every expected edge, on the bare host anything at all that has two names.
-func (d *demo) complete(v view) bool {
+// complete: with a world every expected edge, on the bare host anything at all that has two names, after some time.
+func (d *demo) complete(v view, age time.Duration) bool {
 	if d.shop != nil {
 		return len(d.missing(v)) == 0
+	}
+	if age < hostSettles {
+		return false
 	}
 	for _, e := range v.edges {
 		if e.client != "" && e.server != "" {
@@ -171,17 +179,50 @@ func signature(v view) string {
 	return b.String()
 }
 
+// arrange puts a host's map in order: lines with two names first, the busiest on top; what has no name at all (mostly connections that
+// are older than the exporter) and what does not fit on a screen is only counted. A world's map is shown whole.
+func (d *demo) arrange(edges []edge) (shown []edge, hidden int) {
+	if !d.host {
+		return edges, 0
+	}
+	for _, e := range edges {
+		if e.client != "" || e.server != "" {
+			shown = append(shown, e)
+		}
+	}
+	slices.SortStableFunc(shown, func(a, b edge) int {
+		return cmp.Or(cmp.Compare(b.known(), a.known()), cmp.Compare(b.connections, a.connections))
+	})
+	shown = shown[:min(len(shown), hostLines)]
+	return shown, len(edges) - len(shown)
+}
+
+// known is how many ends are named or known to be outside.
+func (e edge) known() (n int) {
+	if e.client != "" || e.whyClient == "external" {
+		n++
+	}
+	if e.server != "" || e.whyServer == "external" {
+		n++
+	}
+	return n
+}
+
 // print writes the map in one piece.
 func (d *demo) print(v view, when string) {
 	var b bytes.Buffer
+	edges, hidden := d.arrange(v.edges)
 	fmt.Fprintf(&b, "\nWho talks to whom (%s)\n\n", when)
 	t := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(t, "  CLIENT\tSERVER\tPORT\tCONNECTIONS\tFAILED\tSENT\tRECEIVED\tCONNECT\tRTT")
-	for _, e := range v.edges {
+	for _, e := range edges {
 		fmt.Fprintf(t, "  %s\t%s\t%d\t%d\t%s\t%s\t%s\t%s\t%s\n", name(e.client, e.whyClient), name(e.server, e.whyServer), e.port,
 			e.connections, count(e.failed), size(e.tx), size(e.rx), latency(e.connect), latency(e.rtt))
 	}
 	t.Flush()
+	if hidden > 0 {
+		fmt.Fprintf(&b, "  … and %d more lines, most without a name because they began before the exporter: %s map\n", hidden, d.tool())
+	}
 	if d.shop != nil {
 		fmt.Fprintf(&b, "\nWho owned %s\n\n", d.shop.Cart)
 		t = tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
@@ -194,23 +235,26 @@ func (d *demo) print(v view, when string) {
 	d.out.Write(b.Bytes()) //nolint:errcheck // nobody to tell
 }
 
-// pointers says where everything is.
+// pointers says where everything is. Addresses are only named where they are not the defaults.
 func (d *demo) pointers() {
-	address := d.example()
-	fmt.Fprintf(d.out, `
-  SQL      curl -s '%s' -d "SELECT client, server, connections FROM (SELECT local_workload AS client, remote_workload AS server, count() AS connections FROM tributary.flows WHERE role = 'client' GROUP BY 1, 2) FORMAT PrettyCompact"
-           %s sql --clickhouse %s "SELECT count() FROM flows"%s
-  metrics  http://%s/metrics (collector)   http://%s/metrics (exporter)
-  logs     %s/*.log
-  Ctrl-C ends it and removes everything.
-`, d.store.url, d.tool(), d.store.url, address, d.ports.collectorMetrics, d.ports.exporterMetrics, d.dir)
-}
-
-func (d *demo) example() string {
-	if d.shop == nil {
-		return ""
+	sql, api := "", ""
+	if d.ports.sql != defaultSQL {
+		sql = " --clickhouse " + d.store.url
 	}
-	return fmt.Sprintf("\n           %s whois --clickhouse %s %s --at -5m", d.tool(), d.store.url, d.shop.Cart)
+	if d.ports.api != defaultAPI {
+		api = " --api http://" + d.ports.api
+	}
+	fmt.Fprintf(d.out, `
+  SQL      curl %s -d "SELECT local_workload, remote_workload, count() FROM tributary.flows WHERE role = 'client' GROUP BY ALL FORMAT PrettyCompact"
+           %s map%s
+`, d.store.url, d.tool(), sql)
+	if d.shop != nil {
+		fmt.Fprintf(d.out, "           %s whois %s --at -30s%s\n", d.tool(), d.shop.Cart, api)
+	}
+	fmt.Fprintf(d.out, `  metrics  http://%s/metrics (collector)   http://%s/metrics (exporter)
+  logs     %s/*.log
+  Ctrl-C ends it and removes everything it made.
+`, d.ports.collectorMetrics, d.ports.exporterMetrics, d.dir)
 }
 
 func (d *demo) tool() string { return d.bin + "/tributary-collector" }

@@ -1,0 +1,230 @@
+package probe
+
+import (
+	"errors"
+	"net/netip"
+	"os"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// sock is a blocking socket that gives up after 10 s.
+type sock struct {
+	w  *world
+	fd int
+}
+
+func writeFile(name, value string) error { return os.WriteFile(name, []byte(value), 0o644) }
+
+// socket makes a socket in the namespace; set prepares it.
+func (w *world) socket(s *space, family, protocol int, set ...func(sock)) sock {
+	w.Helper()
+	c := sock{w: w, fd: -1}
+	s.do(func() (err error) {
+		c.fd, err = unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, protocol)
+		return err
+	})
+	limit := unix.Timeval{Sec: 10}
+	w.check(unix.SetsockoptTimeval(c.fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &limit))
+	w.check(unix.SetsockoptTimeval(c.fd, unix.SOL_SOCKET, unix.SO_SNDTIMEO, &limit))
+	for _, f := range set {
+		f(c)
+	}
+	return c
+}
+
+func opt(level, name, value int) func(sock) {
+	return func(c sock) { c.w.Helper(); c.w.check(unix.SetsockoptInt(c.fd, level, name, value)) }
+}
+
+func tcpOpt(name, value int) func(sock) { return opt(unix.IPPROTO_TCP, name, value) }
+
+func nonblock(c sock) { c.w.check(unix.SetNonblock(c.fd, true)) }
+
+// linger makes close a reset.
+func linger(c sock) {
+	c.w.check(unix.SetsockoptLinger(c.fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1}))
+}
+
+// bindTo binds to an address; port 0 is any.
+func bindTo(addr string) func(sock) {
+	return func(c sock) { c.w.Helper(); c.w.check(unix.Bind(c.fd, sockaddr(addr, 0))) }
+}
+
+func family(addr string) int {
+	if a := netip.MustParseAddrPort(addr).Addr(); a.Is4() {
+		return unix.AF_INET
+	}
+	return unix.AF_INET6
+}
+
+// sockaddr of "address:port"; scope is the interface of a link-local address.
+func sockaddr(addr string, scope uint32) unix.Sockaddr {
+	ap := netip.MustParseAddrPort(addr)
+	if ap.Addr().Is4() {
+		return &unix.SockaddrInet4{Port: int(ap.Port()), Addr: ap.Addr().As4()}
+	}
+	return &unix.SockaddrInet6{Port: int(ap.Port()), Addr: ap.Addr().As16(), ZoneId: scope}
+}
+
+// listener listens in b at addr; its name is where clients connect to.
+func (w *world) listener(addr string, set ...func(sock)) sock {
+	w.Helper()
+	l := w.socket(w.b, family(addr), 0, append(set, bindTo(addr))...)
+	w.check(unix.Listen(l.fd, 16))
+	return l
+}
+
+// pair is a connection of a client in a with a server in b.
+func (w *world) pair(set ...func(sock)) (client, server sock) {
+	w.Helper()
+	l := w.listener("10.177.0.2:0")
+	defer l.close()
+	return w.pairAt(l, set...)
+}
+
+func (w *world) pairAt(l sock, set ...func(sock)) (client, server sock) {
+	w.Helper()
+	name := l.name()
+	client = w.socket(w.a, family(name.String()), 0, set...)
+	w.check(unix.Connect(client.fd, sockaddr(name.String(), 0)))
+	return client, l.accept()
+}
+
+// name is the socket's own address.
+func (c sock) name() netip.AddrPort {
+	c.w.Helper()
+	at, err := unix.Getsockname(c.fd)
+	c.w.check(err)
+	switch at := at.(type) {
+	case *unix.SockaddrInet4:
+		return netip.AddrPortFrom(netip.AddrFrom4(at.Addr), uint16(at.Port))
+	case *unix.SockaddrInet6:
+		return netip.AddrPortFrom(netip.AddrFrom16(at.Addr), uint16(at.Port))
+	}
+	return netip.AddrPort{}
+}
+
+func (c sock) accept() sock {
+	c.w.Helper()
+	fd, _, err := unix.Accept4(c.fd, unix.SOCK_CLOEXEC)
+	c.w.check(err)
+	limit := unix.Timeval{Sec: 10}
+	c.w.check(unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &limit))
+	return sock{c.w, fd}
+}
+
+// connect expects the error, 0 for none.
+func (c sock) connect(addr string, want unix.Errno) {
+	c.w.Helper()
+	var err error = unix.Errno(0)
+	if e := unix.Connect(c.fd, sockaddr(addr, 0)); e != nil {
+		err = e
+	}
+	if !errors.Is(err, want) {
+		c.w.Fatalf("connect to %s: %v, want %v", addr, err, want)
+	}
+}
+
+func (c sock) send(n int) {
+	c.w.Helper()
+	for n > 0 {
+		sent, err := unix.SendmsgN(c.fd, make([]byte, n), nil, nil, unix.MSG_NOSIGNAL)
+		c.w.check(err)
+		n -= sent
+	}
+}
+
+func (c sock) receive(n int) {
+	c.w.Helper()
+	buf := make([]byte, 64<<10)
+	for n > 0 {
+		got, err := unix.Read(c.fd, buf[:min(n, len(buf))])
+		if err == nil && got == 0 {
+			c.w.Fatalf("%d bytes too few", n)
+		}
+		c.w.check(err)
+		n -= got
+	}
+}
+
+// transfer sends n bytes from one end to the other.
+func transfer(from, to sock, n int) {
+	from.w.Helper()
+	done := make(chan error, 1)
+	go func() {
+		var err error
+		for left := n; left > 0 && err == nil; {
+			var sent int
+			sent, err = unix.SendmsgN(from.fd, make([]byte, min(left, 1<<20)), nil, nil, unix.MSG_NOSIGNAL)
+			left -= sent
+		}
+		done <- err
+	}()
+	to.receive(n)
+	from.w.check(<-done)
+}
+
+// ended expects the end of the input: an orderly one, or an error.
+func (c sock) ended(want unix.Errno) {
+	c.w.Helper()
+	n, err := unix.Read(c.fd, make([]byte, 1))
+	if want == 0 && (n != 0 || err != nil) || want != 0 && !errors.Is(err, want) {
+		c.w.Fatalf("read: %d, %v, want the end (%d)", n, err, int(want))
+	}
+}
+
+// await waits until the socket is ready or has an error, which it returns.
+func (c sock) await(events int16) unix.Errno {
+	c.w.Helper()
+	fds := []unix.PollFd{{Fd: int32(c.fd), Events: events}}
+	for {
+		n, err := unix.Poll(fds, 10_000)
+		if err == unix.EINTR {
+			continue
+		}
+		c.w.check(err)
+		if n == 0 {
+			c.w.Fatal("nothing happened in 10 s")
+		}
+		break
+	}
+	value, err := unix.GetsockoptInt(c.fd, unix.SOL_SOCKET, unix.SO_ERROR)
+	c.w.check(err)
+	return unix.Errno(value)
+}
+
+// unread waits until n bytes lie in the socket's receive queue.
+func (c sock) unread(n int) {
+	c.w.Helper()
+	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+		if have, err := unix.IoctlGetInt(c.fd, unix.SIOCINQ); err == nil && have == n {
+			return
+		}
+	}
+	c.w.Fatalf("%d bytes did not arrive", n)
+}
+
+// state waits for the socket's TCP state.
+func (c sock) state(want uint8) {
+	c.w.Helper()
+	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+		if info, err := unix.GetsockoptTCPInfo(c.fd, unix.IPPROTO_TCP, unix.TCP_INFO); err == nil && info.State == want {
+			return
+		}
+	}
+	c.w.Fatalf("state %d was not reached", want)
+}
+
+func (c sock) shut() { c.w.Helper(); c.w.check(unix.Shutdown(c.fd, unix.SHUT_WR)) }
+
+func (c sock) close() { c.w.Helper(); c.w.check(unix.Close(c.fd)) }
+
+// finish is the orderly end: first closes, second sees it and closes too.
+func finish(first, second sock) {
+	first.w.Helper()
+	first.close()
+	second.ended(0)
+	second.close()
+}

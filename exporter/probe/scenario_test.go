@@ -1,0 +1,260 @@
+package probe
+
+import (
+	"fmt"
+	"os/exec"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"tributary/exporter/event"
+	"tributary/service/testenv"
+)
+
+// A scenario is one way a connection can go, between two namespaces joined by a wire. It
+// must give exactly the records it wants.
+type scenario struct {
+	name string
+	do   func(w *world)
+	want []want
+}
+
+// want is one end's record. The zero value of a field is the common case.
+type want struct {
+	role   event.Role
+	reason event.CloseReason
+	tx, rx uint64
+	errno  unix.Errno
+	kind   event.Kind     // default closed
+	state  event.TCPState // before CLOSE; default: not checked
+	place  string         // "a" or "b"; default: clients live in a, servers in b
+	pid    string         // "child", "none"; default: the test itself
+	queued bool           // a server's connection that was never accepted
+	also   func(e *event.Event) error
+}
+
+const (
+	cl = event.RoleClient
+	sv = event.RoleServer
+)
+
+// world is where a scenario happens: clients in a (10.177.0.1, fd77::1, fe80::1), servers in b (…2).
+type world struct {
+	*testing.T
+	a, b  *space
+	began uint64
+	child uint32 // pid of the helper process, if there is one
+}
+
+// TestScenarios runs the whole table; every scenario has namespaces of its own, and one probe sees them all.
+func TestScenarios(t *testing.T) {
+	testenv.NeedRoot(t)
+	testenv.NeedCommand(t, "nft", "apt-get install nftables")
+	const never = time.Hour
+	c := newCapture(t, Options{ActiveFirst: never, ActiveEvery: never, SynFirst: never, SynEvery: never})
+	c.cookies = map[uint64]bool{}
+	var table []scenario
+	for _, rows := range [][]scenario{orderly, openings, processes, resets, timeouts, failures} {
+		table = append(table, rows...)
+	}
+	t.Logf("%d scenarios", len(table))
+	t.Run("table", func(t *testing.T) {
+		for _, s := range table {
+			t.Run(s.name, func(t *testing.T) {
+				t.Parallel()
+				s.run(newWorld(t, c), c)
+			})
+		}
+	})
+	k, err := c.probe.Counters()
+	if err != nil || k.RingFull+k.MapFull+k.MapNoMemory+k.ListenersFull+k.EndsMissed != 0 {
+		t.Errorf("losses: %+v %v", k, err)
+	}
+	if err := c.reader.Drain(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	wanted := 0
+	for _, s := range table {
+		wanted += len(s.want)
+	}
+	if events := c.snapshot(); len(events) != wanted && !t.Failed() {
+		t.Errorf("%d records after all, %d wanted: some came late\n%s", len(events), wanted, describe(events))
+	}
+}
+
+func newWorld(t *testing.T, c *capture) *world {
+	w := &world{T: t, a: newSpace(t), b: newSpace(t)}
+	join(t, w.a, w.b)
+	for s, address := range map[*space]string{w.a: "fe80::1/64", w.b: "fe80::2/64"} {
+		configure(s, map[*space]string{w.a: "wire0", w.b: "wire1"}[s], address)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.cookies[w.a.cookie], c.cookies[w.b.cookie] = true, true
+	now, err := bootTime()
+	w.check(err)
+	w.began = now
+	return w
+}
+
+func (w *world) check(err error) {
+	w.Helper()
+	if err != nil {
+		w.Fatal(err)
+	}
+}
+
+func (s scenario) run(w *world, c *capture) {
+	s.do(w)
+	var got []event.Event
+	mine := func() int {
+		got = got[:0]
+		for _, e := range c.snapshot() {
+			if e.NetnsCookie == w.a.cookie || e.NetnsCookie == w.b.cookie {
+				got = append(got, e)
+			}
+		}
+		return len(got)
+	}
+	for deadline := time.Now().Add(10 * time.Second); mine() < len(s.want) && time.Now().Before(deadline); {
+		time.Sleep(5 * time.Millisecond)
+	}
+	w.check(c.reader.Drain(w.Context()))
+	if mine() != len(s.want) {
+		w.Fatalf("%d records, want %d\n%s", len(got), len(s.want), describe(got))
+	}
+	left := got
+	for _, want := range s.want {
+		left = want.take(w, left)
+	}
+	checkMirrors(w, got)
+}
+
+// take checks the first record of the wanted place and role, and returns the others.
+func (want want) take(w *world, events []event.Event) []event.Event {
+	place := want.place
+	if place == "" {
+		place = map[event.Role]string{cl: "a", sv: "b"}[want.role]
+	}
+	cookie := map[string]uint64{"a": w.a.cookie, "b": w.b.cookie}[place]
+	for i := range events {
+		if e := &events[i]; e.NetnsCookie == cookie && e.Role == want.role {
+			if err := want.compare(w, e); err != nil {
+				w.Errorf("%s\n\t%s", err, e)
+			}
+			return append(append([]event.Event(nil), events[:i]...), events[i+1:]...)
+		}
+	}
+	w.Errorf("no record of a %s in %s\n%s", want.role, place, describe(events))
+	return events
+}
+
+func (want want) compare(w *world, e *event.Event) error {
+	kind := want.kind
+	if kind == 0 {
+		kind = event.KindClosed
+	}
+	pid := map[string]uint32{"": selfPID(), "child": w.child, "none": 0}[want.pid]
+	switch {
+	case e.Kind != kind || e.CloseReason != want.reason || e.Errno != uint16(want.errno):
+		return fmt.Errorf("want %s, %s, errno %d", kind, want.reason, want.errno)
+	case want.state != 0 && e.LastState != want.state:
+		return fmt.Errorf("want the last state %s", want.state)
+	case e.TxBytes != want.tx || e.RxBytes != want.rx || e.TxBytesBefore+e.RxBytesBefore != 0:
+		return fmt.Errorf("want tx %d rx %d", want.tx, want.rx)
+	case e.PID != pid || (pid != 0) != (e.CgroupID != 0) || e.SockCgroupID == 0:
+		return fmt.Errorf("want pid %d; cgroups %d, %d", pid, e.CgroupID, e.SockCgroupID)
+	case e.Accepted != (want.role == sv && kind == event.KindClosed && !want.queued):
+		return fmt.Errorf("accepted: %v", e.Accepted)
+	case !e.StartObserved || e.RoleSource != event.RoleObserved || e.RecordSeq != 0 || e.IntervalStart != e.Start || e.SockCookie == 0:
+		return fmt.Errorf("not a first record of an observed connection: %+v", *e)
+	case e.RstSent+e.RstReceived > 1 || (want.reason == event.CloseRstLocal) && e.RstSent != 1 || (want.reason == event.CloseRstRemote) && e.RstReceived != 1:
+		return fmt.Errorf("resets sent %d, received %d", e.RstSent, e.RstReceived)
+	}
+	if err := w.checkTimes(e); err != nil {
+		return err
+	}
+	if want.also != nil {
+		return want.also(e)
+	}
+	return nil
+}
+
+// checkTimes allows a server's start 0.5 s before the beginning, because SYN cookies and deferred
+// accepts measure the handshake coarsely.
+func (w *world) checkTimes(e *event.Event) error {
+	now, err := bootTime()
+	if err != nil {
+		return err
+	}
+	slack := uint64(0)
+	if e.Role == sv {
+		slack = 5e8
+	}
+	if e.Start+slack < w.began || e.End < e.Start || e.End > now {
+		return fmt.Errorf("from %d to %d, outside of %d to %d", e.Start, e.End, w.began, now)
+	}
+	if e.Kind == event.KindClosed && e.Role == cl && (e.ConnectUs == 0 || uint64(e.ConnectUs) > (e.End-e.Start)/1000) {
+		return fmt.Errorf("connected in %d us", e.ConnectUs)
+	}
+	return nil
+}
+
+// checkMirrors compares the two ends of each connection.
+func checkMirrors(w *world, events []event.Event) {
+	for i := range events {
+		for j := range events {
+			a, b := &events[i], &events[j]
+			if i == j || a.LocalPort != b.RemotePort || a.RemotePort != b.LocalPort {
+				continue
+			}
+			if a.LocalAddr != b.RemoteAddr || a.NetnsCookie == b.NetnsCookie {
+				w.Errorf("the ends do not fit each other:\n\t%s\n\t%s", a, b)
+			}
+			// a reset can overtake data, but nobody receives more than was sent
+			if a.RxBytes > b.TxBytes {
+				w.Errorf("more received than sent:\n\t%s\n\t%s", a, b)
+			}
+		}
+	}
+}
+
+// sysctl sets a value below /proc/sys/net in the namespace.
+func (w *world) sysctl(s *space, name, value string) {
+	w.Helper()
+	s.do(func() error { return writeFile("/proc/sys/net/"+name, value) })
+}
+
+// nft adds rules to the chain of a hook (input, output) in the namespace.
+func (w *world) nft(s *space, hook string, rules ...string) {
+	w.Helper()
+	script := fmt.Sprintf("table inet t { chain %s { type filter hook %s priority 0; policy accept;\n%s\n}\n}\n", hook, hook, strings.Join(rules, "\n"))
+	w.run(s, script, "nft", "-f", "-")
+}
+
+// block drops all TCP that comes into the namespaces; open undoes it.
+func (w *world) block(spaces ...*space) {
+	for _, s := range spaces {
+		w.nft(s, "input", "meta l4proto tcp drop")
+	}
+}
+
+func (w *world) open(spaces ...*space) {
+	for _, s := range spaces {
+		w.run(s, "", "nft", "flush", "ruleset")
+	}
+}
+
+func (w *world) run(s *space, stdin string, command ...string) {
+	w.Helper()
+	s.do(func() error {
+		cmd := exec.Command(command[0], command[1:]...)
+		cmd.Stdin = strings.NewReader(stdin)
+		if out, err := cmd.CombinedOutput(); err != nil {
+			return fmt.Errorf("%s: %w: %s", strings.Join(command, " "), err, out)
+		}
+		return nil
+	})
+}
