@@ -88,8 +88,9 @@ vet: ## go vet
 test: packages engine kafka build check-generated lint test-race ## everything, with all it needs; as root nothing is skipped
 
 .PHONY: test-race
+# One package at a time: several watch every connection of the host, and would see those of the others.
 test-race: ## the Go tests alone, under the race detector
-	CGO_ENABLED=1 $(GO) test -race -timeout 20m $(PKG)
+	CGO_ENABLED=1 $(GO) test -race -p 1 -timeout 20m $(PKG)
 
 .PHONY: fuzz
 fuzz: ## each fuzz target for FUZZTIME
