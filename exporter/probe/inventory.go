@@ -127,6 +127,12 @@ func inNamespace(space namespace, f func() error) error {
 	done := make(chan error, 1)
 	go func() {
 		runtime.LockOSThread() // never unlocked
+		if unix.Gettid() == unix.Getpid() {
+			// The main thread does not end with its goroutine, and /proc/self shows its namespace: it waits here, and another goes.
+			done <- inNamespace(space, f)
+			runtime.UnlockOSThread()
+			return
+		}
 		done <- enterNamespace(space, f)
 	}()
 	return <-done
