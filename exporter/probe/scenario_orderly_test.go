@@ -129,7 +129,7 @@ var orderly = []scenario{
 	}, []want{{role: cl, reason: event.CloseFinLocal, tx: 900}, {role: sv, reason: event.CloseFinRemote, rx: 900}}},
 	{"packets lost", func(w *world) {
 		c, s := w.pair()
-		w.nft(w.b, "input", "meta l4proto tcp numgen random mod 100 < 5 drop")
+		w.nft(w.b, "input", "meta l4proto tcp numgen inc mod 10 5 drop")
 		transfer(c, s, 2<<20)
 		w.open(w.b)
 		finish(c, s)
