@@ -74,23 +74,9 @@ var wait = Answer{Why: Pending, Wait: true}
 
 // judgeSet answers from ranges that all speak about the same thing.
 func judgeSet(v View, q query, s []span) finding {
-	tol := q.hi - q.at
-	var best *span
-	several, full, later := false, false, false
-	for i := range s {
-		r := &s[i]
-		later = later || r.mayReach(q)
-		if !r.touches(q) {
-			continue
-		}
-		for j := range s[:i] {
-			several = several || s[j].touches(q) && !agree(&s[j], r, tol)
-		}
-		full = full || r.from <= q.lo && r.end >= q.hi
-		best = finer(best, r, q.at)
-	}
+	best, several, full, later := touching(q, s)
 	switch {
-	case best != nil && !several && full && !(later && othersMayReach(q, best, s)):
+	case full && !several && !(later && othersMayReach(q, best, s)):
 		return named(best, around)
 	case later:
 		return found(wait, around, best)
@@ -105,6 +91,24 @@ func judgeSet(v View, q query, s []span) finding {
 		return named(best, edge)
 	}
 	return untouched(v, q, s)
+}
+
+// touching finds the finest range that touches the moment and its tolerance, whether ranges that touch it disagree, whether one covers all of
+// it, and whether a range may reach it later.
+func touching(q query, s []span) (best *span, several, full, later bool) {
+	for i := range s {
+		r := &s[i]
+		later = later || r.mayReach(q)
+		if !r.touches(q) {
+			continue
+		}
+		for j := range s[:i] {
+			several = several || s[j].touches(q) && !agree(&s[j], r, q.hi-q.at)
+		}
+		full = full || r.from <= q.lo && r.end >= q.hi
+		best = finer(best, r, q.at)
+	}
+	return best, several, full, later
 }
 
 // looseBefore: the tolerance reaches back before best began, into the time for which nobody knows whether one who had the address before was
@@ -242,17 +246,7 @@ func claimsOf(a *span, s []span) (n int) {
 
 // untouched answers where no range comes near: from the last one before and the first one after.
 func untouched(v View, q query, s []span) finding {
-	var prev, next *span
-	stands := false
-	for i := range s {
-		switch r := &s[i]; {
-		case r.end < q.lo && (prev == nil || r.end >= prev.end):
-			stands = r.open && !r.settled || stands && r.end == prev.end
-			prev = r
-		case r.from > q.hi && (next == nil || r.from < next.from):
-			next = r
-		}
-	}
+	prev, next, stands := neighbours(q, s)
 	bridged := prev != nil && next != nil && v.bridges(q, prev, next, s)
 	switch {
 	case stands && !bridged:
@@ -269,6 +263,20 @@ func untouched(v View, q query, s []span) finding {
 		return found(Answer{Why: Gap}, nowhere, nil)
 	}
 	return found(Answer{Why: NoEvidence}, nowhere, nil)
+}
+
+// neighbours finds the last range before the moment and the first one after it; stands says that one that ended last has not settled yet.
+func neighbours(q query, s []span) (prev, next *span, stands bool) {
+	for i := range s {
+		switch r := &s[i]; {
+		case r.end < q.lo && (prev == nil || r.end >= prev.end):
+			stands = r.open && !r.settled || stands && r.end == prev.end
+			prev = r
+		case r.from > q.hi && (next == nil || r.from < next.from):
+			next = r
+		}
+	}
+	return prev, next, stands
 }
 
 // longestLinger is the longest time between two looks of an exporter that is well, and some.

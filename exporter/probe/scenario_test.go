@@ -159,7 +159,7 @@ func (want want) compare(w *world, e *event.Event) error {
 	pid := map[string]uint32{"": selfPID(), "child": w.child, "none": 0}[want.pid]
 	switch {
 	case e.Kind != kind || e.CloseReason != want.reason || e.Errno != uint16(want.errno):
-		return fmt.Errorf("want %s, %s, errno %d", kind, want.reason, want.errno)
+		return fmt.Errorf("want %s, %s, errno %d", kind, want.reason, int(want.errno))
 	case want.state != 0 && e.LastState != want.state:
 		return fmt.Errorf("want the last state %s", want.state)
 	case e.TxBytes != want.tx || e.RxBytes != want.rx || e.TxBytesBefore+e.RxBytesBefore != 0:

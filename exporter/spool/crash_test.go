@@ -15,15 +15,14 @@ import (
 
 // model is what must be true of the batches of a schedule.
 type model struct {
-	t       *testing.T
-	sim     *sim
-	rng     *rand.Rand
-	trace   []string
-	sealed  map[string]*fate
-	flips   int
-	dropped uint64 // over all runs, by reasons that are allowed
-	now     *running
-	run     int
+	t      *testing.T
+	sim    *sim
+	rng    *rand.Rand
+	trace  []string
+	sealed map[string]*fate
+	flips  int
+	now    *running
+	run    int
 }
 
 // fate is what happened to one batch.

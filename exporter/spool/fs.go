@@ -36,7 +36,7 @@ type File interface {
 	Truncate(size int64) error
 	// Sync makes what was written survive a power cut.
 	Sync() error
-	Close() error
+	io.Closer
 }
 
 // FileInfo is a file's name and size.

@@ -23,7 +23,7 @@ func (s *Spool) Reject(exporterID string, seq uint64, reason string) Count {
 	if n.Batches == 0 {
 		return n
 	}
-	var err error = fs.ErrClosed
+	err := error(fs.ErrClosed)
 	if usable {
 		h := s.config.head(s.config.Clock.Boot(), number)
 		h.ExporterID, h.Reason = exporterID, plain(reason)
