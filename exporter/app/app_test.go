@@ -113,6 +113,7 @@ func TestRealConnectionsBecomeExactRows(t *testing.T) {
 	}
 	time.Sleep(300 * time.Millisecond) // the ring is read every 200 ms
 	balance(t, a, scrape(t, a))
+	c.awaitWatermark(t)
 	if err := stop(); err != nil {
 		t.Fatal(err)
 	}

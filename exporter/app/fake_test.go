@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"sync"
 	"testing"
+	"time"
 
 	"google.golang.org/grpc"
 
@@ -128,6 +129,20 @@ func (c *collector) keep(b *flow.Batch) {
 	for _, counter := range b.Counters {
 		c.last[counter.Name] = counter.Value
 	}
+}
+
+// awaitWatermark waits for the first watermark; one is sent every second.
+func (c *collector) awaitWatermark(t *testing.T) {
+	t.Helper()
+	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
+		c.mu.Lock()
+		mark := c.mark
+		c.mu.Unlock()
+		if mark != 0 {
+			return
+		}
+	}
+	t.Fatal("no watermark within 10 s")
 }
 
 func (c *collector) count(match func(row) bool) (n int, tx, rx uint64) {
