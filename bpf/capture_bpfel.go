@@ -28,13 +28,14 @@ const (
 	CaptureFlowCounterFLOW_COUNTER_ACTIVE          CaptureFlowCounter = 9
 	CaptureFlowCounterFLOW_COUNTER_ACTIVE_RACED    CaptureFlowCounter = 10
 	CaptureFlowCounterFLOW_COUNTER_FOUND           CaptureFlowCounter = 11
-	CaptureFlowCounterFLOW_COUNTER_ENDS_MISSED     CaptureFlowCounter = 12
-	CaptureFlowCounterFLOW_COUNTER_MAX             CaptureFlowCounter = 13
+	CaptureFlowCounterFLOW_COUNTER_STILLBORN       CaptureFlowCounter = 12
+	CaptureFlowCounterFLOW_COUNTER_ENDS_MISSED     CaptureFlowCounter = 13
+	CaptureFlowCounterFLOW_COUNTER_MAX             CaptureFlowCounter = 14
 )
 
 type CaptureFlowCounters struct {
 	_ structs.HostLayout
-	N [13]uint64
+	N [14]uint64
 }
 
 type CaptureFlowRecord struct {

@@ -111,6 +111,17 @@ static __always_inline int reset_for_late_data(struct sock *sk, const struct ope
 	return tp->data_segs_in != open->data_segs_fin && (__u32)tp->bytes_received == open->received_fin;
 }
 
+/*
+ * A server's socket that the kernel made for the last segment of a handshake and gave up
+ * before it was ESTABLISHED: another CPU had made one for a copy of that segment, or the
+ * listener is gone (inet_csk_complete_hashdance). No program ever sees it. One of Fast
+ * Open is different: it is the program's while still in SYN_RECV.
+ */
+static __always_inline int stillborn(struct tcp_sock *tp, int oldstate)
+{
+	return oldstate == TCP_SYN_RECV && !tp->fastopen_rsk;
+}
+
 /* Any to CLOSE. CLOSING is set before the counters are read: see report_open_socket. */
 static __always_inline void close_socket(struct sock *sk, int oldstate)
 {
@@ -121,8 +132,12 @@ static __always_inline void close_socket(struct sock *sk, int oldstate)
 
 	if (!tp)
 		return;
-	count(FLOW_COUNTER_ENDS);
 	open = bpf_map_lookup_elem(&open_sockets, &key);
+	if (!open && stillborn(tp, oldstate)) {
+		count(FLOW_COUNTER_STILLBORN);
+		return;
+	}
+	count(FLOW_COUNTER_ENDS);
 	if (open && (__sync_fetch_and_or(&open->id_state, OPEN_CLOSING) & OPEN_REPORTED))
 		reported = FLOW_FLAG_REPORTED;
 	emit_end(sk, tp, open, oldstate, reported);

@@ -177,6 +177,8 @@ struct minmax {
 	struct minmax_sample s[3];
 };
 
+struct request_sock;
+
 struct tcp_sock {
 	struct inet_connection_sock inet_conn;
 	__u64 bytes_sent;
@@ -203,6 +205,7 @@ struct tcp_sock {
 	struct minmax rtt_min;
 	__u32 snd_cwnd;
 	__u32 mss_cache;
+	struct request_sock *fastopen_rsk;
 };
 
 struct task_struct {

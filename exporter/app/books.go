@@ -62,6 +62,7 @@ var (
 	descSubmitted  = metric("probe_submitted_total", "Ends of connections written to the ring.")
 	descLost       = metric("probe_lost_total", "What the kernel side lost: records by ring_full; ends never shown by ends_missed and recursion; starts by map_full and map_nomem; listeners' owners by listeners_full.", "reason")
 	descUnobserved = metric("probe_ends_unobserved_total", "Ends of connections whose start was not seen.")
+	descStillborn  = metric("probe_stillborn_total", "Sockets that the kernel made for a handshake and dropped before any program could see them. They are no connections and have no record.")
 	descOpened     = metric("probe_opened_total", "Starts of connections seen and kept.")
 	descFound      = metric("probe_found_total", "Of the starts kept, connections older than the exporter, found by the inventory.")
 	descNamespaces = metric("probe_inventory_namespaces", "Network namespaces that the inventory met (found), and those of them it could not look into (unread): ends of older connections there have no start.", "state")
@@ -91,6 +92,7 @@ func entries() []entry {
 		{"probe.map_nomem", descLost, "map_nomem", func(r *reading) uint64 { return r.probe.MapNoMemory }},
 		{"probe.listeners_full", descLost, "listeners_full", func(r *reading) uint64 { return r.probe.ListenersFull }},
 		{"probe.ends_unobserved", descUnobserved, "", func(r *reading) uint64 { return r.probe.EndsUnobserved }},
+		{"", descStillborn, "", func(r *reading) uint64 { return r.probe.Stillborn }},
 		{"", descOpened, "", func(r *reading) uint64 { return r.probe.Opened }},
 		{"", descFound, "", func(r *reading) uint64 { return r.probe.Found }},
 		{"", descRemoved, "", func(r *reading) uint64 { return r.probe.Removed }},

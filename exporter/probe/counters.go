@@ -32,6 +32,7 @@ type Counters struct {
 	Found          uint64 // of Opened, older than Start and found by the inventory
 	Active         uint64 // active records handed to Walk's reader
 	ActiveRaced    uint64 // active records given up because the socket closed or moved meanwhile; the next record has it all
+	Stillborn      uint64 // sockets the kernel made for a handshake and dropped before any program could see them; no ends
 	EndsMissed     uint64 // sockets found gone whose end was not shown
 	Recursion      uint64 // transitions skipped by the kernel, nested in another on the same CPU
 }
@@ -83,6 +84,7 @@ func named(sum *bpf.CaptureFlowCounters) Counters {
 		Found:          sum.N[bpf.CaptureFlowCounterFLOW_COUNTER_FOUND],
 		Active:         sum.N[bpf.CaptureFlowCounterFLOW_COUNTER_ACTIVE],
 		ActiveRaced:    sum.N[bpf.CaptureFlowCounterFLOW_COUNTER_ACTIVE_RACED],
+		Stillborn:      sum.N[bpf.CaptureFlowCounterFLOW_COUNTER_STILLBORN],
 		EndsMissed:     sum.N[bpf.CaptureFlowCounterFLOW_COUNTER_ENDS_MISSED],
 	}
 }
