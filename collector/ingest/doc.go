@@ -4,7 +4,8 @@
 // What it promises. A batch is validated whole before anybody else sees it; one that is not valid is refused with a gRPC status code and
 // a sentence, counted, and neither its stream nor the process suffers. A batch that was seen before (by exporter_id and batch_seq) is not
 // taken in again: if it is stored it is acknowledged at once, if it is on its way its acknowledgement follows. An acknowledgement goes
-// out only after Done was called for the batch, which the app does when every required sink has it.
+// out only after Done was called for the batch, which the app does when every required sink has it. A Flows stream may bring batches of
+// earlier runs of its exporter on the same host, out of its spool; those of another host are refused.
 //
 // What blocks. Batches that are taken in and not yet done are bounded in bytes for the whole node; over the bound a Flows stream is no
 // longer read, so that gRPC's flow control slows its exporter. The Control stream never waits for that: claims and watermarks are always

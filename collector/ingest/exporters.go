@@ -25,7 +25,8 @@ type exporter struct {
 	inFlight map[uint64]struct{} // taken in, not done
 	fresh    []seqRange          // done or seen again, not told yet
 	rejected []*flowv1.Rejected  // not told yet
-	received uint64              // highest batch_seq taken in by the present stream
+	received uint64              // the last batch_seq that the present stream brought
+	news     bool                // there is something to tell
 	stream   chan struct{}       // wakes the present stream's sender; nil without one
 
 	control    sync.Mutex            // guards what follows; held for one message
@@ -62,9 +63,13 @@ func (x *exporters) get(id string) *exporter {
 	if e, ok := x.lru.Get(id); ok {
 		return e
 	}
-	e := &exporter{id: id, inFlight: make(map[uint64]struct{}), claims: make(map[claimKey]claimRef)}
+	e := newExporter(id)
 	x.lru.Add(id, e)
 	return e
+}
+
+func newExporter(id string) *exporter {
+	return &exporter{id: id, inFlight: make(map[uint64]struct{}), claims: make(map[claimKey]claimRef)}
 }
 
 // newControl makes the calling Control stream the present one.
@@ -75,14 +80,13 @@ func (e *exporter) newControl() uint64 {
 	return e.generation
 }
 
-// attach makes wake the present stream; the one before gets no more news.
-func (e *exporter) attach() (wake chan struct{}) {
-	wake = make(chan struct{}, 1)
+// attach makes wake the present stream's; the one before gets no more news.
+func (e *exporter) attach(wake chan struct{}) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.wakeLocked() // the stream before finds out that it is not the present one any more
 	e.stream, e.received = wake, 0
-	return wake
+	e.wakeLocked()
 }
 
 func (e *exporter) detach(wake chan struct{}) {
@@ -95,6 +99,7 @@ func (e *exporter) detach(wake chan struct{}) {
 
 // wakeLocked tells the present stream that there is news.
 func (e *exporter) wakeLocked() {
+	e.news = true
 	if e.stream == nil {
 		return
 	}
@@ -117,7 +122,7 @@ const (
 func (e *exporter) arrived(seq uint64) verdict {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.received = max(e.received, seq)
+	e.received = seq
 	defer e.wakeLocked()
 	if contains(e.acked, seq) {
 		e.fresh = insert(e.fresh, seq)
@@ -156,26 +161,33 @@ const maxRejected = 256
 func (e *exporter) reject(r *flowv1.Rejected) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.received = max(e.received, r.GetBatchSeq())
+	e.received = r.GetBatchSeq()
 	if len(e.rejected) < maxRejected {
 		e.rejected = append(e.rejected, r)
 	}
 	e.wakeLocked()
 }
 
-// news takes what the present stream has to tell. A false says that wake belongs to an older stream.
-func (e *exporter) news(wake chan struct{}) (*flowv1.FlowsResponse, bool) {
+// tell takes what the present stream has to tell, nil if that is nothing. A false says that wake belongs to an older stream.
+func (e *exporter) tell(wake chan struct{}) (*flowv1.FlowsResponse, bool) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if e.stream != wake {
-		return nil, false
+	if e.stream != wake || !e.news {
+		return nil, e.stream == wake
 	}
 	m := &flowv1.FlowsResponse{ExporterId: e.id, ReceivedSeq: e.received, Rejected: e.rejected}
 	for _, r := range e.fresh {
 		m.Acked = append(m.Acked, &flowv1.SeqRange{First: r.first, Last: r.last})
 	}
-	e.fresh, e.rejected = e.fresh[:0], nil
+	e.fresh, e.rejected, e.news = e.fresh[:0], nil, false
 	return m, true
+}
+
+// idle reports whether everything that was taken in is done and told.
+func (e *exporter) idle() bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return len(e.inFlight) == 0 && len(e.fresh) == 0 && len(e.rejected) == 0
 }
 
 func search(ranges []seqRange, seq uint64) (int, bool) {

@@ -26,29 +26,28 @@ func (s *Server) Flows(stream grpc.BidiStreamingServer[flowv1.FlowsRequest, flow
 	if err != nil {
 		return err
 	}
-	wake := e.attach()
-	defer e.detach(wake)
-	wake <- struct{}{} // the first answer states the credit
+	r := newRuns(s.exporters, e, first.GetHello().GetHost()) // the first answer states the credit
+	defer r.detach()
 
 	ctx, cancel := context.WithCancel(stream.Context())
 	defer cancel()
 	received := make(chan error, 1)
 	go func() {
-		received <- s.receive(ctx, e, stream)
+		received <- s.receive(ctx, r, stream)
 		cancel()
 	}()
 	// Whichever ends first ends the stream: returning from here makes the other's Recv or Send fail.
-	if err := s.tell(ctx, e, wake, stream); err != nil {
+	if err := s.tell(ctx, r, stream); err != nil {
 		return err
 	}
 	return <-received
 }
 
-func (s *Server) receive(ctx context.Context, e *exporter, stream grpc.BidiStreamingServer[flowv1.FlowsRequest, flowv1.FlowsResponse]) error {
+func (s *Server) receive(ctx context.Context, r *runs, stream grpc.BidiStreamingServer[flowv1.FlowsRequest, flowv1.FlowsResponse]) error {
 	for {
 		m, err := stream.Recv()
 		if errors.Is(err, io.EOF) {
-			return s.waitUntilTold(ctx, e)
+			return waitUntilTold(ctx, r)
 		}
 		if err != nil {
 			return err
@@ -57,7 +56,7 @@ func (s *Server) receive(ctx context.Context, e *exporter, stream grpc.BidiStrea
 		if batch == nil {
 			return status.Error(codes.InvalidArgument, "a message without a batch on the Flows stream")
 		}
-		if err := s.take(ctx, e, batch); err != nil {
+		if err := s.take(ctx, r, batch); err != nil {
 			return err
 		}
 	}
@@ -67,16 +66,13 @@ func (s *Server) receive(ctx context.Context, e *exporter, stream grpc.BidiStrea
 const lingerAfterEOF = 30 * time.Second
 
 // waitUntilTold keeps a half-closed stream open until everything that it brought is acknowledged and told.
-func (s *Server) waitUntilTold(ctx context.Context, e *exporter) error {
+func waitUntilTold(ctx context.Context, r *runs) error {
 	deadline := time.NewTimer(lingerAfterEOF)
 	defer deadline.Stop()
 	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()
 	for {
-		e.mu.Lock()
-		idle := len(e.inFlight) == 0 && len(e.fresh) == 0 && len(e.rejected) == 0
-		e.mu.Unlock()
-		if idle {
+		if r.idle() {
 			return nil
 		}
 		select {
@@ -90,7 +86,7 @@ func (s *Server) waitUntilTold(ctx context.Context, e *exporter) error {
 }
 
 // take validates a batch, waits for room, and hands it on. The error ends the stream; a batch that is refused does not.
-func (s *Server) take(ctx context.Context, e *exporter, m *flowv1.Batch) error {
+func (s *Server) take(ctx context.Context, r *runs, m *flowv1.Batch) error {
 	select {
 	case <-s.quiet:
 		<-ctx.Done() // the batch is sent again elsewhere, or here after a restart
@@ -98,14 +94,17 @@ func (s *Server) take(ctx context.Context, e *exporter, m *flowv1.Batch) error {
 	default:
 	}
 	s.metrics.bytes.Add(float64(len(m.GetPayload())))
-	// A batch may be of an earlier run of the same exporter, sent from its spool.
-	if m.GetExporterId() != e.id {
-		s.refuse(e, m, codes.InvalidArgument, "the batch is of exporter "+quote(m.GetExporterId())+", the stream of "+quote(e.id))
+	e, ours, err := r.of(m)
+	if err != nil {
+		return err
+	}
+	if !ours {
+		s.refuse(e, m, codes.InvalidArgument, "the batch is of exporter "+quote(e.id)+" on host "+quote(m.GetHost())+", the stream of host "+quote(r.host))
 		return nil
 	}
 	b := s.batches.Get().(*flow.Batch)
 	opener := s.openers.Get().(*flow.Opener)
-	err := opener.Open(m, b)
+	err = opener.Open(m, b)
 	s.openers.Put(opener)
 	if err != nil {
 		code := codes.InvalidArgument
@@ -151,20 +150,26 @@ func (s *Server) refuse(e *exporter, m *flowv1.Batch, code codes.Code, reason st
 }
 
 // tell sends what there is to say whenever there is something.
-func (s *Server) tell(ctx context.Context, e *exporter, wake chan struct{}, stream grpc.BidiStreamingServer[flowv1.FlowsRequest, flowv1.FlowsResponse]) error {
+func (s *Server) tell(ctx context.Context, r *runs, stream grpc.BidiStreamingServer[flowv1.FlowsRequest, flowv1.FlowsResponse]) error {
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-wake:
+		case <-r.wake:
 		}
-		m, present := e.news(wake)
-		if !present {
-			return status.Error(codes.Aborted, "the exporter has opened a newer stream")
-		}
-		m.CreditBytes = uint64(s.cfg.CreditBytes)
-		if err := stream.Send(m); err != nil {
-			return err
+		for _, e := range r.all() {
+			m, present := e.tell(r.wake)
+			switch {
+			case !present && e == r.own:
+				return status.Error(codes.Aborted, "the exporter has opened a newer stream")
+			case !present:
+				r.leave(e)
+			case m != nil:
+				m.CreditBytes = uint64(s.cfg.CreditBytes)
+				if err := stream.Send(m); err != nil {
+					return err
+				}
+			}
 		}
 	}
 }

@@ -235,6 +235,65 @@ func TestAcknowledgedOnlyWhenDone(t *testing.T) {
 	}
 }
 
+// TestBatchesOfEarlierRuns: what an exporter finds in its spool comes on its stream and is acknowledged under its own name.
+func TestBatchesOfEarlierRuns(t *testing.T) {
+	r := start(t, Config{})
+	died := r.flows(t, "run-1")
+	send(t, died, batch("run-1", 1, 10))
+	r.pipeline.wait(t, 1)
+
+	s := r.flows(t, "run-2")
+	for _, b := range []*flowv1.Batch{batch("run-1", 1, 10), batch("run-1", 2, 10), batch("run-0", 1, 10), batch("run-2", 1, 10)} {
+		b.Host = "h1"
+		send(t, s, b)
+	}
+	stranger := batch("run-9", 1, 10)
+	stranger.Host = "h2"
+	send(t, s, stranger)
+	for _, b := range r.pipeline.wait(t, 4)[:4] {
+		r.server.Done(b)
+	}
+	acked, rejected, received := map[string]uint64{}, "", map[string]uint64{}
+	for acked["run-0"] != 1 || acked["run-1"] != 2 || acked["run-2"] != 1 || rejected == "" {
+		m, err := s.Recv()
+		if err != nil {
+			t.Fatalf("after %v and %q: %v", acked, rejected, err)
+		}
+		if m.GetCreditBytes() == 0 {
+			t.Error("an answer without credit")
+		}
+		received[m.GetExporterId()] = m.GetReceivedSeq()
+		for _, a := range m.GetAcked() {
+			acked[m.GetExporterId()] += a.GetLast() - a.GetFirst() + 1
+		}
+		for _, x := range m.GetRejected() {
+			rejected += m.GetExporterId() + ": " + x.GetReason()
+		}
+	}
+	if len(acked) != 3 || !strings.HasPrefix(rejected, "run-9: ") || !strings.Contains(rejected, `on host "h2"`) {
+		t.Errorf("acknowledged %v, rejected %s", acked, rejected)
+	}
+	if d := cmp.Diff(map[string]uint64{"run-0": 1, "run-1": 2, "run-2": 1, "run-9": 1}, received); d != "" {
+		t.Error(d)
+	}
+	if code := end(died); code != codes.Aborted {
+		t.Errorf("the stream of the run that died: %v", code)
+	}
+	send(t, s, batch("run\n3", 1, 1))
+	if code := end(s); code != codes.InvalidArgument {
+		t.Errorf("a bad name: %v", code)
+	}
+}
+
+// end reads a stream to its end and says how that came.
+func end(s flowsStream) codes.Code {
+	for {
+		if _, err := s.Recv(); err != nil {
+			return status.Code(err)
+		}
+	}
+}
+
 func TestBadBatchesAreRejectedAndTheStreamLives(t *testing.T) {
 	r := start(t, Config{})
 	s := r.flows(t, "e1")

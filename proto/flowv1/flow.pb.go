@@ -444,10 +444,10 @@ func (*FlowsRequest_Batch) isFlowsRequest_Message() {}
 // FlowsResponse tells what became of batches. An acknowledgement means: every row is in every required sink, durably.
 type FlowsResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	ExporterId    string                 `protobuf:"bytes,1,opt,name=exporter_id,json=exporterId,proto3" json:"exporter_id,omitempty"`     // whose batches these are
+	ExporterId    string                 `protobuf:"bytes,1,opt,name=exporter_id,json=exporterId,proto3" json:"exporter_id,omitempty"`     // whose batches these are: of the exporter that said hello, or of an earlier run of it
 	Acked         []*SeqRange            `protobuf:"bytes,2,rep,name=acked,proto3" json:"acked,omitempty"`                                 // leave the exporter's memory
 	Rejected      []*Rejected            `protobuf:"bytes,3,rep,name=rejected,proto3" json:"rejected,omitempty"`                           // will never be accepted; leave the queue, counted
-	ReceivedSeq   uint64                 `protobuf:"varint,4,opt,name=received_seq,json=receivedSeq,proto3" json:"received_seq,omitempty"` // highest batch_seq taken in on this stream; a progress report, not a promise
+	ReceivedSeq   uint64                 `protobuf:"varint,4,opt,name=received_seq,json=receivedSeq,proto3" json:"received_seq,omitempty"` // last batch_seq of exporter_id taken in on this stream, and with it all sent before; a progress report, not a promise
 	CreditBytes   uint64                 `protobuf:"varint,5,opt,name=credit_bytes,json=creditBytes,proto3" json:"credit_bytes,omitempty"` // how many payload bytes may be under way beyond what is already received; 0 = no statement
 	Drain         bool                   `protobuf:"varint,6,opt,name=drain,proto3" json:"drain,omitempty"`                                // finish, take the acknowledgements, connect elsewhere
 	unknownFields protoimpl.UnknownFields

@@ -32,7 +32,8 @@ const (
 //
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 type CollectorClient interface {
-	// Flows carries sealed batches up and what became of them down. The first message is a Hello.
+	// Flows carries sealed batches up and what became of them down. The first message is a Hello. Batches of earlier runs of the same
+	// exporter, which it finds in its spool, come on its stream under their own exporter_id; their host is that of the Hello.
 	Flows(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[FlowsRequest, FlowsResponse], error)
 	// Control carries ownership up and settings down. The first message is a Hello; the whole set of claims follows it.
 	Control(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[ControlRequest, ControlResponse], error)
@@ -76,7 +77,8 @@ type Collector_ControlClient = grpc.BidiStreamingClient[ControlRequest, ControlR
 // All implementations must embed UnimplementedCollectorServer
 // for forward compatibility.
 type CollectorServer interface {
-	// Flows carries sealed batches up and what became of them down. The first message is a Hello.
+	// Flows carries sealed batches up and what became of them down. The first message is a Hello. Batches of earlier runs of the same
+	// exporter, which it finds in its spool, come on its stream under their own exporter_id; their host is that of the Hello.
 	Flows(grpc.BidiStreamingServer[FlowsRequest, FlowsResponse]) error
 	// Control carries ownership up and settings down. The first message is a Hello; the whole set of claims follows it.
 	Control(grpc.BidiStreamingServer[ControlRequest, ControlResponse]) error
