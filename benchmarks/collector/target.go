@@ -36,7 +36,7 @@ func startTarget(s *targetSpec) (*target, error) {
 	}
 	args := append(s.program[1:len(s.program):len(s.program)], "serve", "--data", s.dir, "--listen", listen, "--metrics-listen", metrics,
 		"--api-listen", "", "--tls-cert", s.files.cert, "--tls-key", s.files.key, "--clickhouse", "http://"+s.store+"/tributary",
-		"--kafka", s.broker, "--bus-topic", s.topic, "--log-level", "warn")
+		"--kafka", s.broker, "--kafka-topic", s.topic, "--log-level", "warn")
 	c, err := startChild("collector", s.program[0], append(args, s.args...)...)
 	if err != nil {
 		return nil, err

@@ -20,7 +20,7 @@ import (
 func Command() *cobra.Command {
 	root := &cobra.Command{
 		Use:           "tributary-collector",
-		Short:         "names both ends of every TCP connection and makes them queryable in ClickHouse SQL",
+		Short:         "Names both ends of every TCP connection and makes them queryable in ClickHouse SQL",
 		Version:       build.Current().String(),
 		SilenceUsage:  true,
 		SilenceErrors: true,
@@ -34,7 +34,7 @@ func serveCommand() *cobra.Command {
 	cfg := config.Default()
 	cmd := &cobra.Command{
 		Use:   "serve",
-		Short: "take flows from exporters, name both ends, and write them to ClickHouse and Kafka",
+		Short: "Take flows from exporters, name both ends, and write them to ClickHouse and Kafka",
 		Example: `  tributary-collector serve --data /var/lib/tributary
   tributary-collector serve --clickhouse http://writer:secret@clickhouse:8123/tributary --kafka kafka-1:9092,kafka-2:9092`,
 		Args: cobra.NoArgs,

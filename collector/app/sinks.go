@@ -149,7 +149,7 @@ func RemoteServer(cfg *config.Config) (schema.Server, error) {
 	}
 	if cfg.Store.CA != "" {
 		if server.TLS, err = tlsWithCA(cfg.Store.CA); err != nil {
-			return server, fmt.Errorf("store.ca: %w", err)
+			return server, fmt.Errorf("clickhouse_ca: %w", err)
 		}
 	}
 	return server, nil
@@ -164,7 +164,7 @@ func busTLS(cfg *config.Config) (*tls.Config, error) {
 	}
 	conf, err := tlsWithCA(cfg.Bus.CA)
 	if err != nil {
-		return nil, fmt.Errorf("bus.ca: %w", err)
+		return nil, fmt.Errorf("kafka_ca: %w", err)
 	}
 	return conf, nil
 }

@@ -34,9 +34,9 @@ type Config struct {
 	TLSClientCA   string `yaml:"tls_client_ca" usage:"file with the CA of the exporters, PEM: only they may connect"`
 	Insecure      bool   `yaml:"insecure" usage:"allow listeners without TLS on addresses other than loopback"`
 
-	Store Store `yaml:"store"`
-	Bus   Bus   `yaml:"bus"`
-	Hold  Hold  `yaml:"hold"`
+	Store Store `yaml:",inline"`
+	Bus   Bus   `yaml:",inline"`
+	Hold  Hold  `yaml:",inline"`
 
 	PendingBytes int64         `yaml:"pending_bytes" usage:"memory of batches taken in and not yet in every sink; then exporters are slowed"`
 	CreditBytes  int64         `yaml:"credit_bytes" usage:"bytes one exporter may have under way beyond what was received"`
@@ -50,25 +50,25 @@ type Store struct {
 	EmbeddedListen  string        `yaml:"embedded_listen" usage:"loopback address of the embedded store's HTTP interface"`
 	EmbeddedLibrary string        `yaml:"embedded_library" usage:"path of libchdb.so; default: beside the program"`
 	EmbeddedMemory  int64         `yaml:"embedded_memory_bytes" usage:"memory the embedded engine may use"`
-	CA              string        `yaml:"ca" usage:"file with the CA of an https ClickHouse, PEM; default: the system's"`
-	RawTTL          time.Duration `yaml:"raw_ttl" usage:"how long raw flows are kept, whole hours"`
-	BlockRows       int           `yaml:"block_rows" usage:"rows of a full block"`
-	BlockAge        time.Duration `yaml:"block_age" usage:"how long rows wait for a block to fill"`
-	Compression     string        `yaml:"compression" usage:"of inserts: none, lz4 or zstd; default: none to loopback, lz4 elsewhere"`
+	CA              string        `yaml:"clickhouse_ca" usage:"file with the CA of an https ClickHouse, PEM; default: the system's"`
+	RawTTL          time.Duration `yaml:"clickhouse_raw_ttl" usage:"how long raw flows are kept, whole hours"`
+	BlockRows       int           `yaml:"clickhouse_block_rows" usage:"rows of a full block"`
+	BlockAge        time.Duration `yaml:"clickhouse_block_age" usage:"how long rows wait for a block to fill"`
+	Compression     string        `yaml:"clickhouse_compression" usage:"of inserts: none, lz4 or zstd; default: none to loopback, lz4 elsewhere"`
 }
 
 // Bus are the details of Kafka.
 type Bus struct {
-	TLS          bool   `yaml:"tls" usage:"speak TLS to the brokers"`
-	CA           string `yaml:"ca" usage:"file with the CA of the brokers, PEM; default: the system's"`
+	TLS          bool   `yaml:"kafka_tls" usage:"speak TLS to the brokers"`
+	CA           string `yaml:"kafka_ca" usage:"file with the CA of the brokers, PEM; default: the system's"`
 	kafka.Config `yaml:",inline"`
 }
 
 // Hold are the details of waiting for evidence.
 type Hold struct {
-	Wait      time.Duration `yaml:"wait" usage:"the longest a batch waits for the evidence of its remote ends"`
-	Bytes     int64         `yaml:"bytes" usage:"memory of batches that wait; beyond it the oldest is written as it is"`
-	Tolerance time.Duration `yaml:"tolerance" usage:"clock difference and handshake time allowed for when an address is looked up"`
+	Wait      time.Duration `yaml:"hold_wait" usage:"the longest a batch waits for the evidence of its remote ends"`
+	Bytes     int64         `yaml:"hold_bytes" usage:"memory of batches that wait; beyond it the oldest is written as it is"`
+	Tolerance time.Duration `yaml:"hold_tolerance" usage:"clock difference and handshake time allowed for when an address is looked up"`
 }
 
 // Default returns the configuration without file, environment and flags.
@@ -104,9 +104,6 @@ func (c *Config) Validate() error {
 			return fmt.Errorf("clickhouse: %w", err)
 		}
 	}
-	if len(c.Bus.Brokers) > 0 {
-		return errors.New("bus.brokers is not a key of its own: name the brokers with kafka")
-	}
 	if c.Kafka != "none" {
 		if err := c.KafkaConfig().Check(); err != nil {
 			return err
@@ -135,11 +132,11 @@ func (c *Config) checkListeners() error {
 	}
 	switch {
 	case c.Hold.Wait < 0 || c.Hold.Wait > 4*time.Second:
-		return fmt.Errorf("hold.wait is %s: it must be 0s to 4s", c.Hold.Wait)
+		return fmt.Errorf("hold_wait is %s: it must be 0s to 4s", c.Hold.Wait)
 	case c.Hold.Tolerance < 0 || c.Hold.Tolerance > 5*time.Second:
-		return fmt.Errorf("hold.tolerance is %s: it must be 0s to 5s", c.Hold.Tolerance)
+		return fmt.Errorf("hold_tolerance is %s: it must be 0s to 5s", c.Hold.Tolerance)
 	case c.PendingBytes < 1<<20 || c.Hold.Bytes < 1<<20 || c.CreditBytes < 1<<20:
-		return errors.New("pending_bytes, hold.bytes and credit_bytes must be at least 1048576 each")
+		return errors.New("pending_bytes, hold_bytes and credit_bytes must be at least 1048576 each")
 	}
 	return nil
 }

@@ -27,10 +27,10 @@ const (
 
 // TLS names PEM files for the connection to the collector.
 type TLS struct {
-	CA         string `yaml:"ca" usage:"PEM file with the authorities of the collector's certificate; without it the system's"`
-	Cert       string `yaml:"cert" usage:"PEM file with the certificate the exporter shows"`
-	Key        string `yaml:"key" usage:"PEM file with the key of --tls-cert"`
-	ServerName string `yaml:"server_name" usage:"name in the collector's certificate; without it the host of --collector"`
+	CA         string `yaml:"tls_ca" usage:"PEM file with the authorities of the collector's certificate; without it the system's"`
+	Cert       string `yaml:"tls_cert" usage:"PEM file with the certificate the exporter shows"`
+	Key        string `yaml:"tls_key" usage:"PEM file with the key of --tls-cert"`
+	ServerName string `yaml:"tls_server_name" usage:"name in the collector's certificate; without it the host of --collector"`
 }
 
 // Config is everything a user can set.
@@ -39,7 +39,7 @@ type Config struct {
 	Scope     string `yaml:"scope" usage:"what to watch: host (every network namespace) or netns (the exporter's own)"`
 	Identity  string `yaml:"identity" usage:"YAML file that names the workloads of this host; watched while running"`
 	Network   string `yaml:"network" usage:"name of the address space of this host's addresses"`
-	TLS       TLS    `yaml:"tls"`
+	TLS       TLS    `yaml:",inline"`
 	Insecure  bool   `yaml:"insecure" usage:"allow plain text to a collector, and metrics, beyond this host"`
 
 	MetricsListen string `yaml:"metrics_listen" usage:"address of /metrics, /healthz and /readyz"`

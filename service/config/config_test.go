@@ -42,6 +42,7 @@ type program struct {
 	Store     string            `yaml:"store" flag:"clickhouse" secret:"url"`
 	Password  string            `yaml:"password" secret:"true"`
 	Hidden    int               `yaml:"hidden" flag:"-"`
+	Derived   []any             `yaml:"-"`
 	Claims    []grant           `yaml:"claims_allowed"`
 }
 

@@ -4,7 +4,7 @@
 // the environment variable TRIBUTARY_EXPORTER_COLLECTOR and the flag --collector; a field of a nested struct joins the
 // keys (tls.client_ca: TRIBUTARY_COLLECTOR_TLS_CLIENT_CA, --tls-client-ca). The tags:
 //
-//	yaml:"snake_case"   the key; required. yaml:",inline" on an embedded struct puts its keys beside the others.
+//	yaml:"snake_case"   the key; required. yaml:",inline" on a struct puts its keys beside the others; yaml:"-" is no setting.
 //	flag:"-"            no flag; flag:"name" another name than the kebab-case key.
 //	usage:"text"        the help text of the flag and the comment in --dump.
 //	secret:"true"       no flag (ps shows flags to everybody) and "(redacted)" in --dump.

@@ -35,6 +35,8 @@ func dumpStruct(v reflect.Value) *yaml.Node {
 		key, inline := keyOf(def)
 		if inline {
 			node.Content = append(node.Content, dumpStruct(v.Field(i)).Content...)
+		}
+		if key == "" {
 			continue
 		}
 		keyNode := &yaml.Node{Kind: yaml.ScalarNode, Value: key, HeadComment: def.Tag.Get("usage")}

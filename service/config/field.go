@@ -24,6 +24,8 @@ func fieldsOf(structure reflect.Value, prefix string, keys []string) []field {
 		key, inline := keyOf(def)
 		if inline {
 			fields = append(fields, fieldsOf(value, prefix, keys)...)
+		}
+		if key == "" {
 			continue
 		}
 		path := append(keys[:len(keys):len(keys)], key)
@@ -60,11 +62,14 @@ func leaf(def reflect.StructField, value reflect.Value, prefix string, path []st
 	return f
 }
 
-// keyOf returns the file key of a struct field, or says that the field's own fields stand in its place.
+// keyOf returns the file key of a struct field, or says that the field's own fields stand in its place. A field without either is no setting.
 func keyOf(def reflect.StructField) (key string, inline bool) {
 	key, option, _ := strings.Cut(def.Tag.Get("yaml"), ",")
 	if key == "" && option == "inline" && def.Type.Kind() == reflect.Struct {
 		return "", true
+	}
+	if key == "-" {
+		return "", false
 	}
 	if key == "" || !def.IsExported() || strings.Trim(key, "abcdefghijklmnopqrstuvwxyz0123456789_") != "" {
 		panic(fmt.Sprintf("config: field %s wants an exported name and a yaml tag in snake_case", def.Name))

@@ -204,6 +204,8 @@ func collectMembers(v reflect.Value, members map[string]member) {
 		key, inline := keyOf(def)
 		if inline {
 			collectMembers(v.Field(i), members)
+		}
+		if key == "" {
 			continue
 		}
 		members[key] = member{v.Field(i), secretOf(def)}

@@ -22,29 +22,29 @@ const (
 
 // Config is what a user sets. Zero values of numbers mean the defaults of Default.
 type Config struct {
-	Brokers     []string      `yaml:"brokers" usage:"host:port of some Kafka brokers; the others are found through them"`
-	Topic       string        `yaml:"topic" usage:"topic of attributed flows"`
-	Format      string        `yaml:"format" usage:"protobuf (a message a batch) or json (a message a flow)"`
-	Compression string        `yaml:"compression" usage:"none, gzip, snappy, lz4 or zstd; by default none for protobuf, whose payload is compressed already, and zstd for json"`
-	Partitions  int           `yaml:"partitions" usage:"partitions of a topic that the collector creates"`
-	Replicas    int           `yaml:"replicas" usage:"replication factor of a topic that the collector creates; -1 is the brokers' default"`
-	MinInsync   int           `yaml:"min_insync" usage:"min.insync.replicas of a topic that the collector creates; 0 is the brokers' default"`
-	Retention   time.Duration `yaml:"retention" usage:"retention of a topic that the collector creates"`
+	Brokers     []string      `yaml:"-"` // host:port of some; the others are found through them
+	Topic       string        `yaml:"kafka_topic" usage:"topic of attributed flows"`
+	Format      string        `yaml:"kafka_format" usage:"protobuf (a message a batch) or json (a message a flow)"`
+	Compression string        `yaml:"kafka_compression" usage:"none, gzip, snappy, lz4 or zstd; by default none for protobuf, whose payload is compressed already, and zstd for json"`
+	Partitions  int           `yaml:"kafka_partitions" usage:"partitions of a topic that the collector creates"`
+	Replicas    int           `yaml:"kafka_replicas" usage:"replication factor of a topic that the collector creates; -1 is the brokers' default"`
+	MinInsync   int           `yaml:"kafka_min_insync" usage:"min.insync.replicas of a topic that the collector creates; 0 is the brokers' default"`
+	Retention   time.Duration `yaml:"kafka_retention" usage:"retention of a topic that the collector creates"`
 
-	MaxMessageBytes int           `yaml:"max_message_bytes" usage:"largest message; max.message.bytes of a topic that the collector creates"`
-	BatchBytes      int           `yaml:"batch_bytes" usage:"messages are gathered into requests of up to this size"`
-	BatchTimeout    time.Duration `yaml:"batch_timeout" usage:"how long a first message waits for others to share its request"`
-	QueueBytes      int           `yaml:"queue_bytes" usage:"memory of batches that Kafka has not acknowledged yet; then backpressure begins"`
-	WriteTimeout    time.Duration `yaml:"write_timeout" usage:"how long one attempt may take"`
+	MaxMessageBytes int           `yaml:"kafka_max_message_bytes" usage:"largest message; max.message.bytes of a topic that the collector creates"`
+	BatchBytes      int           `yaml:"kafka_batch_bytes" usage:"messages are gathered into requests of up to this size"`
+	BatchTimeout    time.Duration `yaml:"kafka_batch_timeout" usage:"how long a first message waits for others to share its request"`
+	QueueBytes      int           `yaml:"kafka_queue_bytes" usage:"memory of batches that Kafka has not acknowledged yet; then backpressure begins"`
+	WriteTimeout    time.Duration `yaml:"kafka_write_timeout" usage:"how long one attempt may take"`
 
-	SASL SASL `yaml:"sasl"`
+	SASL SASL `yaml:",inline"`
 }
 
 // SASL is how the collector proves to the brokers who it is. Without TLS a PLAIN password travels readable.
 type SASL struct {
-	Mechanism string `yaml:"mechanism" usage:"none, plain, scram-sha-256 or scram-sha-512"`
-	Username  string `yaml:"username" usage:"name of the collector towards Kafka"`
-	Password  string `yaml:"password" secret:"true" usage:"its password"`
+	Mechanism string `yaml:"kafka_sasl_mechanism" usage:"none, plain, scram-sha-256 or scram-sha-512"`
+	Username  string `yaml:"kafka_sasl_username" usage:"name of the collector towards Kafka"`
+	Password  string `yaml:"kafka_sasl_password" secret:"true" usage:"its password"`
 }
 
 const (
@@ -67,18 +67,18 @@ func Default() Config {
 // Check says in one sentence what is wrong with the settings.
 func (c Config) Check() error {
 	if len(c.Brokers) == 0 {
-		return errors.New("kafka brokers: at least one host:port is needed")
+		return errors.New("kafka_brokers: at least one host:port is needed")
 	}
 	for _, b := range c.Brokers {
 		if _, port, err := net.SplitHostPort(b); err != nil || port == "" {
-			return fmt.Errorf("kafka brokers: %q is not host:port", b)
+			return fmt.Errorf("kafka_brokers: %q is not host:port", b)
 		}
 	}
 	if !validTopic(c.Topic) {
-		return fmt.Errorf("kafka topic: %q is not a topic name (1 to 249 letters, digits, '.', '_' or '-')", c.Topic)
+		return fmt.Errorf("kafka_topic: %q is not a topic name (1 to 249 letters, digits, '.', '_' or '-')", c.Topic)
 	}
 	if c.Format != FormatProtobuf && c.Format != FormatJSON {
-		return fmt.Errorf("kafka format: %q is neither protobuf nor json", c.Format)
+		return fmt.Errorf("kafka_format: %q is neither protobuf nor json", c.Format)
 	}
 	if _, err := c.compression(); err != nil {
 		return err
@@ -92,23 +92,23 @@ func (c Config) Check() error {
 func (c Config) checkNumbers() error {
 	switch {
 	case c.Partitions < 1 || c.Partitions > maxPartitions:
-		return fmt.Errorf("kafka partitions: %d is not between 1 and %d", c.Partitions, maxPartitions)
+		return fmt.Errorf("kafka_partitions: %d is not between 1 and %d", c.Partitions, maxPartitions)
 	case c.Replicas == 0 || c.Replicas < -1 || c.Replicas > 32767:
-		return fmt.Errorf("kafka replicas: %d is neither -1 (the brokers' default) nor 1 or more", c.Replicas)
+		return fmt.Errorf("kafka_replicas: %d is neither -1 (the brokers' default) nor 1 or more", c.Replicas)
 	case c.MinInsync < 0 || (c.Replicas > 0 && c.MinInsync > c.Replicas):
-		return fmt.Errorf("kafka min_insync: %d does not fit %d replicas; nothing could be written", c.MinInsync, c.Replicas)
+		return fmt.Errorf("kafka_min_insync: %d does not fit %d replicas; nothing could be written", c.MinInsync, c.Replicas)
 	case c.Retention < time.Minute:
-		return fmt.Errorf("kafka retention: %s is less than a minute", c.Retention)
+		return fmt.Errorf("kafka_retention: %s is less than a minute", c.Retention)
 	case c.MaxMessageBytes < minMessageBytes || c.MaxMessageBytes > maxMessageBytes:
-		return fmt.Errorf("kafka max_message_bytes: %d is not between %d and %d", c.MaxMessageBytes, minMessageBytes, maxMessageBytes)
+		return fmt.Errorf("kafka_max_message_bytes: %d is not between %d and %d", c.MaxMessageBytes, minMessageBytes, maxMessageBytes)
 	case c.BatchBytes < 1 || c.BatchBytes > c.MaxMessageBytes:
-		return fmt.Errorf("kafka batch_bytes: %d is not between 1 and max_message_bytes (%d)", c.BatchBytes, c.MaxMessageBytes)
+		return fmt.Errorf("kafka_batch_bytes: %d is not between 1 and max_message_bytes (%d)", c.BatchBytes, c.MaxMessageBytes)
 	case c.BatchTimeout < 0 || c.BatchTimeout > time.Second:
-		return fmt.Errorf("kafka batch_timeout: %s is not between 0 and 1s", c.BatchTimeout)
+		return fmt.Errorf("kafka_batch_timeout: %s is not between 0 and 1s", c.BatchTimeout)
 	case c.QueueBytes < 1<<20:
-		return fmt.Errorf("kafka queue_bytes: %d is less than 1 MiB", c.QueueBytes)
+		return fmt.Errorf("kafka_queue_bytes: %d is less than 1 MiB", c.QueueBytes)
 	case c.WriteTimeout < 100*time.Millisecond:
-		return fmt.Errorf("kafka write_timeout: %s is less than 100ms", c.WriteTimeout)
+		return fmt.Errorf("kafka_write_timeout: %s is less than 100ms", c.WriteTimeout)
 	}
 	return nil
 }
@@ -146,13 +146,13 @@ func (c Config) compression() (kafka.Compression, error) {
 	case "zstd":
 		return kafka.Zstd, nil
 	}
-	return 0, fmt.Errorf("kafka compression: %q is none of none, gzip, snappy, lz4, zstd", c.Compression)
+	return 0, fmt.Errorf("kafka_compression: %q is none of none, gzip, snappy, lz4, zstd", c.Compression)
 }
 
 func (s SASL) mechanism() (sasl.Mechanism, error) {
 	if s.Mechanism == "" || s.Mechanism == "none" {
 		if s.Username != "" || s.Password != "" {
-			return nil, errors.New("kafka sasl: a username or password is set but no mechanism (plain, scram-sha-256 or scram-sha-512)")
+			return nil, errors.New("kafka_sasl: a username or password is set but no mechanism (plain, scram-sha-256 or scram-sha-512)")
 		}
 		return nil, nil
 	}
@@ -165,21 +165,21 @@ func (s SASL) mechanism() (sasl.Mechanism, error) {
 	case "scram-sha-512":
 		algorithm = scram.SHA512
 	default:
-		return nil, fmt.Errorf("kafka sasl: mechanism %q is none of none, plain, scram-sha-256, scram-sha-512", s.Mechanism)
+		return nil, fmt.Errorf("kafka_sasl: mechanism %q is none of none, plain, scram-sha-256, scram-sha-512", s.Mechanism)
 	}
 	if err := s.checkUser(); err != nil {
 		return nil, err
 	}
 	m, err := scram.Mechanism(algorithm, s.Username, s.Password)
 	if err != nil {
-		return nil, errors.New("kafka sasl: username or password has characters that SCRAM does not allow")
+		return nil, errors.New("kafka_sasl: username or password has characters that SCRAM does not allow")
 	}
 	return m, nil
 }
 
 func (s SASL) checkUser() error {
 	if s.Username == "" || s.Password == "" {
-		return fmt.Errorf("kafka sasl: mechanism %s needs a username and a password", s.Mechanism)
+		return fmt.Errorf("kafka_sasl: mechanism %s needs a username and a password", s.Mechanism)
 	}
 	return nil
 }

@@ -105,7 +105,7 @@ func (d *demo) prepare() error {
 func (d *demo) startCollector(ctx context.Context) error {
 	args := []string{
 		"serve", "--data", filepath.Join(d.dir, "data"), "--clickhouse", "embedded", "--kafka", "none",
-		"--listen", d.ports.ingest, "--metrics-listen", d.ports.collectorMetrics, "--store-embedded-listen", d.ports.sql, "--api-listen", d.ports.api,
+		"--listen", d.ports.ingest, "--metrics-listen", d.ports.collectorMetrics, "--embedded-listen", d.ports.sql, "--api-listen", d.ports.api,
 	}
 	c, err := d.family.start(filepath.Join(d.bin, "tributary-collector"), d.dir, args...)
 	if err != nil {

@@ -62,7 +62,7 @@ func TestDemoInterrupted(t *testing.T) {
 func demo(ctx context.Context, t *testing.T, args ...string) *exec.Cmd {
 	t.Helper()
 	cmd := exec.CommandContext(ctx, filepath.Join(programs, "tributary-demo"), args...)
-	cmd.Env = append(os.Environ(), "TRIBUTARY_COLLECTOR_STORE_EMBEDDED_LIBRARY="+engine(t))
+	cmd.Env = append(os.Environ(), "TRIBUTARY_COLLECTOR_EMBEDDED_LIBRARY="+engine(t))
 	return cmd
 }
 

@@ -121,8 +121,8 @@ func freeAddress(t *testing.T) string {
 func (r *rig) startCollector() {
 	r.t.Helper()
 	r.collector = r.start("tributary-collector", "serve", "--data", filepath.Join(r.dir, "data"), "--clickhouse", "embedded",
-		"--kafka", r.kafka, "--listen", r.ingest, "--metrics-listen", r.collectorMetrics, "--store-embedded-listen", r.sql,
-		"--store-embedded-library", engine(r.t), "--api-listen", r.api)
+		"--kafka", r.kafka, "--listen", r.ingest, "--metrics-listen", r.collectorMetrics, "--embedded-listen", r.sql,
+		"--embedded-library", engine(r.t), "--api-listen", r.api)
 	r.ready(r.collector, r.collectorMetrics)
 }
 
