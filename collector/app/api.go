@@ -119,7 +119,7 @@ func (c *collector) whois(addr netip.Addr, at time.Time, network string) *query.
 func whoisRange(network string, r *ownership.Range) query.WhoisRange {
 	out := query.WhoisRange{
 		Network: network, Workload: r.Owner.Workload, Instance: r.Owner.Instance, Open: r.Open, Exporter: r.Exporter,
-		From: time.Unix(0, r.From).UTC(), To: time.Unix(0, r.To).UTC(),
+		From: time.Unix(0, r.From).UTC(), To: time.Unix(0, r.To).UTC(), ClockErrorMs: r.ClockError.Milliseconds(), BadClock: r.BadClock,
 	}
 	if r.PortTo != 0 {
 		out.Ports = fmt.Sprintf("%d-%d", r.PortFrom, r.PortTo)

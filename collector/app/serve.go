@@ -83,7 +83,7 @@ func (c *collector) start(ctx context.Context) error {
 		return err
 	}
 	c.table = ownership.New(ownership.Config{
-		Internal: c.cfg.Internal, QuietUntil: time.Now().Add(quietAfterStart).UnixNano(),
+		Internal: c.cfg.Internal, QuietUntil: time.Now().Add(quietAfterStart).UnixNano(), MaxClockError: c.cfg.Hold.MaxClockError,
 	})
 	if err := ownership.Register(c.registry, c.table); err != nil {
 		return err

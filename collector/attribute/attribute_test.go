@@ -367,6 +367,44 @@ func TestSilent(t *testing.T) {
 	}
 }
 
+// TestClocks: the error of the reporting exporter's clock widens the tolerance, far too wrong ones name nothing, and claims of a clock that
+// is off name nobody.
+func TestClocks(t *testing.T) {
+	const named, gap, clock = "shop/api z1 claim named peer=unknown last= v=24000001", "  none gap peer=unknown last= v=4000001", "  none clock peer=unknown last= v=4000001"
+	for _, c := range []struct {
+		name             string
+		claimant, report float64 // by how much the clocks are ahead
+		at               float64
+		want             string
+	}{
+		{"both right", 0, 0, 10.3, named},
+		{"the reporter's a little off", 0, 0.2, 10.3, named},
+		{"the reporter's a little off, near the edge", 0, 0.6, 10.3, gap},
+		{"the reporter's off", 0, 5, 20, named},
+		{"the reporter's off beyond use", 0, 15, 20, clock},
+		{"the claimant's a little off", 0.3, 0, 20, named},
+		{"the claimant's off", 5, 0, 20, clock},
+	} {
+		f := newFixture(t)
+		f.claim(t, "n", "10.0.0.2", "shop/api", 10)
+		for now := range 60 {
+			for x, ahead := range map[string]float64{"x": c.claimant, "y": c.report} {
+				at := sec(float64(now))
+				w := &ownership.Watermark{Exporter: x, Host: x, VerifiedTo: at + int64(ahead*1e9), ReceivedAt: at, ClockNs: at + int64(ahead*1e9)}
+				_ = f.Watermark(w) // those far ahead are refused
+			}
+		}
+		b := batch(t, "y", 60, rec{
+			kind: flow.KindClosed, role: flow.RoleClient, network: "n", local: "10.0.0.1:4000", remote: "10.0.0.2:80", start: c.at, end: c.at,
+			workload: "shop/web", rx: 1, flow: 5,
+		})
+		f.Begin(b, f.View(sec(60)), nil)
+		if got := row(b, 5); got != c.want {
+			t.Errorf("%s: %s, want %s", c.name, got, c.want)
+		}
+	}
+}
+
 func TestGiveUp(t *testing.T) {
 	f := newFixture(t)
 	f.mark(10)

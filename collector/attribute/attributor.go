@@ -20,7 +20,7 @@ type Config struct {
 	MirrorWait    time.Duration // 2 s: how long a row that only its peer's record can name waits for it, from its arrival
 	MirrorEntries int           // 131072 records remembered as mirrors, about 120 bytes each
 	NamedFlows    int           // 65536 flows with active records whose remote name is remembered
-	MaxAhead      time.Duration // 10 s: a row that starts further ahead of our clock has a wrong clock
+	MaxAhead      time.Duration // 10 s: a row that starts further ahead of our clock has a wrong clock; so has an exporter whose clock is off by more
 }
 
 func (c Config) withDefaults() Config {
@@ -190,7 +190,7 @@ var localRank = [...]uint32{
 var whyOf = [...]uint32{
 	ownership.Named: flow.WhyNamed, ownership.NoEvidence: flow.WhyNoEvidence, ownership.Gap: flow.WhyGap,
 	ownership.Conflict: flow.WhyConflict, ownership.Shared: flow.WhySharedAddress, ownership.External: flow.WhyExternal,
-	ownership.Pending: flow.WhyPending,
+	ownership.Pending: flow.WhyPending, ownership.Clock: flow.WhyClock,
 }
 
 func hashText(seed maphash.Seed, s string) uint64 { return maphash.String(seed, s) }

@@ -41,6 +41,7 @@ type sight struct {
 	start, end     int64
 	owner          *ownership.Owner // nil if the record's own end has no name
 	role           uint32
+	slack          int64 // by how much start and end may be off
 }
 
 // digest is what the search of a set reads before it touches a record: a record is two cache lines of a table far larger than the cache,
@@ -128,7 +129,7 @@ func (m *mirror) find(s *sight, tolerance int64) (owner *ownership.Owner, seen b
 		if e.tuple != want || e.flow == s.flow && e.exporter == s.exporter {
 			continue
 		}
-		if e.start > s.end+tolerance || e.end < s.start-tolerance || e.role == s.role && s.role != flow.RoleUnknown {
+		if e.start-e.slack > s.end+tolerance || e.end+e.slack < s.start-tolerance || e.role == s.role && s.role != flow.RoleUnknown {
 			continue
 		}
 		if seen && (owner == nil || e.owner == nil || *owner != *e.owner) {

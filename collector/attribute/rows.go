@@ -8,7 +8,7 @@ import (
 // row names one row's remote end as well as is known now, and says whether it is worth waiting for better.
 func (s *scratch) row(row int, round uint32) (waits bool) {
 	at := s.moment(row)
-	if at > s.v.Now()+int64(s.a.cfg.MaxAhead) {
+	if at > s.v.Now()+int64(s.a.cfg.MaxAhead) || s.slack > int64(s.a.cfg.MaxAhead) {
 		s.leave(row, flow.WhyClock, round)
 		return false
 	}
@@ -60,7 +60,8 @@ func (s *scratch) moment(row int) int64 {
 // claim is what the table says about the row's remote end. Three kinds of record need care, because the address may have gone to somebody else
 // while the connection was silent: a later record in which nothing was heard, of a flow that is not remembered (this node has just started,
 // or was not asked before), is looked up at the flow's start, for a connection never changes its peer; one of a connection that the
-// exporter found open has no start to look up; and an attempt that failed is no evidence that an owner lingered.
+// exporter found open has no start to look up; and an attempt that nobody answered says nothing of
+// who was there at the edge of a range.
 func (s *scratch) claim(row int, x *sight, at int64) ownership.Answer {
 	observed := s.b.Get32(flow.StartObserved, row) != 0
 	silent := (!observed || s.b.Get32(flow.RecordSeq, row) > 0) && !s.heard(row) && !s.a.flows.Contains(flowKey{x.exporter, x.flow})
@@ -72,10 +73,15 @@ func (s *scratch) claim(row int, x *sight, at int64) ownership.Answer {
 	case a.Owner == nil:
 	case silent && !observed:
 		return ownership.Answer{Why: ownership.Gap}
-	case a.Lingers && s.b.Get32(flow.Kind, row) == flow.KindFailed:
+	case a.Edge && !s.answered(row):
 		return ownership.Answer{Why: ownership.NoEvidence}
 	}
 	return a
+}
+
+// answered: somebody had the address at that moment. A refusal is an answer.
+func (s *scratch) answered(row int) bool {
+	return s.b.Get32(flow.Kind, row) != flow.KindFailed || s.b.Get32(flow.CloseReason, row) == flow.CloseRefused
 }
 
 // heard: the peer itself spoke in the record's interval. Segments alone are no proof: a reset may come from whoever has the address now.

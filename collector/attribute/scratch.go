@@ -13,7 +13,8 @@ type scratch struct {
 	a        *Attributor
 	b        *flow.Batch
 	v        ownership.View
-	tol      int64
+	tol      int64 // the configured tolerance and slack
+	slack    int64 // by how much the exporter's clock may be off
 	exporter uint64
 
 	networks []network // by index into Batch.Strings
@@ -52,7 +53,8 @@ func newScratch() *scratch {
 }
 
 func (s *scratch) begin(a *Attributor, b *flow.Batch, v ownership.View) {
-	s.a, s.b, s.v, s.tol = a, b, v, int64(a.cfg.Tolerance)
+	s.a, s.b, s.v, s.slack = a, b, v, int64(a.table.Clock(b.ExporterID).Slack)
+	s.tol = int64(a.cfg.Tolerance) + s.slack
 	s.exporter = hashText(a.mirror.seed, b.ExporterID)
 	if cap(s.networks) < len(b.Strings) {
 		s.networks = make([]network, len(b.Strings))
@@ -106,7 +108,7 @@ func (s *scratch) sight(row int) sight {
 		},
 		exporter: s.exporter, flow: b.Get64(flow.FlowID, row),
 		start: clampTime(b.Get64(flow.StartTimeNs, row)), end: clampTime(b.Get64(flow.EndTimeNs, row)),
-		role: b.Get32(flow.Role, row),
+		role: b.Get32(flow.Role, row), slack: s.slack,
 	}
 }
 

@@ -66,9 +66,10 @@ type Bus struct {
 
 // Hold are the details of waiting for evidence.
 type Hold struct {
-	Wait      time.Duration `yaml:"hold_wait" usage:"the longest a batch waits for the evidence of its remote ends"`
-	Bytes     int64         `yaml:"hold_bytes" usage:"memory of batches that wait; beyond it the oldest is written as it is"`
-	Tolerance time.Duration `yaml:"hold_tolerance" usage:"clock difference and handshake time allowed for when an address is looked up"`
+	Wait          time.Duration `yaml:"hold_wait" usage:"the longest a batch waits for the evidence of its remote ends"`
+	Bytes         int64         `yaml:"hold_bytes" usage:"memory of batches that wait; beyond it the oldest is written as it is"`
+	Tolerance     time.Duration `yaml:"hold_tolerance" usage:"clock difference and handshake time allowed for when an address is looked up"`
+	MaxClockError time.Duration `yaml:"max_clock_error" usage:"an exporter whose clock is off by more names nobody by its claims; smaller errors widen the tolerance"`
 }
 
 // Default returns the configuration without file, environment and flags.
@@ -82,7 +83,7 @@ func Default() Config {
 			BlockAge: 500 * time.Millisecond,
 		},
 		Bus:          Bus{Config: bus},
-		Hold:         Hold{Wait: 4 * time.Second, Bytes: 128 << 20, Tolerance: 100 * time.Millisecond},
+		Hold:         Hold{Wait: 4 * time.Second, Bytes: 128 << 20, Tolerance: 100 * time.Millisecond, MaxClockError: 2 * time.Second},
 		PendingBytes: 256 << 20, CreditBytes: 8 << 20, StopTimeout: 10 * time.Second,
 		LogLevel: "info", LogFormat: "text",
 	}
@@ -135,6 +136,8 @@ func (c *Config) checkListeners() error {
 		return fmt.Errorf("hold_wait is %s: it must be 0s to 4s", c.Hold.Wait)
 	case c.Hold.Tolerance < 0 || c.Hold.Tolerance > 5*time.Second:
 		return fmt.Errorf("hold_tolerance is %s: it must be 0s to 5s", c.Hold.Tolerance)
+	case c.Hold.MaxClockError < 100*time.Millisecond || c.Hold.MaxClockError > 10*time.Second:
+		return fmt.Errorf("max_clock_error is %s: it must be 100ms to 10s", c.Hold.MaxClockError)
 	case c.PendingBytes < 1<<20 || c.Hold.Bytes < 1<<20 || c.CreditBytes < 1<<20:
 		return errors.New("pending_bytes, hold_bytes and credit_bytes must be at least 1048576 each")
 	}

@@ -76,8 +76,7 @@ func (c *control) handle(m *flowv1.ControlRequest) error {
 	case *flowv1.ControlRequest_Ownership:
 		return c.ownership(v.Ownership)
 	case *flowv1.ControlRequest_Watermark:
-		c.watermark(v.Watermark)
-		return nil
+		return c.watermark(v.Watermark)
 	case *flowv1.ControlRequest_Health:
 		return nil // the loss ledger reads the counters of the batches
 	default:
@@ -85,17 +84,37 @@ func (c *control) handle(m *flowv1.ControlRequest) error {
 	}
 }
 
-func (c *control) watermark(m *flowv1.Watermark) {
+func (c *control) watermark(m *flowv1.Watermark) error {
 	now := time.Now().UnixNano()
-	err := c.s.table.Watermark(&ownership.Watermark{Exporter: c.e.id, Host: c.host, VerifiedTo: m.GetVerifiedToNs(), ReceivedAt: now})
+	err := c.s.table.Watermark(&ownership.Watermark{
+		Exporter: c.e.id, Host: c.host, VerifiedTo: m.GetVerifiedToNs(), ReceivedAt: now, ClockNs: m.GetClockNs(),
+	})
 	if err != nil {
 		c.s.metrics.watermarks.WithLabelValues("refused").Inc()
 		c.s.log.Warn("watermark refused", "exporter_id", c.e.id, "reason", err)
-		return
+		return c.clock()
 	}
 	c.e.verified = max(c.e.verified, m.GetVerifiedToNs())
 	c.s.metrics.watermarks.WithLabelValues("accepted").Inc()
 	c.s.wake()
+	return c.clock()
+}
+
+// clock says once that the exporter's clock has become too wrong for its claims to name anybody, or is right again.
+func (c *control) clock() error {
+	clock := c.s.table.Clock(c.e.id)
+	if clock.Bad == c.e.badClock {
+		return nil
+	}
+	c.e.badClock = clock.Bad
+	if !clock.Bad {
+		c.s.log.Info("the exporter's clock is right again", "exporter_id", c.e.id)
+		return nil
+	}
+	c.s.log.Warn("the exporter's clock is off: its claims name nobody", "exporter_id", c.e.id, "host", quote(c.host), "error", clock.Slack)
+	return c.stream.Send(&flowv1.ControlResponse{Message: &flowv1.ControlResponse_Refusal{
+		Refusal: &flowv1.Refusal{Reason: ownership.BadClock.String()},
+	}})
 }
 
 func (c *control) ownership(m *flowv1.Ownership) error {
@@ -197,7 +216,7 @@ func (s *Server) greet(m *flowv1.Hello) (*exporter, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := s.table.Seen(hello.GetExporterId(), hello.GetHost(), time.Now().UnixNano()); err != nil {
+	if err := s.table.Seen(hello.GetExporterId(), hello.GetHost(), hello.GetClockNs(), time.Now().UnixNano()); err != nil {
 		return nil, status.Error(codes.ResourceExhausted, err.Error())
 	}
 	return s.exporters.get(hello.GetExporterId()), nil

@@ -33,6 +33,7 @@ type exporter struct {
 	generation uint64                // of the present Control stream: an older one that wakes up late changes nothing
 	claims     map[claimKey]claimRef // open claims, to find out what a full set leaves out
 	verified   int64                 // the last watermark
+	badClock   bool                  // and it has been told so
 }
 
 // ticket belongs to a batch on its way to the sinks.

@@ -487,6 +487,35 @@ func TestBadClaimsAreRefused(t *testing.T) {
 	}
 }
 
+// TestBadClock: an exporter whose clock is off is told so once, and the table knows.
+func TestBadClock(t *testing.T) {
+	r := start(t, Config{})
+	c := r.control(t, "e1")
+	for range 3 {
+		fast := time.Now().Add(5 * time.Second).UnixNano()
+		m := &flowv1.ControlRequest{Message: &flowv1.ControlRequest_Watermark{Watermark: &flowv1.Watermark{VerifiedToNs: fast, ClockNs: fast}}}
+		if err := c.Send(m); err != nil {
+			t.Fatal(err)
+		}
+		<-r.woken
+	}
+	sendOwnership(t, c, &flowv1.Ownership{Claims: []*flowv1.Claim{claim(1, strings.Repeat("x", 10_000), 1)}})
+	var reasons []string
+	for range 2 {
+		answer, err := c.Recv()
+		if err != nil {
+			t.Fatal(err)
+		}
+		reasons = append(reasons, answer.GetRefusal().GetReason())
+	}
+	if d := cmp.Diff([]string{"bad_clock", "bad_name"}, reasons); d != "" {
+		t.Error(d)
+	}
+	if clock := r.table.Clock("e1"); !clock.Bad || clock.Slack > 5*time.Second || clock.Slack < 4*time.Second {
+		t.Errorf("the table thinks of its clock: %+v", clock)
+	}
+}
+
 func TestRanges(t *testing.T) {
 	var ranges []seqRange
 	for _, seq := range []uint64{5, 1, 3, 4, 9, 2, 8, 8, 10} {

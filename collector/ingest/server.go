@@ -30,7 +30,8 @@ type Table interface {
 	Release(r *ownership.Release, now int64) error
 	Watermark(w *ownership.Watermark) error
 	// Seen notes that an exporter is there: until its first watermark nothing is called no_evidence.
-	Seen(exporter, host string, now int64) error
+	Seen(exporter, host string, clockNs, now int64) error
+	Clock(exporter string) ownership.ClockError
 }
 
 // Config sets the limits of the front door. Zero values mean the defaults.

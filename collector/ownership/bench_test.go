@@ -27,7 +27,7 @@ func fill(tb testing.TB, n int) (*Table, []Addr) {
 		}
 	}
 	for x := range 1000 {
-		_ = tab.Watermark(&Watermark{fmt.Sprint("x", x), "", sec(300), sec(300)})
+		_ = tab.Watermark(&Watermark{fmt.Sprint("x", x), "", sec(300), sec(300), 0})
 	}
 	return tab, addrs
 }
@@ -75,7 +75,7 @@ func BenchmarkClaim(b *testing.B) {
 func BenchmarkView(b *testing.B) {
 	tab := New(Config{})
 	for x := range 20_000 {
-		_ = tab.Watermark(&Watermark{fmt.Sprint("x", x), "", sec(300), sec(300)})
+		_ = tab.Watermark(&Watermark{fmt.Sprint("x", x), "", sec(300), sec(300), 0})
 	}
 	b.ResetTimer()
 	for range b.N {

@@ -8,6 +8,11 @@
 //
 // The room is pure: no goroutine, clock, network or log. Time is always an argument, in wall clock nanoseconds.
 //
+// Clocks. Claims, releases and watermarks are in their exporter's time. Its error is estimated from the watermarks (clock.go) and widens the bounds of
+// its ranges in the careful direction: a name needs the evidence at its narrowest, a contradiction only at its widest. Ranges of a clock that is off
+// beyond MaxClockError name nobody. An error is held against the exporter for 8 x 32 watermarks after it was mended; a record that comes later than that,
+// about a time when the clock was wrong, finds the ranges as they were sent.
+//
 // Concurrency. Writers (Claim, Release, Watermark, Seen, Expire) take one mutex. Readers take no lock and never wait for a
 // writer, not even for one that the scheduler stopped half way: every word they read is an atomic, a node is complete before
 // it is linked, and an entry's generation changes after a node was unlinked and before it can be used again, so that a walk

@@ -116,6 +116,7 @@ func (t *Table) Expire(now int64, budget int) {
 			i = next
 		}
 	}
+	t.measureSlack()
 	for _, x := range t.exporterIDs {
 		if s := t.exporters.at(x); s.refs == 0 && s.advanced.Load() < now-int64(t.cfg.DeadAfter) {
 			t.dropExporter(x)

@@ -1,5 +1,7 @@
 package ownership
 
+import "time"
+
 // Ranges lists the ranges of an address that touch [from, to], newest start first: what whois shows.
 func (v View) Ranges(net NetworkID, addr Addr, from, to int64) []Range {
 	var out []Range
@@ -13,6 +15,7 @@ func (v View) Ranges(net NetworkID, addr Addr, from, to int64) []Range {
 			out = append(out, Range{
 				Owner: *r.owner, Exporter: r.exporterID, Host: r.host, PortFrom: r.from16, PortTo: r.to16,
 				From: r.from, To: r.end, Open: r.open, Released: r.released, Claims: r.claims,
+				ClockError: time.Duration(r.slack), BadClock: r.barred,
 			})
 		}
 	})

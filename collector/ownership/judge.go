@@ -7,7 +7,7 @@ import "math"
 type View struct {
 	t   *Table
 	now int64
-	// horizon is the lowest watermark of all living exporters: before it no further claim is to be expected.
+	// horizon is the lowest watermark of all living exporters, in our clock: before it no further claim is to be expected.
 	horizon int64
 }
 
@@ -26,7 +26,7 @@ func (t *Table) View(now int64) View {
 				continue
 			}
 			if s.advanced.Load() >= now-int64(t.cfg.Standstill) {
-				v.horizon = min(v.horizon, s.verified.Load())
+				v.horizon = min(v.horizon, s.vouched.Load())
 			}
 		}
 	}
@@ -91,7 +91,7 @@ func (v View) absent(addr Addr, q query) Answer {
 // fast answers the two common cases without copying: one range around the whole of at ± tolerance, or one that its living exporter
 // has not verified that far yet, and nothing else near it. ok false means that the case is not that simple.
 func (v View) fast(e *entry, q query) (a Answer, ok bool) {
-	tol := q.hi - q.at
+	tol, most := q.hi-q.at, v.t.mostSlack.Load()
 	from, until := int64(e.lost.Load())*second+tol, int64(math.MaxInt64)
 	if q.at < from {
 		return a, false
@@ -104,11 +104,11 @@ func (v View) fast(e *entry, q query) (a Answer, ok bool) {
 		switch {
 		case l.ports() != 0:
 			return a, false
-		case begin > q.hi:
-			until = min(until, begin-tol-1)
+		case begin-most > q.hi:
+			until = min(until, begin-most-tol-1)
 			continue
-		case end < q.lo:
-			from = max(from, end+tol+1)
+		case end < q.lo-most:
+			from = max(from, end+most+tol+1)
 			continue
 		case ok:
 			return a, false
@@ -119,13 +119,20 @@ func (v View) fast(e *entry, q query) (a Answer, ok bool) {
 		if isOpen {
 			end = max(begin, x.verified.Load()) // as spans says it
 		}
+		if most != 0 {
+			if x.barred.Load() {
+				return a, false
+			}
+			slack := x.slack.Load()
+			begin, end = begin+slack, end-slack
+		}
 		a.Owner = v.t.owners.at(w.owner()).owner.Load()
 		switch {
 		case a.Owner == nil || x.who.Load() == nil:
 			return a, false
 		case begin <= q.lo && end >= q.hi:
 			from, until = max(from, begin+tol), min(until, end-tol)
-		case isOpen && end < q.hi && v.alive(x.advanced.Load()):
+		case isOpen && begin <= q.hi && end < q.hi && v.alive(x.advanced.Load()):
 			a = wait
 			from = max(from, begin-tol, end-tol+1)
 		default:
@@ -149,12 +156,14 @@ func (v View) slow(e *entry, q query) Answer {
 // span is a range with everything resolved, as of one moment.
 type span struct {
 	from, end        int64
+	slack            int64 // by how much from and end may be off
 	owner            *Owner
 	host, exporterID string
 	exporter         uint32
 	from16, to16     uint16
 	claims           uint8
 	released         bool
+	barred           bool  // may not name anybody
 	over             int64 // when its owner was surely not there any more; open if nobody knows
 	open             bool
 	alive, settled   bool // of an open one: its exporter is alive; or silent for so long that its end is an end
@@ -173,8 +182,8 @@ func (v View) spans(e *entry, out []span) []span {
 			continue
 		}
 		s := span{
-			from: from, end: to, owner: owner, host: name.host, exporterID: name.id, exporter: w.exporter(), from16: l.portFrom(), to16: l.portTo(), claims: w.claims(),
-			released: w.released() && to != open, open: to == open, over: open,
+			from: from, end: to, slack: x.slack.Load(), barred: x.barred.Load(), owner: owner, host: name.host, exporterID: name.id, exporter: w.exporter(),
+			from16: l.portFrom(), to16: l.portTo(), claims: w.claims(), released: w.released() && to != open, open: to == open, over: open,
 		}
 		if loose := w.loose(); !s.open && loose < open-to {
 			s.over = to + loose

@@ -1,6 +1,7 @@
 package ownership
 
 import (
+	"slices"
 	"sort"
 	"time"
 )
@@ -31,7 +32,10 @@ type mrange struct {
 	claims   int
 }
 
-type mmark struct{ verified, advanced int64 }
+type mmark struct {
+	verified, advanced int64
+	late               []int64 // of each message with a clock reading: our clock at arrival - its clock at sending
+}
 
 func newModel(cfg Config) *model {
 	return &model{cfg: cfg.withDefaults(), wm: map[string]*mmark{}, lost: map[mkey]int64{}}
@@ -111,7 +115,14 @@ func (m *model) release(r *Release, now int64) bool {
 }
 
 func (m *model) watermark(w *Watermark) {
-	if w.VerifiedTo <= 0 || w.VerifiedTo > w.ReceivedAt+int64(m.cfg.MaxAhead) {
+	if w.VerifiedTo <= 0 {
+		return
+	}
+	if w.ClockNs != 0 {
+		k := m.mark(w.Exporter)
+		k.late = append(k.late, w.ReceivedAt-w.ClockNs)
+	}
+	if w.VerifiedTo > w.ReceivedAt+int64(m.cfg.MaxAhead) {
 		return
 	}
 	if k := m.mark(w.Exporter); w.VerifiedTo > k.verified {
@@ -208,10 +219,18 @@ func (m *model) set(rs []*mrange, at, tol, now int64) manswer {
 		}
 		return out
 	}
-	touching := pick(func(r *mrange) bool { return r.from <= hi && m.end(r) >= lo })
-	unverified := pick(func(r *mrange) bool { return r.isOpen && m.alive(r, now) && r.from <= hi && m.end(r) < hi })
-	covering := pick(func(r *mrange) bool { return r.from <= lo && m.end(r) >= hi })
+	touching := pick(func(r *mrange) bool { return m.begins(r) <= hi && m.ends(r) >= lo })
+	unverified := pick(func(r *mrange) bool {
+		return r.isOpen && m.alive(r, now) && !m.bad(r) && m.begins(r) <= hi && m.end(r)-m.slack(r) < hi
+	})
+	covering := pick(func(r *mrange) bool { return r.from+m.slack(r) <= lo && m.end(r)-m.slack(r) >= hi })
 	evidenceMayCome := m.horizon(now) < hi
+	name := func(r *mrange, kind string) manswer {
+		if m.bad(r) {
+			return manswer{why: Clock, kind: kind, who: r}
+		}
+		return manswer{owner: r.owner, kind: kind, who: r}
+	}
 	waiting := func(kind string) manswer { return manswer{why: Pending, wait: true, kind: kind} }
 
 	allAgree := func(a, b []*mrange) bool {
@@ -229,17 +248,21 @@ func (m *model) set(rs []*mrange, at, tol, now int64) manswer {
 		one := allAgree(touching, touching)
 		switch {
 		case one && len(covering) > 0 && allAgree([]*mrange{best}, unverified):
-			return manswer{owner: best.owner, kind: "around", who: best}
+			return name(best, "around")
 		case len(unverified) > 0:
 			a := waiting("around")
 			a.who = best
 			return a
 		case !one:
 			return manswer{why: m.contradiction(rs, at, tol, now), kind: "around", who: best}
+		case m.bad(best):
+			return manswer{why: Clock, kind: "around", who: best}
 		case evidenceMayCome:
 			a := waiting("edge")
 			a.who = best
 			return a
+		case tol+m.slack(best) > 600*int64(time.Millisecond):
+			return manswer{why: Gap, kind: "around", who: best}
 		}
 		if loose := m.looseBefore(rs, best, at, tol, now); len(loose) > 0 {
 			for _, r := range loose {
@@ -249,13 +272,13 @@ func (m *model) set(rs []*mrange, at, tol, now int64) manswer {
 			}
 			return manswer{why: Gap, kind: "around", who: best}
 		}
-		return manswer{owner: best.owner, kind: "edge", who: best}
+		return name(best, "edge")
 	}
 	if len(unverified) > 0 {
 		return waiting("around")
 	}
-	before := pick(func(r *mrange) bool { return m.end(r) < lo })
-	after := pick(func(r *mrange) bool { return r.from > hi })
+	before := pick(func(r *mrange) bool { return m.ends(r) < lo })
+	after := pick(func(r *mrange) bool { return m.begins(r) > hi })
 	sort.SliceStable(before, func(i, j int) bool { return m.end(before[i]) > m.end(before[j]) })
 	sort.SliceStable(after, func(i, j int) bool { return after[i].from < after[j].from })
 	bridged := false
@@ -266,7 +289,7 @@ func (m *model) set(rs []*mrange, at, tol, now int64) manswer {
 			if m.end(r) < p-tol || r.from > n+tol {
 				continue
 			}
-			if !sameInst(r.owner, before[0].owner) || r.owner.Derived || r.owner.Instance == "" || r.released && m.end(r) < lo {
+			if !sameInst(r.owner, before[0].owner) || r.owner.Derived || r.owner.Instance == "" || r.released && m.ends(r) < lo {
 				bridged = false
 			}
 		}
@@ -282,7 +305,7 @@ func (m *model) set(rs []*mrange, at, tol, now int64) manswer {
 	case evidenceMayCome:
 		return waiting("nowhere")
 	case bridged:
-		return manswer{owner: before[0].owner, kind: "around", who: before[0]}
+		return name(before[0], "around")
 	}
 	if len(before) > 0 {
 		// Nobody else may have been there, and the end was noticed at once but not before the moment.
@@ -292,10 +315,10 @@ func (m *model) set(rs []*mrange, at, tol, now int64) manswer {
 				last = r
 			}
 		}
-		if last.released && last.over-last.to <= 512*int64(time.Millisecond) && last.over >= lo {
+		if last.released && last.over-last.to <= 512*int64(time.Millisecond) && last.over+m.slack(last) >= lo && tol+m.slack(last) <= 600*int64(time.Millisecond) {
 			others := m.looseBefore(rs, &mrange{owner: last.owner, host: last.host, exporter: last.exporter, from: at, to: at}, at, tol, now)
 			if len(others) == 0 {
-				return manswer{owner: last.owner, kind: "edge", who: last}
+				return name(last, "edge")
 			}
 		}
 	}
@@ -309,17 +332,17 @@ func (m *model) set(rs []*mrange, at, tol, now int64) manswer {
 // looseBefore are the others who ended before without a release and without a successor, where best does not cover the whole tolerance
 // to the left.
 func (m *model) looseBefore(rs []*mrange, best *mrange, at, tol, now int64) (out []*mrange) {
-	if best.from <= at-tol {
+	if best.from+m.slack(best) <= at-tol {
 		return nil
 	}
 	for _, r := range rs {
-		gone := r.over < at-tol
+		gone := r.over < at-tol-m.slack(r)
 		for _, z := range rs {
-			if z.from >= m.end(r) && m.end(z) > m.end(r) && m.end(z) < at-tol {
+			if z.from >= m.end(r) && m.end(z) > m.end(r) && m.ends(z) < at-tol {
 				gone = true
 			}
 		}
-		if !gone && m.end(r) < at-tol && !m.agree(best, r, tol, now) {
+		if !gone && m.ends(r) < at-tol && !m.agree(best, r, tol, now) {
 			out = append(out, r)
 		}
 	}
@@ -339,13 +362,57 @@ func overAt(end, noticed int64) int64 {
 	return open
 }
 
+// clock is what the readings say: how far it is ahead, how far off its times may be, and whether that is too much. A message's delay is never
+// negative and seldom long, so the least lateness of a minute is the error.
+func (m *model) clock(w *mmark) (ahead, slack int64, bad bool) {
+	n := len(w.late)
+	if n == 0 {
+		return 0, 0, false
+	}
+	var window []int64 // the least of each 32
+	for i := 0; i < n; i += 32 {
+		window = append(window, slices.Min(w.late[i:min(i+32, n)]))
+	}
+	last := len(window) - 1
+	least := slices.Min(window[max(0, last-1):])
+	wrong := abs(least)
+	for _, l := range window[max(0, last-7):last] {
+		wrong = max(wrong, abs(l))
+	}
+	slack = max(wrong, slices.Min(w.late[max(0, n-4):]))
+	if least >= 0 && n < 4 {
+		wrong = 0
+	}
+	if slack <= 40*int64(time.Millisecond) {
+		least, slack, wrong = 0, 0, 0
+	}
+	if n < 4 {
+		slack = max(slack, 250*int64(time.Millisecond))
+	}
+	return -least, slack, wrong > int64(m.cfg.MaxClockError)
+}
+
+func (m *model) slack(r *mrange) int64 {
+	_, slack, _ := m.clock(m.mark(r.exporter))
+	return min(slack, 30*second)
+}
+
+func (m *model) bad(r *mrange) bool {
+	_, _, bad := m.clock(m.mark(r.exporter))
+	return bad
+}
+
+func (m *model) begins(r *mrange) int64 { return r.from - m.slack(r) }
+func (m *model) ends(r *mrange) int64   { return m.end(r) + m.slack(r) }
+
 func sameInst(a, b Owner) bool { return a.Workload == b.Workload && a.Instance == b.Instance }
 
 func (m *model) horizon(now int64) int64 {
 	h := int64(open)
 	for _, w := range m.wm {
-		if w.advanced >= now-int64(m.cfg.Standstill) {
-			h = min(h, w.verified)
+		ahead, _, bad := m.clock(w)
+		if w.advanced >= now-int64(m.cfg.Standstill) && !bad {
+			h = min(h, w.verified-ahead)
 		}
 	}
 	return h
@@ -371,6 +438,8 @@ func (m *model) best(rs []*mrange, at int64) *mrange {
 		a, b := s[i], s[j]
 		ac, bc := a.from <= at && m.end(a) >= at, b.from <= at && m.end(b) >= at
 		switch {
+		case m.bad(a) != m.bad(b):
+			return m.bad(b)
 		case ac != bc:
 			return ac
 		case a.owner.Derived != b.owner.Derived:

@@ -18,7 +18,11 @@ type exporterSlot struct {
 	who      atomic.Pointer[exporterName]
 	verified atomic.Int64 // the watermark
 	advanced atomic.Int64 // our clock when the watermark last advanced
-	refs     int32        // ranges; belongs to writers
+	slack    atomic.Int64 // see ClockError, at most widestSlack
+	vouched  atomic.Int64 // the watermark in our clock; math.MaxInt64: not to be waited for
+	barred   atomic.Bool  // its clock is off beyond MaxClockError: its ranges name nobody
+	refs     int32        // ranges; belongs to writers, as does clock
+	clock    *clock
 }
 
 type exporterName struct{ id, host string }
@@ -105,6 +109,10 @@ func (t *Table) internExporter(id, host string) (uint32, bool) {
 	s := t.exporters.at(n)
 	s.verified.Store(0)
 	s.advanced.Store(0)
+	s.slack.Store(0)
+	s.vouched.Store(0)
+	s.barred.Store(false)
+	s.clock = new(clock)
 	s.who.Store(name)
 	t.exporterIDs[name.id] = n
 	return n, true
@@ -114,6 +122,7 @@ func (t *Table) internExporter(id, host string) (uint32, bool) {
 func (t *Table) dropExporter(n uint32) {
 	s := t.exporters.at(n)
 	delete(t.exporterIDs, s.who.Load().id)
+	t.clocks.Delete(s.who.Load().id)
 	s.who.Store(nil)
 	t.exporters.release(n)
 }

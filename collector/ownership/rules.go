@@ -43,6 +43,10 @@ func judgePorts(v View, q query, all []span) Answer {
 	return p.Answer
 }
 
+// widestEdge is the widest tolerance, slack included, with which a moment at the edge of a range is still its owner's. Allocators keep an address
+// back for longer than that before they hand it on; with clocks that are off by more, somebody whose claim is missing may have had it.
+const widestEdge = 600 * second / 1000
+
 // reach says how a set of ranges lies to at ± tolerance.
 type reach uint8
 
@@ -66,8 +70,12 @@ func found(a Answer, reach reach, touched *span) finding {
 	return finding{a, reach, *touched}
 }
 
+// named is the answer that r gives, if it may name anybody.
 func named(r *span, reach reach) finding {
-	return found(Answer{Owner: r.owner}, reach, r)
+	if r.barred {
+		return found(Answer{Why: Clock}, reach, r)
+	}
+	return finding{Answer{Owner: r.owner, Edge: reach == edge}, reach, *r}
 }
 
 var wait = Answer{Why: Pending, Wait: true}
@@ -82,8 +90,12 @@ func judgeSet(v View, q query, s []span) finding {
 		return found(wait, around, best)
 	case several:
 		return found(Answer{Why: contradiction(q, s)}, around, best)
+	case best != nil && best.barred:
+		return named(best, around)
 	case best != nil && v.horizon < q.hi:
 		return found(wait, edge, best)
+	case best != nil && q.hi-q.at+best.slack > widestEdge:
+		return found(Answer{Why: Gap}, around, best)
 	case best != nil:
 		if a, ok := looseBefore(q, best, s); ok {
 			return found(a, around, best)
@@ -105,7 +117,7 @@ func touching(q query, s []span) (best *span, several, full, later bool) {
 		for j := range s[:i] {
 			several = several || s[j].touches(q) && !agree(&s[j], r, q.hi-q.at)
 		}
-		full = full || r.from <= q.lo && r.end >= q.hi
+		full = full || r.from+r.slack <= q.lo && r.end-r.slack >= q.hi
 		best = finer(best, r, q.at)
 	}
 	return best, several, full, later
@@ -116,13 +128,13 @@ func touching(q query, s []span) (best *span, several, full, later bool) {
 // edge is not best's alone. It is over, though, if somebody else has had the address in between. The answer is pending while the exporter
 // may come back and say.
 func looseBefore(q query, best *span, s []span) (a Answer, ok bool) {
-	if best.from <= q.lo {
+	if best.from+best.slack <= q.lo {
 		return a, false
 	}
 	a.Why = Gap
 	for i := range s {
 		r := &s[i]
-		if r.end >= q.lo || r.over < q.lo || agree(best, r, q.hi-q.at) || followed(q, r, s) {
+		if r.ends() >= q.lo || r.over < q.lo-r.slack || agree(best, r, q.hi-q.at) || followed(q, r, s) {
 			continue
 		}
 		ok = true
@@ -136,17 +148,23 @@ func looseBefore(q query, best *span, s []span) (a Answer, ok bool) {
 // followed: another range began at or after r's end and ended before the tolerance begins.
 func followed(q query, r *span, s []span) bool {
 	for i := range s {
-		if z := &s[i]; z.from >= r.end && z.end < q.lo && z.end > r.end {
+		if z := &s[i]; z.from >= r.end && z.ends() < q.lo && z.end > r.end {
 			return true
 		}
 	}
 	return false
 }
 
-func (r *span) touches(q query) bool { return r.from <= q.hi && r.end >= q.lo }
+func (r *span) touches(q query) bool { return r.begins() <= q.hi && r.ends() >= q.lo }
+
+// begins and ends are the bounds at their widest.
+func (r *span) begins() int64 { return r.from - r.slack }
+func (r *span) ends() int64   { return r.end + r.slack }
 
 // mayReach: the range is open, its exporter alive, and how far it reaches at the end of the tolerance is not known yet.
-func (r *span) mayReach(q query) bool { return r.open && r.alive && r.from <= q.hi && r.end < q.hi }
+func (r *span) mayReach(q query) bool {
+	return r.open && r.alive && !r.barred && r.begins() <= q.hi && r.end-r.slack < q.hi
+}
 
 func othersMayReach(q query, best *span, s []span) bool {
 	for i := range s {
@@ -181,7 +199,7 @@ func overlap(a, b *span) int64 {
 	return min(end(a), end(b)) - max(a.from, b.from)
 }
 
-// finer picks of two ranges that agree the one to name: the one that covers the moment, then one whose instance was not made up,
+// finer picks of two ranges that agree the one to name: the one that may name, then the one that covers the moment, then one whose instance was not made up,
 // then the later claim, then by name, so that the answer does not depend on the order of arrival.
 func finer(a, b *span, at int64) *span {
 	if a == nil {
@@ -189,6 +207,8 @@ func finer(a, b *span, at int64) *span {
 	}
 	ac, bc := a.from <= at && a.end >= at, b.from <= at && b.end >= at
 	switch {
+	case a.barred != b.barred:
+		return pick(b.barred, a, b)
 	case ac != bc:
 		return pick(ac, a, b)
 	case a.owner.Derived != b.owner.Derived:
@@ -256,9 +276,7 @@ func untouched(v View, q query, s []span) finding {
 	case bridged:
 		return named(prev, around)
 	case prev != nil && prev.lingers(q) && !looselyHeld(q, prev, s):
-		f := named(prev, edge)
-		f.Lingers = true
-		return f
+		return named(prev, edge)
 	case prev != nil && next != nil:
 		return found(Answer{Why: Gap}, nowhere, nil)
 	}
@@ -269,10 +287,10 @@ func untouched(v View, q query, s []span) finding {
 func neighbours(q query, s []span) (prev, next *span, stands bool) {
 	for i := range s {
 		switch r := &s[i]; {
-		case r.end < q.lo && (prev == nil || r.end >= prev.end):
+		case r.ends() < q.lo && (prev == nil || r.end >= prev.end):
 			stands = r.open && !r.settled || stands && r.end == prev.end
 			prev = r
-		case r.from > q.hi && (next == nil || r.from < next.from):
+		case r.begins() > q.hi && (next == nil || r.from < next.from):
 			next = r
 		}
 	}
@@ -285,14 +303,14 @@ const longestLinger = 512 * second / 1000
 // lingers: the moment lies between the last one at which the owner was verified and the one at which its end was noticed, a fraction of a
 // second later. Nobody else claims the address for this time, so whoever answered there was the owner.
 func (r *span) lingers(q query) bool {
-	return r.released && r.over-r.end <= longestLinger && q.lo <= r.over
+	return r.released && r.over-r.end <= longestLinger && q.hi-q.at+r.slack <= widestEdge && q.lo <= r.over+r.slack
 }
 
 // looselyHeld: somebody else may have been there then too.
 func looselyHeld(q query, prev *span, s []span) bool {
 	for i := range s {
 		r := &s[i]
-		if r != prev && r.end < q.lo && r.over >= q.lo && !agree(prev, r, q.hi-q.at) && !followed(q, r, s) {
+		if r != prev && r.ends() < q.lo && r.over >= q.lo-r.slack && !agree(prev, r, q.hi-q.at) && !followed(q, r, s) {
 			return true
 		}
 	}
@@ -311,7 +329,7 @@ func (v View) bridges(q query, prev, next *span, s []span) bool {
 		if r.end < prev.end-tol || r.from > next.from+tol {
 			continue
 		}
-		if !sameInstance(prev, r) || r.owner.Derived || r.released && r.end < q.lo {
+		if !sameInstance(prev, r) || r.owner.Derived || r.released && r.ends() < q.lo {
 			return false
 		}
 	}

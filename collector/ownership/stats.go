@@ -2,6 +2,7 @@ package ownership
 
 import (
 	"sync/atomic"
+	"time"
 	"unsafe"
 )
 
@@ -36,6 +37,9 @@ type Stats struct {
 	Forgotten  map[Forgotten]uint64
 
 	Ranges, Addresses, Owners, Networks, Exporters int
+	// BadClocks are the exporters whose claims name nobody (ClockError.Bad), Slack the widest slack of all exporters.
+	BadClocks int
+	Slack     time.Duration
 	// Bytes is what slabs and index occupy; names come on top.
 	Bytes int
 }
@@ -55,7 +59,12 @@ func (t *Table) Stats() Stats {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	s.Ranges, s.Addresses, s.Owners, s.Exporters = t.liveRanges, t.entries.live, t.owners.live, t.exporters.live
-	s.Networks = len(t.networkRefs)
+	s.Networks, s.Slack = len(t.networkRefs), time.Duration(t.mostSlack.Load())
+	for _, x := range t.exporterIDs {
+		if t.exporters.at(x).barred.Load() {
+			s.BadClocks++
+		}
+	}
 	s.Bytes = len(t.index.Load().slots)*4 + t.entries.bytes() + t.ranges.bytes() + t.owners.bytes() + t.exporters.bytes()
 	return s
 }

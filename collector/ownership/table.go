@@ -109,7 +109,9 @@ type Table struct {
 	ranges    *slab[rangeNode]
 	owners    *slab[ownerSlot]
 	exporters *slab[exporterSlot]
-	networks  sync.Map // string -> uint32; ids are never used twice
+	networks  sync.Map     // string -> uint32; ids are never used twice
+	clocks    sync.Map     // exporter -> ClockError, where it is not 0
+	mostSlack atomic.Int64 // of all exporters
 
 	mu          sync.Mutex // serialises writers; readers never take it
 	used        uint32     // index slots that are not empty

@@ -62,7 +62,7 @@ func (w world) releaseSeen(exporter string, at, now float64) {
 
 func (w world) mark(exporter string, to, received float64) {
 	w.Helper()
-	if err := w.Watermark(&Watermark{exporter, "h-" + exporter[:1], sec(to), sec(received)}); err != nil {
+	if err := w.Watermark(&Watermark{exporter, "h-" + exporter[:1], sec(to), sec(received), 0}); err != nil {
 		w.Fatal(err)
 	}
 }
@@ -189,7 +189,7 @@ func TestAnswers(t *testing.T) {
 			w.mark("a2", 20, 20)
 		}, 10, 20, 0, "shop/web/w1"},
 		{"nobody alive", func(world) {}, 10, 20, 0, "no_evidence"},
-		{"connected, nothing said yet", func(w world) { _ = w.Seen("a", "h", sec(10)) }, 10, 11, 0, "wait"},
+		{"connected, nothing said yet", func(w world) { _ = w.Seen("a", "h", 0, sec(10)) }, 10, 11, 0, "wait"},
 	}
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
@@ -307,7 +307,7 @@ func TestBounds(t *testing.T) {
 		} else {
 			truth[k] = append(truth[k], Range{Owner: o, From: c.From, To: open})
 		}
-		_ = tab.Watermark(&Watermark{x, x, t0 + now, t0 + now})
+		_ = tab.Watermark(&Watermark{x, x, t0 + now, t0 + now, 0})
 		s := tab.Stats()
 		if s.Ranges > 100 || s.Addresses > 50 || s.Owners > 40 || s.Networks > 3 || s.Exporters > 8 {
 			t.Fatalf("over a bound: %+v", s)
@@ -397,7 +397,7 @@ func TestReadersAndWriter(t *testing.T) {
 		if rng.IntN(2) == 0 {
 			_ = tab.Release(&Release{Exporter: "x", Network: "n", Addr: c.Addr, At: sec(now)}, sec(now))
 		}
-		_ = tab.Watermark(&Watermark{"x", "", sec(now), sec(now)})
+		_ = tab.Watermark(&Watermark{"x", "", sec(now), sec(now), 0})
 		if step%20 == 0 {
 			tab.Expire(sec(now), 50)
 		}

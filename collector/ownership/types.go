@@ -65,6 +65,8 @@ type Release struct {
 type Watermark struct {
 	Exporter, Host         string
 	VerifiedTo, ReceivedAt int64
+	// ClockNs is the exporter's clock when it sent this; 0 if unknown. Without any reading a clock is taken for right.
+	ClockNs int64
 }
 
 // Reason says why a mutation was refused. The set is closed; Reasons lists it.
@@ -84,12 +86,13 @@ const (
 	AddressFull                    // too many open ranges of one address
 	TableFull                      // the bound on ranges or addresses, and nothing left to forget
 	NamesFull                      // the bound on owners, networks or exporters
+	BadClock                       // kept, but names nobody: the exporter's clock is off by more than MaxClockError
 	reasonCount
 )
 
 var reasonNames = [reasonCount]string{
 	"", "bad_name", "bad_address", "bad_ports", "from_future", "bad_time", "to_before_from", "out_of_order",
-	"unknown_range", "exporter_full", "address_full", "table_full", "names_full",
+	"unknown_range", "exporter_full", "address_full", "table_full", "names_full", "bad_clock",
 }
 
 func (r Reason) String() string { return reasonNames[r] }
@@ -124,10 +127,11 @@ const (
 	Shared
 	External
 	Pending
+	Clock // the only evidence is of an exporter whose clock is off by more than MaxClockError
 	whyCount
 )
 
-var whyNames = [whyCount]string{"named", "no_evidence", "gap", "conflict", "shared_address", "external", "pending"}
+var whyNames = [whyCount]string{"named", "no_evidence", "gap", "conflict", "shared_address", "external", "pending", "clock"}
 
 func (w Why) String() string { return whyNames[w] }
 
@@ -139,9 +143,9 @@ type Answer struct {
 	// Wait says that the evidence is on its way: exporters are alive whose watermarks have not passed the moment yet. Why is
 	// Pending then. Pending without Wait means that the exporter stands still: evidence may come, nobody knows when.
 	Wait bool
-	// Lingers says that the moment lies between the last one at which Owner was verified and the one, a fraction of a second later, at which
-	// its end was noticed: good for a connection that was answered, not for an attempt.
-	Lingers bool
+	// Edge says that the moment give or take the tolerance is not inside what was verified of Owner: it is the only one who comes near.
+	// Good for a connection that was answered, not for an attempt that nobody answered.
+	Edge bool
 	// From and Until: the same answer holds, with the same tolerance, for every moment from From to Until and every port, if there
 	// is such a time; else From is after Until, or both are 0. For callers who look up rows that are sorted by address.
 	From, Until int64
@@ -158,6 +162,9 @@ type Range struct {
 	From, To         int64 // To of an open range is its exporter's watermark
 	Open, Released   bool
 	Claims           uint8 // how often it was claimed, at most 7
+	// ClockError is by how much From and To may be off, if that is more than usual. BadClock: it is so much that the range names nobody.
+	ClockError time.Duration
+	BadClock   bool
 }
 
 // Config bounds the table. The zero value of a field means its default.
@@ -176,6 +183,8 @@ type Config struct {
 	Standstill time.Duration // 3 s: an exporter whose watermark did not advance for so long is not waited for
 	DeadAfter  time.Duration // 60 s: after so long without a watermark, a range's end is taken for an end
 	Bridge     time.Duration // 15 s: the longest gap between two ranges of one instance that is bridged
+
+	MaxClockError time.Duration // 2 s: the claims of an exporter whose clock is off by more name nobody
 
 	// QuietUntil: before this time nothing is called no_evidence, because the exporters are still (re)connecting after the
 	// collector's own start; an address that nobody has claimed yet is pending, and not worth waiting for. 0 for none.
@@ -220,6 +229,7 @@ func (c Config) withDefaults() Config {
 	dur(&c.Standstill, 3*time.Second)
 	dur(&c.DeadAfter, 60*time.Second)
 	dur(&c.Bridge, 15*time.Second)
+	dur(&c.MaxClockError, 2*time.Second)
 	if c.Internal == nil {
 		c.Internal = DefaultInternal()
 	}

@@ -33,6 +33,9 @@ func (t *Table) Claim(c *Claim, now int64) error {
 		return t.refuse(reason, "claim")
 	}
 	t.stats.claims.Add(1)
+	if t.exporters.at(x).barred.Load() {
+		t.stats.refused[BadClock].Add(1)
+	}
 	return nil
 }
 
@@ -281,16 +284,18 @@ func (t *Table) Watermark(w *Watermark) error {
 	switch {
 	case !t.nameOK(w.Exporter, false), !t.nameOK(w.Host, true):
 		return t.refuse(BadName, "watermark")
-	case w.VerifiedTo <= 0:
+	case w.VerifiedTo <= 0, !clockOK(w.ClockNs):
 		return t.refuse(BadTime, "watermark")
-	case w.VerifiedTo > w.ReceivedAt+int64(t.cfg.MaxAhead):
-		return t.refuse(FromFuture, "watermark")
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	x, ok := t.internExporter(w.Exporter, w.Host)
 	if !ok {
 		return t.refuse(NamesFull, "watermark")
+	}
+	t.noteClock(x, w.ReceivedAt, w.ClockNs)
+	if w.VerifiedTo > w.ReceivedAt+int64(t.cfg.MaxAhead) {
+		return t.refuse(FromFuture, "watermark")
 	}
 	t.stats.watermarks.Add(1)
 	s := t.exporters.at(x)
@@ -299,14 +304,18 @@ func (t *Table) Watermark(w *Watermark) error {
 		s.advanced.Store(max(w.ReceivedAt, s.advanced.Load()))
 		s.verified.Store(w.VerifiedTo)
 	}
+	s.vouch()
 	return nil
 }
 
 // Seen says that an exporter has connected: until its first watermark, or until it counts as standing still, look-ups wait for
-// what it may claim.
-func (t *Table) Seen(exporter, host string, now int64) error {
-	if !t.nameOK(exporter, false) || !t.nameOK(host, true) {
+// what it may claim. clockNs is its clock when it sent this, 0 if unknown.
+func (t *Table) Seen(exporter, host string, clockNs, now int64) error {
+	switch {
+	case !t.nameOK(exporter, false), !t.nameOK(host, true):
 		return t.refuse(BadName, "exporter")
+	case !clockOK(clockNs):
+		return t.refuse(BadTime, "exporter")
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -315,5 +324,6 @@ func (t *Table) Seen(exporter, host string, now int64) error {
 		return t.refuse(NamesFull, "exporter")
 	}
 	t.touch(x, now)
+	t.noteClock(x, now, clockNs)
 	return nil
 }

@@ -48,6 +48,9 @@ type WhoisRange struct {
 	Open     bool      `json:"open"` // To is only the time up to which it was verified
 	Exporter string    `json:"exporter,omitempty"`
 	Reason   string    `json:"reason,omitempty"` // why a closed range ended
+	// ClockErrorMs is by how much the exporter's clock, and so From and To, may be off; 0: as usual. BadClock: too much to name anybody.
+	ClockErrorMs int64 `json:"clock_error_ms,omitempty"`
+	BadClock     bool  `json:"bad_clock,omitempty"`
 }
 
 // WhoisOptions is the question.
@@ -221,6 +224,12 @@ func WriteWhois(a *WhoisAnswer, f Format, w io.Writer) error {
 		ended := r.Reason
 		if r.Open {
 			ended = "(open; verified up to then)"
+		}
+		switch {
+		case r.BadClock:
+			ended += fmt.Sprintf(" (clock off by %d ms: names nobody)", r.ClockErrorMs)
+		case r.ClockErrorMs != 0:
+			ended += fmt.Sprintf(" (± %d ms)", r.ClockErrorMs)
 		}
 		t.row(r.From.UTC().Format(time.RFC3339Nano), r.To.UTC().Format(time.RFC3339Nano), r.Workload, r.Instance, r.Network, ended)
 	}

@@ -32,6 +32,10 @@ func newRefusals(logger *slog.Logger) (*refusals, error) {
 
 func (r *refusals) tell(m *flowv1.Refusal) {
 	addr, _ := netip.AddrFromSlice(m.GetAddr()) // a wrong length shows as "invalid IP"
+	if len(m.GetAddr()) == 0 {
+		r.log.Warn("the collector refuses every claim of this exporter: flows to this host stay without a name", "reason", short(m.GetReason()))
+		return
+	}
 	key := refused{short(m.GetNetwork()), addr.Unmap()}
 	if known, _ := r.told.ContainsOrAdd(key, struct{}{}); known {
 		return

@@ -1826,12 +1826,12 @@ func (x *Welcome) GetStoreEpoch() string {
 	return ""
 }
 
-// Refusal says that a claim was not taken, and why.
+// Refusal says that a claim was not taken, and why. Without an address: none of the exporter's claims names anybody.
 type Refusal struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Network       string                 `protobuf:"bytes,1,opt,name=network,proto3" json:"network,omitempty"`
 	Addr          []byte                 `protobuf:"bytes,2,opt,name=addr,proto3" json:"addr,omitempty"`
-	Reason        string                 `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
+	Reason        string                 `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"` // for example bad_address, table_full, bad_clock
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
