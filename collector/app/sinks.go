@@ -13,6 +13,7 @@ import (
 
 	"tributary/collector/config"
 	"tributary/collector/embedded"
+	"tributary/collector/rollup"
 	"tributary/collector/schema"
 	"tributary/collector/sink"
 	"tributary/collector/sink/clickhouse"
@@ -192,11 +193,14 @@ func (c *collector) startClickHouse(server schema.Server) error {
 		return err
 	}
 	c.sinks.schema.set(errors.New("the schema is being brought up to date"))
+	edges := rollup.New(rollup.Config{Collector: c.sinks.epoch, RawTTL: c.cfg.Store.RawTTL}, server, c.registry, c.limited)
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
-		c.migrateAndInsert(ctx, server)
+		if c.migrateAndInsert(ctx, server) {
+			edges.Run(ctx)
+		}
 	}()
 	c.stops = append(c.stops, func(context.Context) {
 		cancel()
@@ -205,9 +209,9 @@ func (c *collector) startClickHouse(server schema.Server) error {
 	return nil
 }
 
-// migrateAndInsert tries until the schema is there, then starts the sink. A database that is newer than this program stays an error for
+// migrateAndInsert tries until the schema is there, then starts the sink; false if that cannot be. A database that is newer than this program stays an error for
 // /readyz: nothing that could harm it is sent.
-func (c *collector) migrateAndInsert(ctx context.Context, server schema.Server) {
+func (c *collector) migrateAndInsert(ctx context.Context, server schema.Server) bool {
 	options := schema.Options{RawTTL: c.cfg.Store.RawTTL}
 	for pause := 200 * time.Millisecond; ; pause = min(2*pause, 10*time.Second) {
 		err := schema.Migrate(ctx, server, options, c.log)
@@ -215,20 +219,21 @@ func (c *collector) migrateAndInsert(ctx context.Context, server schema.Server) 
 			break
 		}
 		if ctx.Err() != nil {
-			return
+			return false
 		}
 		c.sinks.schema.set(err)
 		c.limited.Error("schema not ready; trying again", "reason", err)
 		select {
 		case <-ctx.Done():
-			return
+			return false
 		case <-time.After(pause):
 		}
 	}
 	if err := c.sinks.clickhouse.Start(context.WithoutCancel(ctx)); err != nil {
 		c.sinks.schema.set(err)
-		return
+		return false
 	}
 	c.sinks.schema.set(nil)
 	c.log.Info("storing flows", "clickhouse", server.URL, "database", server.Database)
+	return true
 }

@@ -3,6 +3,7 @@ package query
 import (
 	"context"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -25,9 +26,9 @@ func Commands(connect Connect) []*cobra.Command {
 	return []*cobra.Command{sqlCommand(connect), mapCommand(connect), observeCommand(connect), whoisCommand(connect), schemaCommand()}
 }
 
-// run connects, asks and closes. The format is read before anything is asked.
-func run(cmd *cobra.Command, connect Connect, output string, ask func(ctx context.Context, c Connection, f Format) error) error {
-	f, err := parseFormat(output)
+// run connects, asks and closes. The format, which may be one of those named too, is read before anything is asked.
+func run(cmd *cobra.Command, connect Connect, output string, ask func(ctx context.Context, c Connection, f Format) error, also ...Format) error {
+	f, err := parseFormat(output, also...)
 	if err != nil {
 		return err
 	}
@@ -40,8 +41,9 @@ func run(cmd *cobra.Command, connect Connect, output string, ask func(ctx contex
 	return ask(cmd.Context(), c, f)
 }
 
-func outputFlag(cmd *cobra.Command, output *string) {
-	cmd.Flags().StringVarP(output, "output", "o", string(FormatTable), "table, or json: one object a line")
+func outputFlag(cmd *cobra.Command, output *string, also ...string) {
+	formats := append([]string{"table", "json or jsonl: one object a line"}, also...)
+	cmd.Flags().StringVarP(output, "output", "o", string(FormatTable), strings.Join(formats, "; "))
 }
 
 func sqlCommand(connect Connect) *cobra.Command {
@@ -62,22 +64,32 @@ func sqlCommand(connect Connect) *cobra.Command {
 }
 
 func mapCommand(connect Connect) *cobra.Command {
-	var output, since, until string
+	var output string
+	var o MapOptions
 	cmd := &cobra.Command{
-		Use:     "map",
-		Short:   "Show which workload talks to which, and how well",
-		Example: "  tributary-collector map --since -15m",
-		Args:    cobra.NoArgs,
+		Use:   "map",
+		Short: "Show which workload talks to which, and how well",
+		Example: `  tributary-collector map --since -15m
+  tributary-collector map --since -1d --workload shop/web --depth 2
+  tributary-collector map --since -1h -o dot | dot -Tsvg > map.svg`,
+		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return run(cmd, connect, output, func(ctx context.Context, c Connection, f Format) error {
-				return Map(ctx, c.Client, since, until, f, time.Now, cmd.OutOrStdout())
-			})
+				o.Format = f
+				return Map(ctx, c.Client, o, time.Now, cmd.OutOrStdout())
+			}, FormatDot, FormatMermaid)
 		},
 	}
-	outputFlag(cmd, &output)
-	cmd.Flags().StringVar(&since, "since", "", "records that ended at this time or later: RFC 3339 or -5m")
-	cmd.Flags().StringVar(&until, "until", "", "records that ended before this time")
+	outputFlag(cmd, &output, "dot: for Graphviz", "mermaid: a flowchart for Markdown")
+	windowFlags(cmd, &o.Since, &o.Until)
+	cmd.Flags().StringVar(&o.Workload, "workload", "", "only around this workload")
+	cmd.Flags().IntVar(&o.Depth, "depth", 0, "with --workload: within so many steps of it (default 1)")
 	return cmd
+}
+
+func windowFlags(cmd *cobra.Command, since, until *string) {
+	cmd.Flags().StringVar(since, "since", "", "records that ended at this time or later: RFC 3339 or -5m")
+	cmd.Flags().StringVar(until, "until", "", "records that ended before this time")
 }
 
 // defaultLast is what observe shows where nothing says how much.
@@ -102,8 +114,7 @@ func observeCommand(connect Connect) *cobra.Command {
 		},
 	}
 	outputFlag(cmd, &output)
-	cmd.Flags().StringVar(&o.Since, "since", "", "records that ended at this time or later: RFC 3339 or -5m")
-	cmd.Flags().StringVar(&o.Until, "until", "", "records that ended before this time")
+	windowFlags(cmd, &o.Since, &o.Until)
 	cmd.Flags().IntVar(&o.Last, "last", 0, fmt.Sprintf("only the newest so many (without --since: %d)", defaultLast))
 	cmd.Flags().BoolVarP(&o.Follow, "follow", "f", false, "go on with what arrives, until Ctrl-C")
 	return cmd

@@ -2,15 +2,13 @@ package query
 
 import (
 	"context"
-	"fmt"
-	"io"
-	"slices"
-	"strings"
+	"maps"
+	"time"
 
 	"tributary/collector/schema"
 )
 
-// Edge is a row of the view edges: what one workload asked of another on one port.
+// Edge is what one workload asked of another on one port, in the columns of the view edges.
 type Edge struct {
 	ClientWorkload   string            `json:"client_workload"`
 	ClientWhy        string            `json:"client_why"`
@@ -18,72 +16,135 @@ type Edge struct {
 	ServerWhy        string            `json:"server_why"`
 	ServerPort       uint16            `json:"server_port"`
 	Connections      uint64            `json:"connections"` // opened, failed ones among them
+	Closed           uint64            `json:"closed"`
+	Resets           uint64            `json:"resets"`
+	Open             uint64            `json:"open"`       // connections that live at the end of the window
+	Unanswered       uint64            `json:"unanswered"` // attempts that still wait then
 	Failures         uint64            `json:"failures"`
 	FailuresByReason map[string]uint64 `json:"failures_by_reason"`
-	Unanswered       uint64            `json:"unanswered"` // attempts that still wait
-	Open             uint64            `json:"open"`       // connections that live on
 	BytesToServer    uint64            `json:"bytes_to_server"`
 	BytesToClient    uint64            `json:"bytes_to_client"`
 	RetransSegs      uint64            `json:"retrans_segs"`
-	RttUsP50         uint64            `json:"rtt_us_p50"`
-	RttUsP95         uint64            `json:"rtt_us_p95"`
-	ConnectUsP50     uint64            `json:"connect_us_p50"`
-	ConnectUsP95     uint64            `json:"connect_us_p95"`
-	ServerOnly       uint64            `json:"server_only"`
 	FirstSeen        string            `json:"first_seen"`
 	LastSeen         string            `json:"last_seen"`
+	RttUsP50         uint64            `json:"rtt_us_p50"`
+	RttUsP95         uint64            `json:"rtt_us_p95"`
+	RttUsP99         uint64            `json:"rtt_us_p99"`
+	ConnectUsP50     uint64            `json:"connect_us_p50"`
+	ConnectUsP95     uint64            `json:"connect_us_p95"`
+	ConnectUsP99     uint64            `json:"connect_us_p99"`
+	ClientOnly       uint64            `json:"client_only"` // of the connections, by who recorded them
+	ServerOnly       uint64            `json:"server_only"`
+	Both             uint64            `json:"both"`
 }
 
-const edgesOrder = "\nORDER BY client_workload = '', client_workload, server_workload = '', server_workload, server_port, client_why, server_why"
+// edgeOf names an edge.
+type edgeOf struct {
+	client, clientWhy, server, serverWhy string
+	port                                 uint16
+}
+
+func (e *Edge) key() edgeOf {
+	return edgeOf{e.ClientWorkload, e.ClientWhy, e.ServerWorkload, e.ServerWhy, e.ServerPort}
+}
+
+const (
+	edgeGroup  = "client_workload, client_why, server_workload, server_why, server_port"
+	edgesOrder = "\nORDER BY client_workload = '', client_workload, server_workload = '', server_workload, server_port, client_why, server_why"
+)
+
+// edgeFilter limits edges in SQL; the zero value takes all.
+type edgeFilter struct {
+	condition string // on the columns of schema.EdgeKey
+	params    map[string]string
+}
+
+func (f edgeFilter) where() string {
+	if f.condition == "" {
+		return ""
+	}
+	return "\nWHERE " + f.condition
+}
+
+// ofWorkload takes the edges of a workload, as client or as server.
+func ofWorkload(name string) edgeFilter {
+	return edgeFilter{"client_workload = {workload:String} OR server_workload = {workload:String}", map[string]string{"workload": name}}
+}
 
 // edges returns the edges of the records that ended in the window.
-func (c *Client) edges(ctx context.Context, w window) ([]Edge, error) {
-	return collect[Edge](ctx, c, c.edgesStatement(w), nil)
+func (c *Client) edges(ctx context.Context, w window, now time.Time, f edgeFilter) ([]Edge, error) {
+	minutes, hours, err := c.coverage(ctx)
+	if err != nil {
+		return nil, err
+	}
+	statement := "SELECT " + edgeGroup + ",\n    " + schema.ShowEdges() + "\nFROM (" + c.edgesIn(plan(w, minutes, hours, now)) + ") AS e" + f.where() +
+		"\nGROUP BY " + edgeGroup + edgesOrder
+	found, err := collect[Edge](ctx, c, statement, f.params)
+	if err != nil {
+		return nil, err
+	}
+	return found, c.addOpen(ctx, found, w, now, f)
 }
 
-func (c *Client) edgesStatement(w window) string {
-	return schema.EdgesSelect(c.server.Database, w.condition("end_time_ns")) + edgesOrder
+// aliveWithin is longer than the time between two records of a connection that lives.
+const aliveWithin = 65 * time.Second
+
+type openRow struct {
+	Edge
+	Open       uint64 `json:"open"`
+	Unanswered uint64 `json:"unanswered"`
 }
 
-// Map writes the dependency map of the window. In JSON it is the rows of the view edges as they are.
-func Map(ctx context.Context, c *Client, since, until string, f Format, now Clock, w io.Writer) error {
-	span, err := parseWindow(since, until, now())
+// addOpen counts the connections that live at the end of the window, from single records.
+func (c *Client) addOpen(ctx context.Context, edges []Edge, w window, now time.Time, f edgeFilter) error {
+	at := now
+	if !w.until.IsZero() && w.until.Before(now) {
+		at = w.until
+	}
+	from := schema.EdgesOf(c.database(), "toDateTime(0, 'UTC')", sqlTime(at.Add(-aliveWithin), ""), sqlTime(at.Add(time.Nanosecond), ""), schema.Part{})
+	statement := "SELECT " + edgeGroup + ", sum(e.open) AS open, sum(e.unanswered) AS unanswered FROM (" + from + ") AS e" + f.where() +
+		"\nGROUP BY " + edgeGroup + "\nHAVING open > 0 OR unanswered > 0"
+	rows, err := collect[openRow](ctx, c, statement, f.params)
 	if err != nil {
 		return err
 	}
-	if f == FormatJSON {
-		return c.print(ctx, question{statement: c.edgesStatement(span), rfc3339: true}, f, w)
+	index := make(map[edgeOf]*Edge, len(edges))
+	for i := range edges {
+		index[edges[i].key()] = &edges[i]
 	}
-	edges, err := c.edges(ctx, span)
-	if err != nil {
-		return err
+	for _, r := range rows {
+		if e := index[r.key()]; e != nil { // an edge without a record in the window is none of the window
+			e.Open, e.Unanswered = r.Open, r.Unanswered
+		}
 	}
-	return writeEdges(edges, w)
+	return nil
 }
 
-func writeEdges(edges []Edge, w io.Writer) error {
-	if len(edges) == 0 {
-		_, err := fmt.Fprintln(w, "no connections were recorded in this time")
-		return err
+// around returns the edges within depth steps of a workload, in either direction.
+func around(edges []Edge, workload string, depth int) []Edge {
+	near := map[string]bool{workload: true}
+	var out []Edge
+	taken := map[int]bool{}
+	for range depth {
+		next := maps.Clone(near)
+		for i, e := range edges {
+			if (near[e.ClientWorkload] && e.ClientWorkload != "") || (near[e.ServerWorkload] && e.ServerWorkload != "") {
+				if !taken[i] {
+					taken[i] = true
+					out = append(out, e)
+				}
+				next[e.ClientWorkload], next[e.ServerWorkload] = true, true
+			}
+		}
+		near = next
 	}
-	t := newTable(w, []string{"CLIENT", "SERVER", "PORT", "CONNECTIONS", "OPEN", "FAILURES", "TO SERVER", "TO CLIENT", "RTT P50", "CONNECT P50", "CONNECT P95", "FAILED BY"},
-		[]bool{false, false, true, true, true, true, true, true, true, true, true, false})
-	for _, e := range edges {
-		t.row(endName(e.ClientWorkload, e.ClientWhy), endName(e.ServerWorkload, e.ServerWhy), fmt.Sprint(e.ServerPort),
-			fmt.Sprint(e.Connections), fmt.Sprint(e.Open), fmt.Sprint(e.Failures), bytesText(e.BytesToServer), bytesText(e.BytesToClient),
-			microsText(e.RttUsP50), microsText(e.ConnectUsP50), microsText(e.ConnectUsP95), failureText(e))
-	}
-	return t.flush()
+	return out
 }
 
-func failureText(e Edge) string {
-	var parts []string
-	for reason, n := range e.FailuresByReason {
-		parts = append(parts, fmt.Sprintf("%s %d", reason, n))
+// total adds the edges up where only one number is wanted.
+func total(edges []Edge, of func(*Edge) uint64) (sum uint64) {
+	for i := range edges {
+		sum += of(&edges[i])
 	}
-	slices.Sort(parts)
-	if e.Unanswered > 0 {
-		parts = append(parts, fmt.Sprintf("no answer yet %d", e.Unanswered))
-	}
-	return strings.Join(parts, ", ")
+	return sum
 }

@@ -68,7 +68,7 @@ func Observe(ctx context.Context, c *Client, o ObserveOptions, now Clock, w io.W
 	}
 	started := now()
 	statement := fmt.Sprintf("SELECT * FROM (SELECT %s FROM %s.flows WHERE %s ORDER BY end_time_ns DESC%s) ORDER BY end_time_ns",
-		v.columns(), c.server.Database, span.condition("end_time_ns"), limit)
+		v.columns(), c.database(), span.condition("end_time_ns"), limit)
 	if err := v.show(ctx, statement); err != nil || !o.Follow {
 		return err
 	}
@@ -107,7 +107,7 @@ func (v *viewer) follow(ctx context.Context, newest time.Time) error {
 		}
 		from := newest.Add(-followBack)
 		statement := fmt.Sprintf("SELECT %s FROM %s.flows WHERE received_time_ns >= fromUnixTimestamp64Nano(%d) AND end_time_ns >= fromUnixTimestamp64Nano(%d) ORDER BY end_time_ns",
-			v.columns(), v.client.server.Database, from.UnixNano(), from.Add(-time.Hour).UnixNano())
+			v.columns(), v.client.database(), from.UnixNano(), from.Add(-time.Hour).UnixNano())
 		if err := v.show(ctx, statement); err != nil {
 			if ctx.Err() != nil {
 				return nil

@@ -16,6 +16,7 @@ import (
 
 	"tributary/collector/schema"
 	"tributary/collector/schema/schematest"
+	"tributary/collector/schema/schematest/records"
 	"tributary/proto/flow"
 )
 
@@ -32,29 +33,41 @@ func TestEdgesCountEachConnectionOnce(t *testing.T) {
 	s := migrated(t)
 	load(t, s, world())
 	c := client(t, s)
-	got, err := c.edges(t.Context(), window{})
+	got, err := c.edges(t.Context(), window{until: t0.Add(202 * time.Second)}, clock(), edgeFilter{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	stamp := func(sec float64) string {
-		return t0.Add(time.Duration(sec * 1e9)).Format("2006-01-02T15:04:05.000000000Z")
+		return t0.Add(time.Duration(sec * 1e9)).Format("2006-01-02T15:04:05.000Z")
 	}
 	web := Edge{
-		ClientWorkload: "shop/web", ClientWhy: "named", ServerWhy: "named", RttUsP50: 500, RttUsP95: 500, ConnectUsP50: 300, ConnectUsP95: 300,
+		ClientWorkload: "shop/web", ClientWhy: "named", ServerWhy: "named", RttUsP50: 512, RttUsP95: 512, RttUsP99: 512, ConnectUsP50: 304, ConnectUsP95: 304, ConnectUsP99: 304,
 		FailuresByReason: map[string]uint64{},
 	}
 	api, db, silent, outside := web, web, web, web
-	api.ServerWorkload, api.ServerPort, api.Connections, api.ServerOnly = "shop/api", 80, 4, 1
+	api.ServerWorkload, api.ServerPort, api.Connections, api.Closed, api.ServerOnly, api.Both = "shop/api", 80, 4, 4, 1, 3
 	api.BytesToServer, api.BytesToClient, api.FirstSeen, api.LastSeen = 3*110+3, 3*1100+7, stamp(0), stamp(201)
-	db.ServerWorkload, db.ServerPort, db.Connections, db.Failures = "shop/db", 5432, 1, 1
+	db.ServerWorkload, db.ServerPort, db.Connections, db.Failures, db.ClientOnly = "shop/db", 5432, 1, 1, 1
 	db.FailuresByReason, db.FirstSeen, db.LastSeen = map[string]uint64{"refused": 1}, stamp(30), stamp(30.001)
-	silent.ServerWhy, silent.ServerPort, silent.Connections, silent.Unanswered = "no_evidence", 9, 1, 1
+	silent.ServerWhy, silent.ServerPort, silent.Connections, silent.ClientOnly = "no_evidence", 9, 1, 1
 	silent.FirstSeen, silent.LastSeen = stamp(40), stamp(43)
 	outside.ClientWorkload, outside.ClientWhy, outside.ServerWorkload, outside.ServerPort = "", "external", "shop/api", 80
-	outside.Connections, outside.ServerOnly, outside.BytesToServer, outside.BytesToClient = 1, 1, 5, 50
+	outside.ConnectUsP50, outside.ConnectUsP95, outside.ConnectUsP99 = 0, 0, 0
+	outside.Connections, outside.Closed, outside.ServerOnly, outside.BytesToServer, outside.BytesToClient = 1, 1, 1, 5, 50
 	outside.FirstSeen, outside.LastSeen = stamp(20), stamp(21)
 	if diff := cmp.Diff([]Edge{api, db, silent, outside}, got); diff != "" {
 		t.Errorf("edges (-want +got):\n%s", diff)
+	}
+	for until, want := range map[float64]string{6.5: "api 2", 44: "silent 1", 65.5: "api 1"} {
+		got, err := c.edges(t.Context(), window{until: t0.Add(time.Duration(until * 1e9))}, clock(), edgeFilter{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		open := func(e *Edge) uint64 { return e.Open }
+		waiting := func(e *Edge) uint64 { return e.Unanswered }
+		if text := fmt.Sprintf("api %d", total(got, open)); want != text && want != fmt.Sprintf("silent %d", total(got, waiting)) {
+			t.Errorf("open at %g s: %s, want %s", until, text, want)
+		}
 	}
 	if rows := schematest.Query(t, s, "SELECT count(), sum(connections) FROM "+s.Database+".edges"); rows != "4\t7\n" {
 		t.Errorf("view edges: %s", rows)
@@ -66,20 +79,20 @@ func TestMap(t *testing.T) {
 	load(t, s, world())
 	c := client(t, s)
 	var out bytes.Buffer
-	if err := Map(t.Context(), c, "-1h", "", FormatTable, clock, &out); err != nil {
+	if err := Map(t.Context(), c, MapOptions{Since: "-1h", Format: FormatTable}, clock, &out); err != nil {
 		t.Fatal(err)
 	}
 	want := `CLIENT      SERVER                       PORT  CONNECTIONS  OPEN  FAILURES  TO SERVER  TO CLIENT  RTT P50  CONNECT P50  CONNECT P95  FAILED BY
-shop/web    shop/api                       80            4     0         0      333 B     3.3 kB   500 µs       300 µs       300 µs  
-shop/web    shop/db                      5432            1     0         1        0 B        0 B   500 µs       300 µs       300 µs  refused 1
-shop/web    (unattributed: no_evidence)     9            1     0         0        0 B        0 B   500 µs       300 µs       300 µs  no answer yet 1
-(external)  shop/api                       80            1     0         0        5 B       50 B   500 µs       300 µs       300 µs  
+shop/web    shop/api                       80            4     0         0      333 B     3.3 kB   512 µs       304 µs       304 µs  
+shop/web    shop/db                      5432            1     0         1        0 B        0 B   512 µs       304 µs       304 µs  refused 1
+shop/web    (unattributed: no_evidence)     9            1     0         0        0 B        0 B   512 µs       304 µs       304 µs  
+(external)  shop/api                       80            1     0         0        5 B       50 B   512 µs            -            -  
 `
 	if diff := cmp.Diff(want, out.String()); diff != "" {
 		t.Errorf("map (-want +got):\n%s", diff)
 	}
 	out.Reset()
-	if err := Map(t.Context(), c, t0.Add(100*time.Second).Format(time.RFC3339), "", FormatJSON, clock, &out); err != nil {
+	if err := Map(t.Context(), c, MapOptions{Since: t0.Add(100 * time.Second).Format(time.RFC3339), Format: FormatJSON}, clock, &out); err != nil {
 		t.Fatal(err)
 	}
 	var e Edge
@@ -87,7 +100,7 @@ shop/web    (unattributed: no_evidence)     9            1     0         0      
 		t.Errorf("%v %s", err, out.String())
 	}
 	out.Reset()
-	if err := Map(t.Context(), c, "now", "", FormatTable, clock, &out); err != nil || out.String() != "no connections were recorded in this time\n" {
+	if err := Map(t.Context(), c, MapOptions{Since: "now", Format: FormatTable}, clock, &out); err != nil || out.String() != "no connections were recorded in this time\n" {
 		t.Errorf("%v %s", err, out.String())
 	}
 }
@@ -139,8 +152,8 @@ func TestSQL(t *testing.T) {
 func TestErrorsNameWhatToDo(t *testing.T) {
 	s := unmigrated(t)
 	err := SQL(t.Context(), client(t, s), "SELECT count() FROM flows", FormatTable, &bytes.Buffer{})
-	var e *Error
-	if !errors.As(err, &e) || !strings.Contains(err.Error(), "has a collector been started") {
+	var e *schema.Error
+	if !errors.As(err, &e) || !strings.Contains(err.Error(), "has a collector of this version been started") {
 		t.Error(err)
 	}
 	err = SQL(t.Context(), client(t, schema.Server{URL: "http://127.0.0.1:1", Database: "d"}), "SELECT 1", FormatTable, &bytes.Buffer{})
@@ -156,7 +169,7 @@ func TestReaderWithoutCredentials(t *testing.T) {
 	c := client(t, schema.Server{URL: s.URL, Database: s.Database})
 	var out bytes.Buffer
 	if err := errors.Join(
-		Map(t.Context(), c, "-1h", "", FormatTable, clock, &out),
+		Map(t.Context(), c, MapOptions{Since: "-1h", Format: FormatTable}, clock, &out),
 		SQL(t.Context(), c, "SELECT * FROM edges", FormatTable, &out),
 		Observe(t.Context(), c, ObserveOptions{Last: 3, Format: FormatTable}, clock, &out),
 		Whois(t.Context(), c, WhoisOptions{Address: "10.0.0.1", Format: FormatTable}, clock, &out),
@@ -227,9 +240,9 @@ func TestObserveFollows(t *testing.T) {
 
 func TestWhois(t *testing.T) {
 	s := migrated(t)
-	rows := []record{
-		{exporter: "a", flow: 1, kind: flow.KindClosed, role: flow.RoleClient, local: "10.0.0.7:1", remote: "10.0.0.2:80", names: [2]string{"shop/old", ""}, start: 0, end: 10},
-		{exporter: "a", flow: 2, kind: flow.KindClosed, role: flow.RoleClient, local: "10.0.0.7:2", remote: "10.0.0.2:80", names: [2]string{"shop/new", ""}, start: 20, end: 30},
+	rows := []records.Record{
+		{Exporter: "a", Flow: 1, Kind: flow.KindClosed, Role: flow.RoleClient, Local: "10.0.0.7:1", Remote: "10.0.0.2:80", Names: [2]string{"shop/old", ""}, Start: 0, End: 10},
+		{Exporter: "a", Flow: 2, Kind: flow.KindClosed, Role: flow.RoleClient, Local: "10.0.0.7:2", Remote: "10.0.0.2:80", Names: [2]string{"shop/new", ""}, Start: 20, End: 30},
 	}
 	load(t, s, rows)
 	c := client(t, s)

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 )
 
@@ -19,14 +20,15 @@ const (
 	FormatJSON  Format = "json"  // one JSON object a line
 )
 
-func parseFormat(text string) (Format, error) {
-	switch f := Format(text); f {
-	case FormatTable, FormatJSON:
+func parseFormat(text string, also ...Format) (Format, error) {
+	known := append([]Format{FormatTable, FormatJSON}, also...)
+	switch f := Format(text); {
+	case slices.Contains(known, f):
 		return f, nil
-	case "jsonl":
+	case text == "jsonl":
 		return FormatJSON, nil
 	}
-	return "", fmt.Errorf("output %q is unknown: table or json", text)
+	return "", fmt.Errorf("output %q is unknown: this verb writes %v", text, known)
 }
 
 // SQL runs one read-only statement and writes its answer. A FORMAT clause in the statement overrides the format.
@@ -43,7 +45,7 @@ func (c *Client) print(ctx context.Context, ask question, f Format, w io.Writer)
 	if f == FormatTable {
 		ask.format = "JSONCompactEachRowWithNamesAndTypes"
 	}
-	answer, err := c.post(ctx, ask)
+	answer, err := c.store.Do(ctx, ask.readOnly())
 	if err != nil {
 		return err
 	}

@@ -150,7 +150,7 @@ type usedRange struct {
 // whoisFromFlows names who used the address around the time. It names an owner at the time only where exactly one workload's use
 // brackets it: between two uses anybody may have had the address.
 func (c *Client) whoisFromFlows(ctx context.Context, addr netip.Addr, at time.Time, network string) (*WhoisAnswer, error) {
-	statement := fmt.Sprintf(whoisSelect, c.server.Database, at.Add(-whoisAround).UnixNano(), at.Add(whoisAround).UnixNano())
+	statement := fmt.Sprintf(whoisSelect, c.database(), at.Add(-whoisAround).UnixNano(), at.Add(whoisAround).UnixNano())
 	params := map[string]string{"address": netip.AddrFrom16(addr.As16()).String(), "network": network}
 	used, err := collect[usedRange](ctx, c, statement, params)
 	if err != nil {

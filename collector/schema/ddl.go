@@ -105,14 +105,25 @@ func readMigration(file string, o Options) (Migration, error) {
 }
 
 func values(o Options) map[string]string {
+	newest := "(SELECT toDateTime64(max(start), 9, 'UTC') + toIntervalMinute(count() > 0) FROM " + o.Database + ".closed WHERE step = 'minute')"
 	return map[string]string{
 		"Database": o.Database,
 		"Columns":  columnDefinitions(),
 		"Names":    "    " + strings.Join(Names(), ",\n    "),
 		"TTL":      ttlExpression(o.RawTTL),
-		"Edges":    EdgesSelect(o.Database, "1"),
+
+		"EdgeColumns":    edgeDefinitions(),
+		"EdgeKey":        strings.Join(EdgeKey(), ", "),
+		"EdgeNames":      strings.Join(EdgeColumns(), ", "),
+		"FoldEdges":      FoldEdges("e.minute = toStartOfHour(e.minute) + toIntervalMinute(59)"),
+		"ShowEdges":      ShowEdges(),
+		"NewestEdges":    EdgesOf(o.Database, Minute, newest, endOfTime, Part{}),
+		"NewestRecorded": RecordedOf(o.Database, Minute, newest, endOfTime),
 	}
 }
+
+// endOfTime is later than any record, and not so late that adding to it overflows.
+const endOfTime = "toDateTime64('2200-01-01 00:00:00', 9, 'UTC')"
 
 func columnDefinitions() string {
 	var lines []string
@@ -129,6 +140,14 @@ func columnDefinitions() string {
 // ttlExpression is written as ClickHouse prints it, so that a difference can be seen.
 func ttlExpression(d time.Duration) string {
 	return fmt.Sprintf("toDateTime(end_time_ns) + toIntervalHour(%d)", d/time.Hour)
+}
+
+// Tables returns the names of the tables and views of the newest migration.
+func Tables() []string {
+	return []string{
+		"flows", "flows_raw", "edges", "edges_1m", "edges_1m_gens", "edges_1h", "edges_1h_gens", "recorded_1m", "recorded_1m_gens", "closed",
+		"closed_latest", "touched", "touch", "workloads", "schema_migrations",
+	}
 }
 
 // DDL returns the whole schema as one script.

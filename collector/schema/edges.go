@@ -1,86 +1,248 @@
 package schema
 
-import "strings"
+import (
+	"fmt"
+	"strconv"
+	"strings"
+)
 
-// EdgesSelect returns the SELECT behind the view edges, over the rows of flows for which the SQL condition holds.
+// An edge is a client workload that asks a server workload on a port. Its numbers are sums over single records, kept in two resolutions
+// (edges_1m, edges_1h) and computed here.
 //
-// A connection is recorded by both of its ends where both have an exporter. It counts once: the client's record is taken, and the
-// server's only where no client's record of the same addresses and ports covers its start (5 s of tolerance: two clocks). Ends whose
-// role is unknown are in no edge. Every sum is weighted by sample_rate.
-func EdgesSelect(database, condition string) string {
-	return strings.NewReplacer("$database", database, "$condition", condition).Replace(edgesSelect)
+// A connection is recorded by both of its ends where both have an exporter, and counts once: each record is in exactly one class. A
+// client's record is `both` where a server's record of the same connection is near it, else `client_only`; a server's record is
+// `server_only` where no client's record is near it, and in no class where there is one. The same connection means the same addresses and
+// ports, and times that overlap within 5 s (two clocks). Near means within the records' own rhythm: a connection that lives has a record
+// at 5 s and every 30 s, so whatever else it has is at most 35 s before or 5 s after. Records whose role is unknown are in no edge. Every
+// sum is weighted by sample_rate.
+
+const classType = "Enum8('client_only' = 1, 'server_only' = 2, 'both' = 3)"
+
+// EdgeKey are the columns that tell edges apart.
+func EdgeKey() []string {
+	return []string{
+		"client_workload", "server_workload", "server_port", "class", "network", "client_why", "server_why",
+		"client_zone", "client_region", "client_release", "server_zone", "server_region", "server_release",
+	}
 }
 
-const edgesSelect = `WITH
-    ends AS
-    (
-        SELECT
-            exporter_id,
-            flow_id,
-            any(role) AS side,
-            any(network) AS net,
-            if(side = 'client', any(local_addr), any(remote_addr)) AS client_addr,
-            if(side = 'client', any(local_port), any(remote_port)) AS client_port,
-            if(side = 'client', any(remote_addr), any(local_addr)) AS server_addr,
-            if(side = 'client', any(remote_port), any(local_port)) AS port,
-            argMax((local_workload, toString(local_why)), (local_workload != '', version, record_seq)) AS local_end,
-            argMax((remote_workload, toString(remote_why)), (remote_workload != '', version, record_seq)) AS remote_end,
-            min(start_time_ns) AS started,
-            max(end_time_ns) AS seen,
-            argMax(kind, record_seq) AS last_kind,
-            argMax(last_state, record_seq) AS state,
-            argMax(toString(close_reason), record_seq) AS reason,
-            sumIf(toUInt64(connections) * sample_rate, start_observed AND record_seq = 0) AS opened,
-            sum(toUInt64(failures) * sample_rate) AS failed,
-            sum(tx_bytes * sample_rate) AS tx,
-            sum(rx_bytes * sample_rate) AS rx,
-            sum(toUInt64(retrans_segs) * sample_rate) AS retrans,
-            argMaxIf(srtt_us, record_seq, srtt_us > 0) AS rtt,
-            max(connect_us) AS connect
-        FROM $database.flows
-        WHERE ($condition) AND role != 'unknown'
-        GROUP BY exporter_id, flow_id
-    ),
-    client_ends AS
-    (
-        SELECT net, client_addr, client_port, server_addr, port, started AS client_started, seen AS client_seen
-        FROM ends
-        WHERE side = 'client'
-    ),
-    server_only AS
-    (
-        SELECT s.*
-        FROM (SELECT *, started + toIntervalSecond(5) AS latest FROM ends WHERE side = 'server') AS s
-        ASOF LEFT JOIN client_ends AS c
-            ON s.net = c.net AND s.client_addr = c.client_addr AND s.client_port = c.client_port
-                AND s.server_addr = c.server_addr AND s.port = c.port AND s.latest >= c.client_started
-        WHERE toUnixTimestamp64Nano(c.client_started) = 0 OR c.client_seen < s.started - toIntervalSecond(5)
-    )
-SELECT
-    if(side = 'client', local_end.1, remote_end.1) AS client_workload,
-    if(side = 'client', local_end.2, remote_end.2) AS client_why,
-    if(side = 'client', remote_end.1, local_end.1) AS server_workload,
-    if(side = 'client', remote_end.2, local_end.2) AS server_why,
-    port AS server_port,
-    sum(opened) AS connections,
+// edgeMeasure is a number of an edge: how a table keeps it, how rows of edges become one, and how it is read.
+type edgeMeasure struct {
+	name, kept, codec, doc string
+	fold                   string // makes one row out of several, e
+	shown                  bool   // the folded number is what people read
+}
+
+// The quantiles kept of times. Samples are rounded to an eighth of an octave (at most 4.5 % off): states of exact values would be three
+// times as large as everything else in a row (docs/schema.md). The states are exact and do not depend on the order of the samples, so
+// that all collectors compute the same.
+const (
+	quantiles = "quantilesBFloat16(0.5, 0.95, 0.99)"
+	foldQ     = "quantilesBFloat16MergeState(0.5, 0.95, 0.99)"
+	sumState  = "SimpleAggregateFunction(sum, UInt64)"
+	timeCodec = "Delta, ZSTD(1)"
+)
+
+func edgeMeasures() []edgeMeasure {
+	sum := func(name, doc string) edgeMeasure {
+		return edgeMeasure{name: name, kept: sumState, codec: codecSmall, doc: doc, fold: "sum(e." + name + ")", shown: true}
+	}
+	state := func(name, doc string) edgeMeasure {
+		return edgeMeasure{name: name, kept: "AggregateFunction(" + quantiles + ", UInt32)", codec: "ZSTD(3)", doc: doc, fold: foldQ + "(e." + name + ")"}
+	}
+	return []edgeMeasure{
+		sum("connections", "connections opened, failed attempts among them"),
+		sum("closed", "connections that ended after they had been established"),
+		sum("resets", "of those closed, ended by a reset"),
+		sum("open", "connections that live at the end of the minute or hour"),
+		sum("unanswered", "attempts that still wait at the end of the minute or hour"),
+		sum("failures", "attempts that failed"),
+		{
+			name: "failures_by_reason", kept: "SimpleAggregateFunction(sumMap, Map(String, UInt64))", codec: codecPlain, doc: "failed attempts by close_reason",
+			fold: "sumMap(e.failures_by_reason)", shown: true,
+		},
+		sum("bytes_to_server", "payload bytes from client to server"),
+		sum("bytes_to_client", "payload bytes from server to client"),
+		sum("retrans_segs", "segments sent again by the end whose record counts"),
+		state("rtt_us", "round trip times, microseconds: one sample a record"),
+		state("connect_us", "times to connect, microseconds: one sample a connection that a client opened"),
+		{
+			name: "first_seen", kept: "SimpleAggregateFunction(min, DateTime64(3, 'UTC'))", codec: timeCodec, doc: "start of the first connection",
+			fold: "min(e.first_seen)", shown: true,
+		},
+		{
+			name: "last_seen", kept: "SimpleAggregateFunction(max, DateTime64(3, 'UTC'))", codec: timeCodec, doc: "end of the last record",
+			fold: "max(e.last_seen)", shown: true,
+		},
+	}
+}
+
+// EdgeColumns returns the columns of edges_1m and edges_1h behind the time: the key, then the measures.
+func EdgeColumns() []string {
+	columns := EdgeKey()
+	for _, m := range edgeMeasures() {
+		columns = append(columns, m.name)
+	}
+	return columns
+}
+
+// FoldEdges returns the expressions that make one row of edges out of several rows e of the same key; open and unanswered are those of
+// the rows for which the condition last holds.
+func FoldEdges(last string) string {
+	var out []string
+	for _, m := range edgeMeasures() {
+		fold := m.fold
+		if m.name == "open" || m.name == "unanswered" {
+			fold = "sumIf(e." + m.name + ", " + last + ")"
+		}
+		out = append(out, fold+" AS "+m.name)
+	}
+	return strings.Join(out, ", ")
+}
+
+// ShowEdges returns the expressions that make numbers for people out of rows e of edges, all but open and unanswered: those are of a
+// moment, not of a time.
+func ShowEdges() string {
+	var out []string
+	for _, m := range edgeMeasures() {
+		if m.shown && m.name != "open" && m.name != "unanswered" {
+			out = append(out, m.fold+" AS "+m.name)
+		}
+	}
+	for _, name := range []string{"rtt_us", "connect_us"} {
+		for i, p := range []string{"p50", "p95", "p99"} {
+			merged := "quantilesBFloat16Merge(0.5, 0.95, 0.99)(e." + name + ")[" + strconv.Itoa(i+1) + "]"
+			out = append(out, "toUInt32(ifNotFinite("+merged+", 0)) AS "+name+"_"+p)
+		}
+	}
+	for _, class := range []string{"client_only", "server_only", "both"} {
+		out = append(out, "sumIf(e.connections, e.class = '"+class+"') AS "+class)
+	}
+	return strings.Join(out, ",\n    ")
+}
+
+// edgeDefinitions are the columns behind time and gen.
+func edgeDefinitions() string {
+	types := map[string]string{"server_port": "UInt16", "class": classType}
+	docs := map[string]string{
+		"class":      "whose records: client_only, server_only (no client recorded the connection), both (the client's count)",
+		"client_why": "why the client has no name", "server_why": "why the server has no name", "server_port": "the server's port",
+	}
+	var lines []string
+	for _, name := range EdgeKey() {
+		typ, doc := types[name], docs[name]
+		if typ == "" {
+			typ = typeText
+		}
+		if doc == "" {
+			doc = "as in flows"
+		}
+		lines = append(lines, fmt.Sprintf("    %s %s COMMENT '%s' CODEC(%s)", name, typ, strings.ReplaceAll(doc, "'", `\'`), codecPlain))
+	}
+	for _, m := range edgeMeasures() {
+		lines = append(lines, fmt.Sprintf("    %s %s COMMENT '%s' CODEC(%s)", m.name, m.kept, m.doc, m.codec))
+	}
+	return strings.Join(lines, ",\n")
+}
+
+// Part is a part of the connections, by their hash. The zero value is all of them.
+type Part struct{ Of, Index uint64 }
+
+func (p Part) condition() string {
+	if p.Of <= 1 {
+		return "1"
+	}
+	return fmt.Sprintf("cityHash64(connection) %% %d = %d", p.Of, p.Index)
+}
+
+// EdgesOf returns the SELECT of the edges of the records that end at from or later and before to, from single records. from, to and at are
+// SQL expressions: times, and the value of the first column, which is the minute in edges_1m.
+func EdgesOf(database, at, from, to string, part Part) string {
+	return strings.NewReplacer("$part", part.condition(), "$database", database, "$at", at, "$from", from, "$to", to, "$key", strings.Join(EdgeKey(), ", "),
+		"$class", classType, "$connection", connectionHash, "$flow", flowHash).Replace(edgesOf)
+}
+
+// Minute is the value of at for edges by minute.
+const Minute = "toStartOfMinute(toDateTime(end_time_ns, 'UTC'))"
+
+// The columns of a connection's sightings are what a near record is judged by: role, start, end, at, flow, record_seq.
+const edgesOf = `SELECT
+    minute, $key,
+    sumIf(stands_for, opened) AS connections,
+    sumIf(stands_for, ended) AS closed,
+    sumIf(stands_for, ended AND close_reason IN ('rst_local', 'rst_remote')) AS resets,
+    sumIf(stands_for, lives AND last_state != 'syn_sent') AS open,
+    sumIf(stands_for, lives AND last_state = 'syn_sent') AS unanswered,
     sum(failed) AS failures,
-    sumMapIf(map(reason, failed), failed > 0) AS failures_by_reason,
-    countIf(last_kind = 'active' AND state = 'syn_sent') AS unanswered,
-    countIf(last_kind = 'active' AND state != 'syn_sent') AS open,
-    sum(if(side = 'client', tx, rx)) AS bytes_to_server,
-    sum(if(side = 'client', rx, tx)) AS bytes_to_client,
-    sum(retrans) AS retrans_segs,
-    toUInt32(ifNotFinite(quantileTDigestIf(0.5)(rtt, rtt > 0), 0)) AS rtt_us_p50,
-    toUInt32(ifNotFinite(quantileTDigestIf(0.95)(rtt, rtt > 0), 0)) AS rtt_us_p95,
-    toUInt32(ifNotFinite(quantileTDigestIf(0.5)(connect, connect > 0), 0)) AS connect_us_p50,
-    toUInt32(ifNotFinite(quantileTDigestIf(0.95)(connect, connect > 0), 0)) AS connect_us_p95,
-    sumIf(opened, side = 'server') AS server_only,
-    min(started) AS first_seen,
-    max(seen) AS last_seen
+    sumMapIf(map(toString(close_reason), failed), failed > 0) AS failures_by_reason,
+    sum(to_server) AS bytes_to_server,
+    sum(to_client) AS bytes_to_client,
+    sum(again) AS retrans_segs,
+    quantilesBFloat16StateIf(0.5, 0.95, 0.99)(rounded_rtt, rounded_rtt > 0) AS rtt_us,
+    quantilesBFloat16StateIf(0.5, 0.95, 0.99)(rounded_connect, rounded_connect > 0 AND opened AND by_client) AS connect_us,
+    min(toDateTime64(start_time_ns, 3, 'UTC')) AS first_seen,
+    max(toDateTime64(end_time_ns, 3, 'UTC')) AS last_seen
 FROM
 (
-    SELECT * FROM ends WHERE side = 'client'
-    UNION ALL
-    SELECT * EXCEPT (latest) FROM server_only
+    SELECT
+        $at AS minute,
+        role = 'client' AS by_client,
+        network,
+        if(by_client, local_workload, remote_workload) AS client_workload,
+        toString(if(by_client, local_why, remote_why)) AS client_why,
+        if(by_client, local_zone, remote_zone) AS client_zone,
+        if(by_client, local_region, remote_region) AS client_region,
+        if(by_client, local_release, remote_release) AS client_release,
+        if(by_client, remote_workload, local_workload) AS server_workload,
+        toString(if(by_client, remote_why, local_why)) AS server_why,
+        if(by_client, remote_zone, local_zone) AS server_zone,
+        if(by_client, remote_region, local_region) AS server_region,
+        if(by_client, remote_release, local_release) AS server_release,
+        if(by_client, remote_port, local_port) AS server_port,
+        arrayExists(s -> s.1 != role AND if(by_client,
+            start_time_ns <= s.2 + toIntervalSecond(5) AND end_time_ns >= s.2 - toIntervalSecond(5),
+            s.2 <= start_time_ns + toIntervalSecond(5) AND s.3 >= start_time_ns - toIntervalSecond(5)), sightings) AS mirrored,
+        CAST(multiIf(NOT by_client, 'server_only', mirrored, 'both', 'client_only') AS $class) AS class,
+        toUInt64(connections) * sample_rate AS stands_for,
+        toUInt64(failures) * sample_rate AS failed,
+        start_observed AND record_seq = 0 AS opened,
+        kind = 'closed' AS ended,
+        kind = 'active' AND NOT arrayExists(s -> s.5 = flow AND s.6 > record_seq AND s.4 = minute AND s.3 < $to, sightings) AS lives,
+        close_reason,
+        last_state,
+        if(by_client, tx_bytes, rx_bytes) * sample_rate AS to_server,
+        if(by_client, rx_bytes, tx_bytes) * sample_rate AS to_client,
+        toUInt64(retrans_segs) * sample_rate AS again,
+        toUInt32(round(exp2(round(log2(srtt_us) * 8) / 8))) AS rounded_rtt,
+        toUInt32(round(exp2(round(log2(connect_us) * 8) / 8))) AS rounded_connect,
+        start_time_ns,
+        end_time_ns
+    FROM (SELECT *, $connection AS connection, $flow AS flow FROM $database.flows WHERE role != 'unknown' AND end_time_ns >= $from AND end_time_ns < $to AND $part) AS own
+    INNER JOIN
+    (
+        SELECT $connection AS connection, groupArray((role, start_time_ns, end_time_ns, $at, $flow, record_seq)) AS sightings
+        FROM $database.flows
+        WHERE role != 'unknown' AND end_time_ns >= $from - toIntervalSecond(40) AND end_time_ns < $to + toIntervalSecond(10) AND $part
+        GROUP BY connection
+    ) AS near USING (connection)
+    WHERE by_client OR NOT mirrored
 )
-GROUP BY client_workload, client_why, server_workload, server_why, server_port`
+GROUP BY minute, $key`
+
+// RecordedOf returns the SELECT of which exporter recorded how much of which workload, with the arguments of EdgesOf.
+func RecordedOf(database, at, from, to string) string {
+	return strings.NewReplacer("$database", database, "$at", at, "$from", from, "$to", to).Replace(recordedOf)
+}
+
+const recordedOf = `SELECT
+    $at AS minute, exporter_id, host, local_workload AS workload,
+    count() AS records,
+    sumMapIf(map(toString(remote_why), toUInt64(1)), remote_workload = '') AS unnamed
+FROM $database.flows
+WHERE end_time_ns >= $from AND end_time_ns < $to
+GROUP BY minute, exporter_id, host, workload`
+
+const (
+	connectionHash = "sipHash128(network, if(role = 'client', (local_addr, local_port, remote_addr, remote_port), (remote_addr, remote_port, local_addr, local_port)))"
+	flowHash       = "sipHash64(exporter_id, flow_id)"
+)

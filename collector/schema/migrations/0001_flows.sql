@@ -15,7 +15,3 @@ CREATE VIEW IF NOT EXISTS {{.Database}}.flows AS
 SELECT
 {{.Names}}
 FROM {{.Database}}.flows_raw FINAL;
-
--- Who talks to what, over everything that is still kept; for a shorter time ask with the same SELECT and a condition on end_time_ns.
-CREATE VIEW IF NOT EXISTS {{.Database}}.edges AS
-{{.Edges}};

@@ -174,78 +174,294 @@ SELECT
     remote_last_seen_ns
 FROM tributary.flows_raw FINAL;
 
--- Who talks to what, over everything that is still kept; for a shorter time ask with the same SELECT and a condition on end_time_ns.
-CREATE VIEW IF NOT EXISTS tributary.edges AS
-WITH
-    ends AS
-    (
-        SELECT
-            exporter_id,
-            flow_id,
-            any(role) AS side,
-            any(network) AS net,
-            if(side = 'client', any(local_addr), any(remote_addr)) AS client_addr,
-            if(side = 'client', any(local_port), any(remote_port)) AS client_port,
-            if(side = 'client', any(remote_addr), any(local_addr)) AS server_addr,
-            if(side = 'client', any(remote_port), any(local_port)) AS port,
-            argMax((local_workload, toString(local_why)), (local_workload != '', version, record_seq)) AS local_end,
-            argMax((remote_workload, toString(remote_why)), (remote_workload != '', version, record_seq)) AS remote_end,
-            min(start_time_ns) AS started,
-            max(end_time_ns) AS seen,
-            argMax(kind, record_seq) AS last_kind,
-            argMax(last_state, record_seq) AS state,
-            argMax(toString(close_reason), record_seq) AS reason,
-            sumIf(toUInt64(connections) * sample_rate, start_observed AND record_seq = 0) AS opened,
-            sum(toUInt64(failures) * sample_rate) AS failed,
-            sum(tx_bytes * sample_rate) AS tx,
-            sum(rx_bytes * sample_rate) AS rx,
-            sum(toUInt64(retrans_segs) * sample_rate) AS retrans,
-            argMaxIf(srtt_us, record_seq, srtt_us > 0) AS rtt,
-            max(connect_us) AS connect
-        FROM tributary.flows
-        WHERE (1) AND role != 'unknown'
-        GROUP BY exporter_id, flow_id
-    ),
-    client_ends AS
-    (
-        SELECT net, client_addr, client_port, server_addr, port, started AS client_started, seen AS client_seen
-        FROM ends
-        WHERE side = 'client'
-    ),
-    server_only AS
-    (
-        SELECT s.*
-        FROM (SELECT *, started + toIntervalSecond(5) AS latest FROM ends WHERE side = 'server') AS s
-        ASOF LEFT JOIN client_ends AS c
-            ON s.net = c.net AND s.client_addr = c.client_addr AND s.client_port = c.client_port
-                AND s.server_addr = c.server_addr AND s.port = c.port AND s.latest >= c.client_started
-        WHERE toUnixTimestamp64Nano(c.client_started) = 0 OR c.client_seen < s.started - toIntervalSecond(5)
-    )
+-- migration 2: edges
+
+-- Edges by minute and by hour. A minute's rows are computed whole from flows, under a gen of their own; the row in closed makes a gen
+-- visible, and of several the one that covers more is the answer (rows, then the sum of their versions). Whoever reads the tables ..._gens
+-- without closed sees unfinished and replaced computations.
+CREATE TABLE IF NOT EXISTS tributary.edges_1m_gens
+(
+    minute DateTime('UTC') COMMENT 'start of the minute' CODEC(Delta, ZSTD(1)),
+    gen UInt64 COMMENT 'the computation' CODEC(ZSTD(1)),
+    client_workload LowCardinality(String) COMMENT 'as in flows' CODEC(ZSTD(1)),
+    server_workload LowCardinality(String) COMMENT 'as in flows' CODEC(ZSTD(1)),
+    server_port UInt16 COMMENT 'the server\'s port' CODEC(ZSTD(1)),
+    class Enum8('client_only' = 1, 'server_only' = 2, 'both' = 3) COMMENT 'whose records: client_only, server_only (no client recorded the connection), both (the client\'s count)' CODEC(ZSTD(1)),
+    network LowCardinality(String) COMMENT 'as in flows' CODEC(ZSTD(1)),
+    client_why LowCardinality(String) COMMENT 'why the client has no name' CODEC(ZSTD(1)),
+    server_why LowCardinality(String) COMMENT 'why the server has no name' CODEC(ZSTD(1)),
+    client_zone LowCardinality(String) COMMENT 'as in flows' CODEC(ZSTD(1)),
+    client_region LowCardinality(String) COMMENT 'as in flows' CODEC(ZSTD(1)),
+    client_release LowCardinality(String) COMMENT 'as in flows' CODEC(ZSTD(1)),
+    server_zone LowCardinality(String) COMMENT 'as in flows' CODEC(ZSTD(1)),
+    server_region LowCardinality(String) COMMENT 'as in flows' CODEC(ZSTD(1)),
+    server_release LowCardinality(String) COMMENT 'as in flows' CODEC(ZSTD(1)),
+    connections SimpleAggregateFunction(sum, UInt64) COMMENT 'connections opened, failed attempts among them' CODEC(T64, ZSTD(1)),
+    closed SimpleAggregateFunction(sum, UInt64) COMMENT 'connections that ended after they had been established' CODEC(T64, ZSTD(1)),
+    resets SimpleAggregateFunction(sum, UInt64) COMMENT 'of those closed, ended by a reset' CODEC(T64, ZSTD(1)),
+    open SimpleAggregateFunction(sum, UInt64) COMMENT 'connections that live at the end of the minute or hour' CODEC(T64, ZSTD(1)),
+    unanswered SimpleAggregateFunction(sum, UInt64) COMMENT 'attempts that still wait at the end of the minute or hour' CODEC(T64, ZSTD(1)),
+    failures SimpleAggregateFunction(sum, UInt64) COMMENT 'attempts that failed' CODEC(T64, ZSTD(1)),
+    failures_by_reason SimpleAggregateFunction(sumMap, Map(String, UInt64)) COMMENT 'failed attempts by close_reason' CODEC(ZSTD(1)),
+    bytes_to_server SimpleAggregateFunction(sum, UInt64) COMMENT 'payload bytes from client to server' CODEC(T64, ZSTD(1)),
+    bytes_to_client SimpleAggregateFunction(sum, UInt64) COMMENT 'payload bytes from server to client' CODEC(T64, ZSTD(1)),
+    retrans_segs SimpleAggregateFunction(sum, UInt64) COMMENT 'segments sent again by the end whose record counts' CODEC(T64, ZSTD(1)),
+    rtt_us AggregateFunction(quantilesBFloat16(0.5, 0.95, 0.99), UInt32) COMMENT 'round trip times, microseconds: one sample a record' CODEC(ZSTD(3)),
+    connect_us AggregateFunction(quantilesBFloat16(0.5, 0.95, 0.99), UInt32) COMMENT 'times to connect, microseconds: one sample a connection that a client opened' CODEC(ZSTD(3)),
+    first_seen SimpleAggregateFunction(min, DateTime64(3, 'UTC')) COMMENT 'start of the first connection' CODEC(Delta, ZSTD(1)),
+    last_seen SimpleAggregateFunction(max, DateTime64(3, 'UTC')) COMMENT 'end of the last record' CODEC(Delta, ZSTD(1))
+)
+ENGINE = AggregatingMergeTree
+PARTITION BY toDate(minute, 'UTC')
+ORDER BY (toStartOfHour(minute), client_workload, server_workload, server_port, class, network, client_why, server_why, client_zone, client_region, client_release, server_zone, server_region, server_release, minute, gen)
+TTL minute + toIntervalDay(30)
+SETTINGS non_replicated_deduplication_window = 1000, ttl_only_drop_parts = 1;
+
+CREATE TABLE IF NOT EXISTS tributary.edges_1h_gens
+(
+    hour DateTime('UTC') COMMENT 'start of the hour' CODEC(Delta, ZSTD(1)),
+    gen UInt64 COMMENT 'the computation' CODEC(ZSTD(1)),
+    client_workload LowCardinality(String) COMMENT 'as in flows' CODEC(ZSTD(1)),
+    server_workload LowCardinality(String) COMMENT 'as in flows' CODEC(ZSTD(1)),
+    server_port UInt16 COMMENT 'the server\'s port' CODEC(ZSTD(1)),
+    class Enum8('client_only' = 1, 'server_only' = 2, 'both' = 3) COMMENT 'whose records: client_only, server_only (no client recorded the connection), both (the client\'s count)' CODEC(ZSTD(1)),
+    network LowCardinality(String) COMMENT 'as in flows' CODEC(ZSTD(1)),
+    client_why LowCardinality(String) COMMENT 'why the client has no name' CODEC(ZSTD(1)),
+    server_why LowCardinality(String) COMMENT 'why the server has no name' CODEC(ZSTD(1)),
+    client_zone LowCardinality(String) COMMENT 'as in flows' CODEC(ZSTD(1)),
+    client_region LowCardinality(String) COMMENT 'as in flows' CODEC(ZSTD(1)),
+    client_release LowCardinality(String) COMMENT 'as in flows' CODEC(ZSTD(1)),
+    server_zone LowCardinality(String) COMMENT 'as in flows' CODEC(ZSTD(1)),
+    server_region LowCardinality(String) COMMENT 'as in flows' CODEC(ZSTD(1)),
+    server_release LowCardinality(String) COMMENT 'as in flows' CODEC(ZSTD(1)),
+    connections SimpleAggregateFunction(sum, UInt64) COMMENT 'connections opened, failed attempts among them' CODEC(T64, ZSTD(1)),
+    closed SimpleAggregateFunction(sum, UInt64) COMMENT 'connections that ended after they had been established' CODEC(T64, ZSTD(1)),
+    resets SimpleAggregateFunction(sum, UInt64) COMMENT 'of those closed, ended by a reset' CODEC(T64, ZSTD(1)),
+    open SimpleAggregateFunction(sum, UInt64) COMMENT 'connections that live at the end of the minute or hour' CODEC(T64, ZSTD(1)),
+    unanswered SimpleAggregateFunction(sum, UInt64) COMMENT 'attempts that still wait at the end of the minute or hour' CODEC(T64, ZSTD(1)),
+    failures SimpleAggregateFunction(sum, UInt64) COMMENT 'attempts that failed' CODEC(T64, ZSTD(1)),
+    failures_by_reason SimpleAggregateFunction(sumMap, Map(String, UInt64)) COMMENT 'failed attempts by close_reason' CODEC(ZSTD(1)),
+    bytes_to_server SimpleAggregateFunction(sum, UInt64) COMMENT 'payload bytes from client to server' CODEC(T64, ZSTD(1)),
+    bytes_to_client SimpleAggregateFunction(sum, UInt64) COMMENT 'payload bytes from server to client' CODEC(T64, ZSTD(1)),
+    retrans_segs SimpleAggregateFunction(sum, UInt64) COMMENT 'segments sent again by the end whose record counts' CODEC(T64, ZSTD(1)),
+    rtt_us AggregateFunction(quantilesBFloat16(0.5, 0.95, 0.99), UInt32) COMMENT 'round trip times, microseconds: one sample a record' CODEC(ZSTD(3)),
+    connect_us AggregateFunction(quantilesBFloat16(0.5, 0.95, 0.99), UInt32) COMMENT 'times to connect, microseconds: one sample a connection that a client opened' CODEC(ZSTD(3)),
+    first_seen SimpleAggregateFunction(min, DateTime64(3, 'UTC')) COMMENT 'start of the first connection' CODEC(Delta, ZSTD(1)),
+    last_seen SimpleAggregateFunction(max, DateTime64(3, 'UTC')) COMMENT 'end of the last record' CODEC(Delta, ZSTD(1))
+)
+ENGINE = AggregatingMergeTree
+PARTITION BY toYYYYMM(hour, 'UTC')
+ORDER BY (toDate(hour, 'UTC'), client_workload, server_workload, server_port, class, network, client_why, server_why, client_zone, client_region, client_release, server_zone, server_region, server_release, hour, gen)
+TTL hour + toIntervalDay(400)
+SETTINGS non_replicated_deduplication_window = 1000, ttl_only_drop_parts = 1;
+
+-- Which exporter recorded how much of which workload: what was lost by an exporter concerns these workloads.
+CREATE TABLE IF NOT EXISTS tributary.recorded_1m_gens
+(
+    minute DateTime('UTC') COMMENT 'start of the minute' CODEC(Delta, ZSTD(1)),
+    gen UInt64 COMMENT 'the computation' CODEC(ZSTD(1)),
+    exporter_id LowCardinality(String) COMMENT 'one run of one exporter' CODEC(ZSTD(1)),
+    host LowCardinality(String) COMMENT 'name of the host it ran on' CODEC(ZSTD(1)),
+    workload LowCardinality(String) COMMENT 'local_workload of the records' CODEC(ZSTD(1)),
+    records SimpleAggregateFunction(sum, UInt64) COMMENT 'its records' CODEC(T64, ZSTD(1)),
+    unnamed SimpleAggregateFunction(sumMap, Map(String, UInt64)) COMMENT 'of those, without a remote name, by remote_why; external ones have none by nature' CODEC(ZSTD(1))
+)
+ENGINE = AggregatingMergeTree
+PARTITION BY toDate(minute, 'UTC')
+ORDER BY (toStartOfHour(minute), exporter_id, host, workload, minute, gen)
+TTL minute + toIntervalDay(30)
+SETTINGS non_replicated_deduplication_window = 1000, ttl_only_drop_parts = 1;
+
+-- What has been computed: one row a computation.
+CREATE TABLE IF NOT EXISTS tributary.closed
+(
+    step Enum8('minute' = 1, 'hour' = 2) COMMENT 'of edges_1m or of edges_1h',
+    start DateTime('UTC') COMMENT 'start of the minute or hour',
+    gen UInt64 COMMENT 'the computation',
+    rows UInt64 COMMENT 'records that it covers',
+    versions UInt64 COMMENT 'sum of their versions: a record that is named later raises it',
+    started DateTime64(3, 'UTC') COMMENT 'what was stored then is covered',
+    collector String COMMENT 'who computed'
+)
+ENGINE = MergeTree
+PARTITION BY toYYYYMM(start, 'UTC')
+ORDER BY (step, start, gen)
+TTL start + toIntervalDay(400)
+SETTINGS non_replicated_deduplication_window = 1000;
+
+-- Which minutes of flows_raw were written to, and when. A row touches the minutes whose edges it can change: its own, the one before
+-- if it lies within 10 s of its end, the one after if within 40 s of its start.
+CREATE TABLE IF NOT EXISTS tributary.touched
+(
+    minute DateTime('UTC') COMMENT 'start of the minute',
+    touched_minute DateTime('UTC') COMMENT 'minute of the writing, by the clock of the server',
+    touched SimpleAggregateFunction(max, DateTime64(3, 'UTC')) COMMENT 'the last writing in it',
+    rows SimpleAggregateFunction(sum, UInt64) COMMENT 'rows of the minute itself that were written'
+)
+ENGINE = AggregatingMergeTree
+ORDER BY (minute, touched_minute)
+TTL touched_minute + toIntervalDay(30)
+SETTINGS non_replicated_deduplication_window = 1000;
+
+CREATE MATERIALIZED VIEW IF NOT EXISTS tributary.touch TO tributary.touched AS
 SELECT
-    if(side = 'client', local_end.1, remote_end.1) AS client_workload,
-    if(side = 'client', local_end.2, remote_end.2) AS client_why,
-    if(side = 'client', remote_end.1, local_end.1) AS server_workload,
-    if(side = 'client', remote_end.2, local_end.2) AS server_why,
-    port AS server_port,
-    sum(opened) AS connections,
+    arrayJoin(arrayDistinct([toStartOfMinute(at), toStartOfMinute(at - toIntervalSecond(10)), toStartOfMinute(at + toIntervalSecond(40))])) AS minute,
+    toStartOfMinute(toDateTime(now64(3), 'UTC')) AS touched_minute,
+    max(toDateTime64(now64(3), 3, 'UTC')) AS touched,
+    sumIf(n, minute = toStartOfMinute(at)) AS rows
+FROM (SELECT toDateTime(end_time_ns, 'UTC') AS at, count() AS n FROM tributary.flows_raw GROUP BY at)
+GROUP BY minute, touched_minute;
+
+-- What was there before the roll-ups were.
+INSERT INTO tributary.touched
+SELECT toStartOfMinute(toDateTime(end_time_ns, 'UTC')) AS minute, toStartOfMinute(toDateTime(now64(3), 'UTC')), max(toDateTime64(now64(3), 3, 'UTC')), 0
+FROM tributary.flows_raw
+GROUP BY minute;
+
+-- The computation of each minute and hour that is the answer.
+CREATE OR REPLACE VIEW tributary.closed_latest AS
+SELECT c.step AS step, c.start AS start, argMax(c.gen, (c.rows, c.versions, c.gen)) AS gen, max(c.rows) AS rows, max(c.started) AS started
+FROM tributary.closed AS c
+GROUP BY step, start;
+
+-- Edges by minute: computed ones, and from flows those of the minutes that are not closed yet.
+CREATE OR REPLACE VIEW tributary.edges_1m AS
+SELECT minute, client_workload, server_workload, server_port, class, network, client_why, server_why, client_zone, client_region, client_release, server_zone, server_region, server_release, connections, closed, resets, open, unanswered, failures, failures_by_reason, bytes_to_server, bytes_to_client, retrans_segs, rtt_us, connect_us, first_seen, last_seen
+FROM tributary.edges_1m_gens
+WHERE (minute, gen) IN (SELECT start, gen FROM tributary.closed_latest WHERE step = 'minute')
+UNION ALL
+SELECT
+    minute, client_workload, server_workload, server_port, class, network, client_why, server_why, client_zone, client_region, client_release, server_zone, server_region, server_release,
+    sumIf(stands_for, opened) AS connections,
+    sumIf(stands_for, ended) AS closed,
+    sumIf(stands_for, ended AND close_reason IN ('rst_local', 'rst_remote')) AS resets,
+    sumIf(stands_for, lives AND last_state != 'syn_sent') AS open,
+    sumIf(stands_for, lives AND last_state = 'syn_sent') AS unanswered,
     sum(failed) AS failures,
-    sumMapIf(map(reason, failed), failed > 0) AS failures_by_reason,
-    countIf(last_kind = 'active' AND state = 'syn_sent') AS unanswered,
-    countIf(last_kind = 'active' AND state != 'syn_sent') AS open,
-    sum(if(side = 'client', tx, rx)) AS bytes_to_server,
-    sum(if(side = 'client', rx, tx)) AS bytes_to_client,
-    sum(retrans) AS retrans_segs,
-    toUInt32(ifNotFinite(quantileTDigestIf(0.5)(rtt, rtt > 0), 0)) AS rtt_us_p50,
-    toUInt32(ifNotFinite(quantileTDigestIf(0.95)(rtt, rtt > 0), 0)) AS rtt_us_p95,
-    toUInt32(ifNotFinite(quantileTDigestIf(0.5)(connect, connect > 0), 0)) AS connect_us_p50,
-    toUInt32(ifNotFinite(quantileTDigestIf(0.95)(connect, connect > 0), 0)) AS connect_us_p95,
-    sumIf(opened, side = 'server') AS server_only,
-    min(started) AS first_seen,
-    max(seen) AS last_seen
+    sumMapIf(map(toString(close_reason), failed), failed > 0) AS failures_by_reason,
+    sum(to_server) AS bytes_to_server,
+    sum(to_client) AS bytes_to_client,
+    sum(again) AS retrans_segs,
+    quantilesBFloat16StateIf(0.5, 0.95, 0.99)(rounded_rtt, rounded_rtt > 0) AS rtt_us,
+    quantilesBFloat16StateIf(0.5, 0.95, 0.99)(rounded_connect, rounded_connect > 0 AND opened AND by_client) AS connect_us,
+    min(toDateTime64(start_time_ns, 3, 'UTC')) AS first_seen,
+    max(toDateTime64(end_time_ns, 3, 'UTC')) AS last_seen
 FROM
 (
-    SELECT * FROM ends WHERE side = 'client'
-    UNION ALL
-    SELECT * EXCEPT (latest) FROM server_only
+    SELECT
+        toStartOfMinute(toDateTime(end_time_ns, 'UTC')) AS minute,
+        role = 'client' AS by_client,
+        network,
+        if(by_client, local_workload, remote_workload) AS client_workload,
+        toString(if(by_client, local_why, remote_why)) AS client_why,
+        if(by_client, local_zone, remote_zone) AS client_zone,
+        if(by_client, local_region, remote_region) AS client_region,
+        if(by_client, local_release, remote_release) AS client_release,
+        if(by_client, remote_workload, local_workload) AS server_workload,
+        toString(if(by_client, remote_why, local_why)) AS server_why,
+        if(by_client, remote_zone, local_zone) AS server_zone,
+        if(by_client, remote_region, local_region) AS server_region,
+        if(by_client, remote_release, local_release) AS server_release,
+        if(by_client, remote_port, local_port) AS server_port,
+        arrayExists(s -> s.1 != role AND if(by_client,
+            start_time_ns <= s.2 + toIntervalSecond(5) AND end_time_ns >= s.2 - toIntervalSecond(5),
+            s.2 <= start_time_ns + toIntervalSecond(5) AND s.3 >= start_time_ns - toIntervalSecond(5)), sightings) AS mirrored,
+        CAST(multiIf(NOT by_client, 'server_only', mirrored, 'both', 'client_only') AS Enum8('client_only' = 1, 'server_only' = 2, 'both' = 3)) AS class,
+        toUInt64(connections) * sample_rate AS stands_for,
+        toUInt64(failures) * sample_rate AS failed,
+        start_observed AND record_seq = 0 AS opened,
+        kind = 'closed' AS ended,
+        kind = 'active' AND NOT arrayExists(s -> s.5 = flow AND s.6 > record_seq AND s.4 = minute AND s.3 < toDateTime64('2200-01-01 00:00:00', 9, 'UTC'), sightings) AS lives,
+        close_reason,
+        last_state,
+        if(by_client, tx_bytes, rx_bytes) * sample_rate AS to_server,
+        if(by_client, rx_bytes, tx_bytes) * sample_rate AS to_client,
+        toUInt64(retrans_segs) * sample_rate AS again,
+        toUInt32(round(exp2(round(log2(srtt_us) * 8) / 8))) AS rounded_rtt,
+        toUInt32(round(exp2(round(log2(connect_us) * 8) / 8))) AS rounded_connect,
+        start_time_ns,
+        end_time_ns
+    FROM (SELECT *, sipHash128(network, if(role = 'client', (local_addr, local_port, remote_addr, remote_port), (remote_addr, remote_port, local_addr, local_port))) AS connection, sipHash64(exporter_id, flow_id) AS flow FROM tributary.flows WHERE role != 'unknown' AND end_time_ns >= (SELECT toDateTime64(max(start), 9, 'UTC') + toIntervalMinute(count() > 0) FROM tributary.closed WHERE step = 'minute') AND end_time_ns < toDateTime64('2200-01-01 00:00:00', 9, 'UTC') AND 1) AS own
+    INNER JOIN
+    (
+        SELECT sipHash128(network, if(role = 'client', (local_addr, local_port, remote_addr, remote_port), (remote_addr, remote_port, local_addr, local_port))) AS connection, groupArray((role, start_time_ns, end_time_ns, toStartOfMinute(toDateTime(end_time_ns, 'UTC')), sipHash64(exporter_id, flow_id), record_seq)) AS sightings
+        FROM tributary.flows
+        WHERE role != 'unknown' AND end_time_ns >= (SELECT toDateTime64(max(start), 9, 'UTC') + toIntervalMinute(count() > 0) FROM tributary.closed WHERE step = 'minute') - toIntervalSecond(40) AND end_time_ns < toDateTime64('2200-01-01 00:00:00', 9, 'UTC') + toIntervalSecond(10) AND 1
+        GROUP BY connection
+    ) AS near USING (connection)
+    WHERE by_client OR NOT mirrored
 )
+GROUP BY minute, client_workload, server_workload, server_port, class, network, client_why, server_why, client_zone, client_region, client_release, server_zone, server_region, server_release;
+
+-- Edges by hour: computed ones, and from edges_1m those of the hours that are not closed yet.
+CREATE OR REPLACE VIEW tributary.edges_1h AS
+SELECT hour, client_workload, server_workload, server_port, class, network, client_why, server_why, client_zone, client_region, client_release, server_zone, server_region, server_release, connections, closed, resets, open, unanswered, failures, failures_by_reason, bytes_to_server, bytes_to_client, retrans_segs, rtt_us, connect_us, first_seen, last_seen
+FROM tributary.edges_1h_gens
+WHERE (hour, gen) IN (SELECT start, gen FROM tributary.closed_latest WHERE step = 'hour')
+UNION ALL
+SELECT toStartOfHour(e.minute) AS hour, client_workload, server_workload, server_port, class, network, client_why, server_why, client_zone, client_region, client_release, server_zone, server_region, server_release, sum(e.connections) AS connections, sum(e.closed) AS closed, sum(e.resets) AS resets, sumIf(e.open, e.minute = toStartOfHour(e.minute) + toIntervalMinute(59)) AS open, sumIf(e.unanswered, e.minute = toStartOfHour(e.minute) + toIntervalMinute(59)) AS unanswered, sum(e.failures) AS failures, sumMap(e.failures_by_reason) AS failures_by_reason, sum(e.bytes_to_server) AS bytes_to_server, sum(e.bytes_to_client) AS bytes_to_client, sum(e.retrans_segs) AS retrans_segs, quantilesBFloat16MergeState(0.5, 0.95, 0.99)(e.rtt_us) AS rtt_us, quantilesBFloat16MergeState(0.5, 0.95, 0.99)(e.connect_us) AS connect_us, min(e.first_seen) AS first_seen, max(e.last_seen) AS last_seen
+FROM tributary.edges_1m AS e
+WHERE e.minute >= (SELECT max(start) + toIntervalHour(count() > 0) FROM tributary.closed WHERE step = 'hour')
+GROUP BY hour, client_workload, server_workload, server_port, class, network, client_why, server_why, client_zone, client_region, client_release, server_zone, server_region, server_release;
+
+-- Who talks to what, over all minutes that are kept. open and unanswered are those of the last two minutes.
+CREATE OR REPLACE VIEW tributary.edges AS
+SELECT
+    client_workload, client_why, server_workload, server_why, server_port,
+    sum(e.connections) AS connections,
+    sum(e.closed) AS closed,
+    sum(e.resets) AS resets,
+    sum(e.failures) AS failures,
+    sumMap(e.failures_by_reason) AS failures_by_reason,
+    sum(e.bytes_to_server) AS bytes_to_server,
+    sum(e.bytes_to_client) AS bytes_to_client,
+    sum(e.retrans_segs) AS retrans_segs,
+    min(e.first_seen) AS first_seen,
+    max(e.last_seen) AS last_seen,
+    toUInt32(ifNotFinite(quantilesBFloat16Merge(0.5, 0.95, 0.99)(e.rtt_us)[1], 0)) AS rtt_us_p50,
+    toUInt32(ifNotFinite(quantilesBFloat16Merge(0.5, 0.95, 0.99)(e.rtt_us)[2], 0)) AS rtt_us_p95,
+    toUInt32(ifNotFinite(quantilesBFloat16Merge(0.5, 0.95, 0.99)(e.rtt_us)[3], 0)) AS rtt_us_p99,
+    toUInt32(ifNotFinite(quantilesBFloat16Merge(0.5, 0.95, 0.99)(e.connect_us)[1], 0)) AS connect_us_p50,
+    toUInt32(ifNotFinite(quantilesBFloat16Merge(0.5, 0.95, 0.99)(e.connect_us)[2], 0)) AS connect_us_p95,
+    toUInt32(ifNotFinite(quantilesBFloat16Merge(0.5, 0.95, 0.99)(e.connect_us)[3], 0)) AS connect_us_p99,
+    sumIf(e.connections, e.class = 'client_only') AS client_only,
+    sumIf(e.connections, e.class = 'server_only') AS server_only,
+    sumIf(e.connections, e.class = 'both') AS both,
+    sumIf(e.open, e.minute = toStartOfMinute(now('UTC') - toIntervalMinute(1))) AS open,
+    sumIf(e.unanswered, e.minute = toStartOfMinute(now('UTC') - toIntervalMinute(1))) AS unanswered
+FROM tributary.edges_1m AS e
 GROUP BY client_workload, client_why, server_workload, server_why, server_port;
+
+CREATE OR REPLACE VIEW tributary.recorded_1m AS
+SELECT minute, exporter_id, host, workload, records, unnamed
+FROM tributary.recorded_1m_gens
+WHERE (minute, gen) IN (SELECT start, gen FROM tributary.closed_latest WHERE step = 'minute')
+UNION ALL
+SELECT
+    toStartOfMinute(toDateTime(end_time_ns, 'UTC')) AS minute, exporter_id, host, local_workload AS workload,
+    count() AS records,
+    sumMapIf(map(toString(remote_why), toUInt64(1)), remote_workload = '') AS unnamed
+FROM tributary.flows
+WHERE end_time_ns >= (SELECT toDateTime64(max(start), 9, 'UTC') + toIntervalMinute(count() > 0) FROM tributary.closed WHERE step = 'minute') AND end_time_ns < toDateTime64('2200-01-01 00:00:00', 9, 'UTC')
+GROUP BY minute, exporter_id, host, workload;
+
+-- Every workload that was a client or a server of a connection, while edges are kept.
+CREATE OR REPLACE VIEW tributary.workloads AS
+SELECT
+    end.1 AS workload,
+    groupUniqArrayIf(end.2, end.2 != '') AS zones,
+    groupUniqArrayIf(end.3, end.3 != '') AS regions,
+    groupUniqArrayIf(end.4, end.4 != '') AS releases,
+    sumIf(e.connections, end.5) AS connections_as_client,
+    sumIf(e.connections, NOT end.5) AS connections_as_server,
+    min(e.first_seen) AS first_seen,
+    max(e.last_seen) AS last_seen
+FROM
+(
+    SELECT
+        arrayJoin([(client_workload, client_zone, client_region, client_release, true), (server_workload, server_zone, server_region, server_release, false)]) AS end,
+        connections, first_seen, last_seen
+    FROM tributary.edges_1h
+) AS e
+WHERE end.1 != ''
+GROUP BY workload;

@@ -1,0 +1,76 @@
+package query
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// checkWorkload returns nil for a workload that has ever been an end of a connection, and else an error that offers the nearest names.
+func (c *Client) checkWorkload(ctx context.Context, name string) error {
+	type row struct {
+		Workload string `json:"workload"`
+	}
+	rows, err := collect[row](ctx, c, "SELECT workload FROM "+c.database()+".workloads LIMIT 100000", nil)
+	if err != nil {
+		return err
+	}
+	names := make([]string, len(rows))
+	for i, r := range rows {
+		names[i] = r.Workload
+	}
+	if slices.Contains(names, name) {
+		return nil
+	}
+	near := nearest(name, names)
+	if len(near) == 0 {
+		return fmt.Errorf("no workload is called %q; none has been seen yet", name)
+	}
+	return fmt.Errorf("no workload is called %q; did you mean %s?", name, strings.Join(near, " or "))
+}
+
+const offered = 3
+
+// nearest returns the names most like the wanted one: those that contain it, then by the number of letters to change.
+func nearest(wanted string, names []string) []string {
+	type candidate struct {
+		name     string
+		distance int
+	}
+	all := make([]candidate, len(names))
+	for i, n := range names {
+		all[i] = candidate{n, editDistance(wanted, n)}
+		if wanted != "" && strings.Contains(n, wanted) {
+			all[i].distance = 0
+		}
+	}
+	slices.SortFunc(all, func(a, b candidate) int { return cmp.Or(a.distance-b.distance, strings.Compare(a.name, b.name)) })
+	var out []string
+	for _, c := range all[:min(len(all), offered)] {
+		out = append(out, printable(c.name))
+	}
+	return out
+}
+
+// editDistance counts the bytes to insert, delete or change (Levenshtein).
+func editDistance(a, b string) int {
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(a) {
+		last := row[0]
+		row[0] = i + 1
+		for j := range len(b) {
+			change := last
+			if a[i] != b[j] {
+				change++
+			}
+			last = row[j+1]
+			row[j+1] = min(change, row[j]+1, last+1)
+		}
+	}
+	return row[len(b)]
+}

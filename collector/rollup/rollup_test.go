@@ -1,0 +1,242 @@
+package rollup
+
+import (
+	"fmt"
+	"log/slog"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
+
+	"tributary/collector/schema"
+	"tributary/collector/schema/schematest"
+	"tributary/collector/schema/schematest/records"
+	"tributary/proto/flow"
+)
+
+func TestMain(m *testing.M) { schematest.Main(m) }
+
+// t0 is the start of an hour that is over, so that hours close too.
+var t0 = time.Now().UTC().Truncate(time.Hour).Add(-3 * time.Hour)
+
+func at(sec float64) time.Time { return t0.Add(time.Duration(sec * 1e9)) }
+
+func newRollup(t *testing.T, s schema.Server, name string) *Rollup {
+	t.Helper()
+	r := New(Config{Collector: name}, s, prometheus.NewRegistry(), slog.New(slog.DiscardHandler))
+	t.Cleanup(r.store.Close)
+	return r
+}
+
+func step(t *testing.T, r *Rollup, now time.Time) {
+	t.Helper()
+	if err := r.Step(t.Context(), now); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// settled makes everything written so far as old as settle.
+func settled(t *testing.T, s schema.Server) {
+	t.Helper()
+	schematest.Query(t, s, "ALTER TABLE "+s.Database+".touched UPDATE touched = touched - toIntervalSecond(60) WHERE 1 SETTINGS mutations_sync = 2")
+}
+
+// computed makes every computation so far so old that a minute touched now is due again.
+func computedLongAgo(t *testing.T, s schema.Server) {
+	t.Helper()
+	settled(t, s)
+	schematest.Query(t, s, "ALTER TABLE "+s.Database+".closed UPDATE started = started - toIntervalSecond(30) WHERE 1 SETTINGS mutations_sync = 2")
+}
+
+const sums = `SELECT client_workload, server_workload, server_port, class, sum(e.connections), sum(e.closed), sum(e.failures), sum(e.bytes_to_server), sum(e.bytes_to_client)
+FROM %s.%s AS e GROUP BY ALL ORDER BY ALL`
+
+func edges(t *testing.T, s schema.Server, table string) string {
+	t.Helper()
+	return schematest.Query(t, s, fmt.Sprintf(sums, s.Database, table))
+}
+
+// pair is a connection that both ends recorded, from start to end; the server's record ends a little later.
+func pair(i uint64, start, end float64) []records.Record {
+	client := fmt.Sprintf("10.0.0.1:%d", 40000+i)
+	return []records.Record{
+		{Exporter: "a", Flow: i, Kind: flow.KindClosed, Role: flow.RoleClient, Local: client, Remote: "10.0.0.2:80", Names: [2]string{"shop/web", "shop/api"}, Start: start, End: end, Tx: 100, Rx: 1000, Observed: true},
+		{Exporter: "b", Flow: i, Kind: flow.KindClosed, Role: flow.RoleServer, Local: "10.0.0.2:80", Remote: client, Names: [2]string{"shop/api", "shop/web"}, Start: start + 0.001, End: end + 0.002, Tx: 1000, Rx: 100, Observed: true},
+	}
+}
+
+// long is a connection that lives over several minutes, as both ends record it.
+func long(i uint64, start, end float64) []records.Record {
+	var out []records.Record
+	whole := pair(i, start, end)
+	for side := range whole {
+		r := whole[side]
+		seq := uint32(0)
+		for at := start + 5; at < end; at += 30 {
+			a := r
+			a.Kind, a.State, a.Seq, a.End = flow.KindActive, 1, seq, at
+			out, seq = append(out, a), seq+1
+		}
+		r.Seq = seq
+		out = append(out, r)
+	}
+	return out
+}
+
+// TestClassesAcrossMinutes: ends that lie in different minutes, long connections, and records of one end alone, each counted once.
+func TestClassesAcrossMinutes(t *testing.T) {
+	s := schematest.Migrated(t)
+	var rows []records.Record
+	rows = append(rows, pair(1, 10, 20)...)
+	rows = append(rows, pair(2, 55, 59.999)...)    // the server's record lies in the next minute
+	rows = append(rows, pair(3, 118, 119.9995)...) // likewise
+	rows = append(rows, long(4, 30, 400)...)       // 7 minutes
+	rows = append(rows, pair(5, 200, 201)[:1]...)  // the server has no exporter
+	rows = append(rows, pair(6, 210, 211)[1:]...)  // the client has none
+	rows = append(rows, pair(1, 4000, 4001)...)    // the same port in the next hour: another connection
+	rows[len(rows)-2].Flow, rows[len(rows)-1].Flow = 101, 101
+	records.Load(t, s, t0, rows)
+	want := "shop/web\tshop/api\t80\tclient_only\t1\t1\t0\t100\t1000\n" +
+		"shop/web\tshop/api\t80\tserver_only\t1\t1\t0\t100\t1000\n" +
+		"shop/web\tshop/api\t80\tboth\t5\t5\t0\t" // 4 connections of one record and 14 records of the long one
+	want += fmt.Sprintf("%d\t%d\n", 100*(4+14), 1000*(4+14))
+	if diff := cmp.Diff(want, edges(t, s, "edges_1m")); diff != "" {
+		t.Errorf("from single records (-want +got):\n%s", diff)
+	}
+	r := newRollup(t, s, "c1")
+	step(t, r, at(2*3600))
+	for _, table := range []string{"edges_1m", "edges_1h", "edges_1m_gens", "edges_1h_gens"} {
+		want := want
+		if table == "edges_1h_gens" {
+			want = strings.Replace(want, "both\t5\t5\t0\t1800\t18000", "both\t4\t4\t0\t1700\t17000", 1) // the second hour is not over
+		}
+		if diff := cmp.Diff(want, edges(t, s, table)); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", table, diff)
+		}
+	}
+	open := schematest.Query(t, s, "SELECT toMinute(minute), sum(open) FROM "+s.Database+".edges_1m GROUP BY minute HAVING sum(open) > 0 ORDER BY minute")
+	if open != "0\t1\n1\t1\n2\t1\n3\t1\n4\t1\n5\t1\n" {
+		t.Errorf("open connections by minute:\n%s", open)
+	}
+	closed := schematest.Query(t, s, "SELECT step, count(), uniq(start) FROM "+s.Database+".closed GROUP BY step ORDER BY step")
+	step(t, r, at(2*3600))
+	if again := schematest.Query(t, s, "SELECT step, count(), uniq(start) FROM "+s.Database+".closed GROUP BY step ORDER BY step"); again != closed {
+		t.Errorf("computed again though nothing happened: %s, then %s", closed, again)
+	}
+}
+
+// TestDuplicatesRenamesAndLateRecords: a record that comes twice changes nothing; one that is late, or is named late, moves everything to
+// where it belongs; and another collector does the same work to the same end.
+func TestDuplicatesRenamesAndLateRecords(t *testing.T) {
+	s := schematest.Migrated(t)
+	unnamed := pair(2, 30, 31)[:1]
+	unnamed[0].Names[1], unnamed[0].Why = "", flow.WhyPending
+	records.Load(t, s, t0, append(pair(1, 10, 20), unnamed...))
+	settled(t, s)
+	first, second := newRollup(t, s, "c1"), newRollup(t, s, "c2")
+	step(t, first, at(2*3600))
+	want := "shop/web\t\t80\tclient_only\t1\t1\t0\t100\t1000\n" + "shop/web\tshop/api\t80\tboth\t1\t1\t0\t100\t1000\n"
+	for _, table := range []string{"edges_1m", "edges_1h"} {
+		if diff := cmp.Diff(want, edges(t, s, table)); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", table, diff)
+		}
+	}
+	computedLongAgo(t, s)
+	records.Load(t, s, t0, append(pair(1, 10, 20), unnamed...))
+	step(t, second, at(2*3600))
+	for _, table := range []string{"edges_1m", "edges_1h"} {
+		if diff := cmp.Diff(want, edges(t, s, table)); diff != "" {
+			t.Errorf("%s after a repeat (-want +got):\n%s", table, diff)
+		}
+	}
+	computedLongAgo(t, s)
+	named := unnamed
+	named[0].Names[1], named[0].Why, named[0].Version = "shop/api", 0, 7
+	records.Load(t, s, t0, append(named, pair(3, 1000, 1001)...))
+	step(t, first, at(2*3600))
+	step(t, second, at(2*3600))
+	want = "shop/web\tshop/api\t80\tclient_only\t1\t1\t0\t100\t1000\n" + "shop/web\tshop/api\t80\tboth\t2\t2\t0\t200\t2000\n"
+	for _, table := range []string{"edges_1m", "edges_1h"} {
+		if diff := cmp.Diff(want, edges(t, s, table)); diff != "" {
+			t.Errorf("%s after late names and records (-want +got):\n%s", table, diff)
+		}
+	}
+}
+
+// TestHalfAComputationIsNotSeen: rows without a commit, and a commit that covers less, change no answer.
+func TestHalfAComputationIsNotSeen(t *testing.T) {
+	s := schematest.Migrated(t)
+	records.Load(t, s, t0, pair(1, 10, 20))
+	r := newRollup(t, s, "c1")
+	step(t, r, at(2*3600))
+	want := edges(t, s, "edges_1m")
+	killed := newRollup(t, s, "killed")
+	if err := killed.insertMinute(t.Context(), t0, t0.Add(time.Minute), killed.newGen(), 2); err != nil {
+		t.Fatal(err)
+	}
+	if got := edges(t, s, "edges_1m"); got != want {
+		t.Errorf("an uncommitted computation is seen:\n%s", got)
+	}
+	if err := killed.commit(t.Context(), "minute", due{Start: t0.Unix()}, killed.newGen(), covered{Rows: 1, Started: "2026-01-01 00:00:00.000"}); err != nil {
+		t.Fatal(err)
+	}
+	if got := edges(t, s, "edges_1m"); got != want {
+		t.Errorf("a computation that covers less is the answer:\n%s", got)
+	}
+	r.cleaned = time.Now().Add(-3 * time.Hour)
+	if err := r.clean(t.Context(), time.Now().Add(2*time.Hour)); err != nil {
+		t.Fatal(err)
+	}
+	if got := edges(t, s, "edges_1m_gens"); got != want {
+		t.Errorf("after cleaning:\n%s", got)
+	}
+}
+
+func TestSlicesAddUp(t *testing.T) {
+	s := schematest.Migrated(t)
+	var rows []records.Record
+	for i := range uint64(50) {
+		rows = append(rows, pair(i, 1, 2)...)
+	}
+	records.Load(t, s, t0, rows)
+	r := newRollup(t, s, "c1")
+	gen := r.newGen()
+	if err := r.insertMinute(t.Context(), t0, t0.Add(time.Minute), gen, 3*sliceRows); err != nil {
+		t.Fatal(err)
+	}
+	if got, want := edges(t, s, "edges_1m_gens"), "shop/web\tshop/api\t80\tboth\t50\t50\t0\t5000\t50000\n"; got != want {
+		t.Errorf("%s, want %s", got, want)
+	}
+}
+
+func TestFrozenMinutesAreLeftAlone(t *testing.T) {
+	s := schematest.Migrated(t)
+	records.Load(t, s, t0, pair(1, 10, 20))
+	r := newRollup(t, s, "c1")
+	step(t, r, t0.Add(schema.DefaultRawTTL))
+	if got := schematest.Query(t, s, "SELECT count() FROM "+s.Database+".closed"); got != "0\n" {
+		t.Errorf("%s computations of a frozen minute", got)
+	}
+	if got := testutil.ToFloat64(r.metrics.tooLate); got != 2 {
+		t.Errorf("%g records are too late, want 2", got)
+	}
+}
+
+func TestWhoRecordedWhat(t *testing.T) {
+	s := schematest.Migrated(t)
+	rows := pair(1, 10, 20)
+	rows[1].Names[1], rows[1].Why = "", flow.WhyGap
+	records.Load(t, s, t0, rows)
+	want := "a\tshop/web\t1\t{}\nb\tshop/api\t1\t{'gap':1}\n"
+	ask := "SELECT exporter_id, workload, records, unnamed FROM " + s.Database + ".recorded_1m ORDER BY ALL"
+	if got := schematest.Query(t, s, ask); got != want {
+		t.Errorf("from single records: %s", got)
+	}
+	step(t, newRollup(t, s, "c1"), at(2*3600))
+	if got := schematest.Query(t, s, ask); got != want {
+		t.Errorf("computed: %s", got)
+	}
+}
