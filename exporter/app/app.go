@@ -20,6 +20,7 @@ import (
 	"tributary/exporter/identity"
 	"tributary/exporter/probe"
 	"tributary/exporter/ring"
+	"tributary/exporter/spool"
 	"tributary/exporter/transport"
 	"tributary/service/build"
 	"tributary/service/log"
@@ -41,6 +42,7 @@ type App struct {
 	clock     *clock.Clock
 	names     *names
 	pipeline  *pipeline
+	spool     *spool.Spool
 	transport *transport.Transport
 	probe     *probe.Probe
 	reader    atomic.Pointer[ring.Reader] // nil before the probe is attached
@@ -80,7 +82,7 @@ func New(c config.Config, logger *slog.Logger) (*App, error) {
 	return a, nil
 }
 
-// buildDelivery builds what comes behind the names: batches, the transport, and the books of all.
+// buildDelivery builds what comes behind the names: batches, the spool, the transport, and the books of all.
 func (a *App) buildDelivery(registry *prometheus.Registry, logger *slog.Logger) error {
 	c := a.config
 	certificates := tlsconf.NewMetrics(registry, program)
@@ -89,8 +91,11 @@ func (a *App) buildDelivery(registry *prometheus.Registry, logger *slog.Logger) 
 		return err
 	}
 	books := &books{probe: a.probe, ring: a.ringStats}
+	if a.spool, err = spool.New(spoolConfig(c.Spool, a.host), registry, logger); err != nil {
+		return err
+	}
 	a.transport, err = transport.New(transport.Config{
-		Address: c.Collector, Credentials: creds, QueueBytes: c.QueueBytes,
+		Address: c.Collector, Credentials: creds, Spool: a.spool,
 		ExporterID: a.host.exporterID, Host: a.host.name, BootID: a.host.bootID, Version: build.Current().Version,
 		Claims: a.names, Counters: books.counters,
 	}, registry, logger)
@@ -105,7 +110,7 @@ func (a *App) buildDelivery(registry *prometheus.Registry, logger *slog.Logger) 
 		return err
 	}
 	a.pipeline = newPipeline(batcher, a.clock, a.names.local, c.BatchAge, sweepAfter(activeEvery, walkEvery))
-	books.p, books.queue = a.pipeline, a.transport.Stats
+	books.p, books.spool = a.pipeline, a.spool.Stats
 	if err := registry.Register(books); err != nil {
 		return fmt.Errorf("register the books: %w", err)
 	}
@@ -120,6 +125,16 @@ func (a *App) buildDelivery(registry *prometheus.Registry, logger *slog.Logger) 
 	}
 	a.metrics = metrics.NewServer(server)
 	return nil
+}
+
+func spoolConfig(c config.Spool, h host) spool.Config {
+	s := spool.Default()
+	s.MaxBytes, s.MaxAge, s.MemoryBytes = c.MaxBytes, c.MaxAge, c.MemoryBytes
+	s.ExporterID, s.Host, s.BootID = h.exporterID, h.name, h.bootID
+	if c.Dir != "" {
+		s.FS = spool.Dir(c.Dir)
+	}
+	return s
 }
 
 func credentialsOf(c config.Config, options tlsconf.Options) (credentials.TransportCredentials, error) {
@@ -158,6 +173,7 @@ func (a *App) Run(ctx context.Context) error {
 		return err
 	}
 	defer a.stopMetrics()
+	defer a.keep(ctx)() // the spool outlives all that fills and empties it
 	// The rooms outlive ctx: they are stopped one by one, in reverse.
 	lasting, end := context.WithCancelCause(context.WithoutCancel(ctx))
 	var rooms sync.WaitGroup
@@ -181,6 +197,17 @@ func (a *App) Run(ctx context.Context) error {
 	err := a.capture(ctx, lasting)
 	a.deliver()
 	return err
+}
+
+// keep runs the spool until the function it returns is called, which waits for what has to be written.
+func (a *App) keep(ctx context.Context) (end func()) {
+	keeping, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	var room sync.WaitGroup
+	room.Go(func() { a.spool.Run(keeping) })
+	return func() {
+		cancel()
+		room.Wait()
+	}
 }
 
 // capture reads the ring until ctx or the lasting rooms end, then detaches and empties it.
@@ -213,17 +240,19 @@ func (a *App) capture(ctx, lasting context.Context) error {
 	return errors.Join(err, <-ended)
 }
 
-// deliver seals what is left and waits until it is acknowledged, at most for the shutdown timeout.
+// deliver seals what is left and waits until it is acknowledged, at most for the shutdown timeout, and not at all where the next
+// start will send it anyway.
 func (a *App) deliver() {
 	a.pipeline.stop()
+	if connected, _ := a.transport.Connected(); !connected && a.spool.Stats().InMemory.Batches == 0 {
+		return
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), a.config.ShutdownTimeout)
 	defer cancel()
-	if err := a.transport.Flush(ctx); err != nil {
-		return // the transport says what is lost when it ends
+	if err := a.spool.Flush(ctx); err != nil {
+		return // the spool says what is left and what is lost when it ends
 	}
-	if s := a.transport.Stats(); s.DroppedShutdown.Rows == 0 {
-		a.log.Info("stopped: the collector has everything that was sent", "rows", s.Acked.Rows)
-	}
+	a.log.Info("stopped: the collector has everything that was kept", "rows", a.spool.Stats().Acked.Rows)
 }
 
 func (a *App) closeProbe() {

@@ -20,6 +20,7 @@ import (
 	"go.uber.org/goleak"
 
 	"tributary/exporter/config"
+	"tributary/exporter/spool"
 	"tributary/service/testenv"
 )
 
@@ -49,9 +50,9 @@ func runApp(t *testing.T, c config.Config) (a *App, stop func() error) {
 	return a, stop
 }
 
-func testConfig(collector string) config.Config {
+func testConfig(t *testing.T, collector string) config.Config {
 	c := config.Default()
-	c.Collector, c.MetricsListen = collector, "127.0.0.1:0"
+	c.Collector, c.MetricsListen, c.Spool.Dir = collector, "127.0.0.1:0", t.TempDir()
 	c.Workload, c.Instance = "test/app", "app-1"
 	return c
 }
@@ -98,7 +99,7 @@ func exchange(t *testing.T, address string, n int) (port uint32) {
 func TestRealConnectionsBecomeExactRows(t *testing.T) {
 	testenv.NeedRoot(t)
 	c := startCollector(t)
-	a, stop := runApp(t, testConfig(c.address))
+	a, stop := runApp(t, testConfig(t, c.address))
 	const n = 211
 	var asked, answered uint64
 	for i := range uint64(n) {
@@ -135,8 +136,8 @@ func TestRealConnectionsBecomeExactRows(t *testing.T) {
 	if failed != 7 {
 		t.Errorf("%d refused connections, want 7", failed)
 	}
-	s := a.transport.Stats()
-	if s.Queued != s.Acked || int(s.Acked.Rows) != len(c.rows) || c.mark == 0 || c.last["ring.read"] == 0 {
+	s := a.spool.Stats()
+	if s.Appended != s.Acked || int(s.Acked.Rows) != len(c.rows) || c.mark == 0 || c.last["ring.read"] == 0 {
 		t.Errorf("books %+v, %d rows, %d watermarks, counters %v", s, len(c.rows), c.mark, c.last)
 	}
 }
@@ -186,21 +187,23 @@ func balance(t *testing.T, a *App, m map[string]float64) {
 	handed := m[`ring_records_total{source="ring"}`] + m[`ring_records_total{source="walk"}`]
 	decoded := m[`event_decoded_total{kind="active"}`] + m[`event_decoded_total{kind="closed"}`] + m[`event_decoded_total{kind="failed"}`]
 	rows := m["batch_sealed_rows_total"] + m["batch_open_rows"] + m["batch_refused_rows_total"]
-	delivered := m["transport_acked_rows_total"] + m["transport_rejected_rows_total"] + m["transport_pending_rows"] +
-		m[`transport_dropped_rows_total{reason="queue_full"}`] + m[`transport_dropped_rows_total{reason="shutdown"}`]
+	delivered := m["spool_acked_rows_total"] + m["spool_rejected_rows_total"] + m["spool_pending_rows"]
+	for _, reason := range spool.Reasons() {
+		delivered += m[`spool_dropped_rows_total{reason="`+reason.String()+`"}`]
+	}
 	for name, pair := range map[string][2]float64{
 		"ring and decoded": {handed, decoded + m["ring_invalid_total"]},
 		"decoded and rows": {decoded, rows},
-		"sealed and queue": {m["batch_sealed_rows_total"], m["transport_queued_rows_total"]},
-		"queue":            {m["transport_queued_rows_total"], delivered},
+		"sealed and spool": {m["batch_sealed_rows_total"], m["spool_appended_rows_total"]},
+		"spool":            {m["spool_appended_rows_total"], delivered},
 		"probe":            {m["probe_ends_total"], m["probe_submitted_total"] + m[`probe_lost_total{reason="ring_full"}`]},
 	} {
 		if diff := pair[0] - pair[1]; diff < -20 || diff > 20 {
 			t.Errorf("the books of %s differ: %v", name, pair)
 		}
 	}
-	if m["transport_queued_rows_total"] != delivered {
-		t.Errorf("the queue's own book must balance in every scrape: %v in, %v out", m["transport_queued_rows_total"], delivered)
+	if m["spool_appended_rows_total"] != delivered {
+		t.Errorf("the spool's own book must balance in every scrape: %v in, %v out", m["spool_appended_rows_total"], delivered)
 	}
 	if got := get(t, a, "/readyz"); got != "ready\n" {
 		t.Errorf("readyz: %s", got)
@@ -210,32 +213,49 @@ func balance(t *testing.T, a *App, m map[string]float64) {
 	}
 }
 
-func TestStopWithoutACollectorSaysWhatIsLost(t *testing.T) {
+// Without a collector and without a directory a stop loses what there is, and says so; with a directory it is there for the next run.
+func TestStopWithoutACollector(t *testing.T) {
 	testenv.NeedRoot(t)
-	var text bytes.Buffer
-	config := testConfig(closedPort(t).String())
-	config.ShutdownTimeout = 100 * time.Millisecond
-	a, err := New(config, slog.New(slog.NewTextHandler(&text, nil)))
-	if err != nil {
-		t.Fatal(err)
+	dir := t.TempDir()
+	for _, c := range []struct {
+		name, dir, say string
+		lost           func(spool.Stats) spool.Count
+	}{
+		{"in memory", "", "these rows are lost", func(s spool.Stats) spool.Count { return s.Dropped[spool.Shutdown] }},
+		{"on disk", dir, "left on disk for the next start", func(s spool.Stats) spool.Count { return s.Pending }},
+		{"no directory", "/proc/nowhere", "these rows are lost", func(s spool.Stats) spool.Count { return s.Dropped[spool.Shutdown] }},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			var text bytes.Buffer
+			config := testConfig(t, closedPort(t).String())
+			config.ShutdownTimeout, config.Spool.Dir = 100*time.Millisecond, c.dir
+			a, err := New(config, slog.New(slog.NewTextHandler(&text, nil)))
+			if err != nil {
+				t.Fatal(err)
+			}
+			ctx, cancel := context.WithCancel(context.Background())
+			done := make(chan error, 1)
+			go func() { done <- a.Run(ctx) }()
+			for a.reader.Load() == nil {
+				time.Sleep(10 * time.Millisecond)
+			}
+			exchange(t, "127.0.0.1:0", 5)
+			cancel()
+			if err := <-done; err != nil {
+				t.Fatal(err)
+			}
+			s := a.spool.Stats()
+			if lost := c.lost(s); lost.Rows < 10 || s.Appended != lost || strings.Count(text.String(), fmt.Sprintf("rows=%d", lost.Rows)) != 1 {
+				t.Errorf("books: %+v, %s", s, text.String())
+			}
+			if !strings.Contains(text.String(), c.say) {
+				t.Errorf("it does not say %q: %s", c.say, text.String())
+			}
+		})
 	}
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan error, 1)
-	go func() { done <- a.Run(ctx) }()
-	for a.reader.Load() == nil {
-		time.Sleep(10 * time.Millisecond)
-	}
-	exchange(t, "127.0.0.1:0", 5)
-	cancel()
-	if err := <-done; err != nil {
-		t.Fatal(err)
-	}
-	s := a.transport.Stats()
-	if s.DroppedShutdown.Rows < 10 || s.Queued != s.DroppedShutdown {
-		t.Errorf("books: %+v", s)
-	}
-	if !strings.Contains(text.String(), fmt.Sprintf("rows=%d", s.DroppedShutdown.Rows)) {
-		t.Errorf("the loss is not said: %s", text.String())
+	left, err := spool.Inspect(dir, "")
+	if err != nil || left.Total.Rows < 10 || left.Pid != 0 {
+		t.Errorf("left on disk: %+v, %v", left, err)
 	}
 }
 
@@ -245,7 +265,7 @@ func TestErrorsAtTheStartAreSentences(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { _ = taken.Close() }()
-	c := testConfig("127.0.0.1:1")
+	c := testConfig(t, "127.0.0.1:1")
 	c.MetricsListen = taken.Addr().String()
 	a, err := New(c, slog.New(slog.DiscardHandler))
 	if err != nil {

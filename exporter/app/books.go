@@ -9,7 +9,7 @@ import (
 	"tributary/exporter/event"
 	"tributary/exporter/probe"
 	"tributary/exporter/ring"
-	"tributary/exporter/transport"
+	"tributary/exporter/spool"
 	"tributary/proto/flowv1"
 )
 
@@ -19,7 +19,7 @@ type reading struct {
 	ring    ring.Stats
 	refused uint64
 	p       *pipeline
-	queue   transport.Stats
+	spool   spool.Stats
 }
 
 // books shows the counters of capture on /metrics, and tells the collector what was lost. A book whose reading fails shows its
@@ -28,14 +28,14 @@ type books struct {
 	probe *probe.Probe
 	ring  func() ring.Stats
 	p     *pipeline
-	queue func() transport.Stats
+	spool func() spool.Stats
 
 	mu   sync.Mutex
 	last probe.Counters
 }
 
 func (b *books) read() *reading {
-	r := &reading{ring: b.ring(), refused: b.p.batcher.Refused(), p: b.p, queue: b.queue()}
+	r := &reading{ring: b.ring(), refused: b.p.batcher.Refused(), p: b.p, spool: b.spool()}
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if c, err := b.probe.Counters(); err == nil {
@@ -82,7 +82,7 @@ func entries() []entry {
 	decoded := func(k event.Kind) func(*reading) uint64 {
 		return func(r *reading) uint64 { return r.p.decoded[k].Load() }
 	}
-	return []entry{
+	list := []entry{
 		{"probe.ends", descEnds, "", func(r *reading) uint64 { return r.probe.Ends }},
 		{"probe.submitted", descSubmitted, "", func(r *reading) uint64 { return r.probe.Submitted }},
 		{"probe.ring_full", descLost, "ring_full", func(r *reading) uint64 { return r.probe.RingFull }},
@@ -109,11 +109,15 @@ func entries() []entry {
 		{"", descDecoded, "failed", decoded(event.KindFailed)},
 		{"event.forgotten", descForgotten, "", func(r *reading) uint64 { return r.p.forgotten.Load() }},
 		{"batch.refused_rows", nil, "", func(r *reading) uint64 { return r.refused }},
-		{"transport.queued_rows", nil, "", func(r *reading) uint64 { return r.queue.Queued.Rows }},
-		{"transport.acked_rows", nil, "", func(r *reading) uint64 { return r.queue.Acked.Rows }},
-		{"transport.rejected_rows", nil, "", func(r *reading) uint64 { return r.queue.Rejected.Rows }},
-		{"transport.dropped_rows_queue_full", nil, "", func(r *reading) uint64 { return r.queue.DroppedFull.Rows }},
+		{"spool.appended_rows", nil, "", func(r *reading) uint64 { return r.spool.Appended.Rows }},
+		{"spool.recovered_rows", nil, "", func(r *reading) uint64 { return r.spool.Recovered.Rows }},
+		{"spool.acked_rows", nil, "", func(r *reading) uint64 { return r.spool.Acked.Rows }},
+		{"spool.rejected_rows", nil, "", func(r *reading) uint64 { return r.spool.Rejected.Rows }},
 	}
+	for _, reason := range spool.Reasons() {
+		list = append(list, entry{"spool.dropped_rows_" + reason.String(), nil, "", func(r *reading) uint64 { return r.spool.Dropped[reason].Rows }})
+	}
+	return list
 }
 
 // counters returns what travels with each batch.

@@ -74,7 +74,7 @@ func TestDoctorSaysWhatIsAbsent(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	c := testConfig(listener.Addr().String())
+	c := testConfig(t, listener.Addr().String())
 	c.Identity, c.Workload, c.Instance = file, "", ""
 	write("workloads:\n- workload: shop/web\n  addresses: [198.51.100.77]\n")
 	var out bytes.Buffer
@@ -110,7 +110,7 @@ func TestChangedIdentityFile(t *testing.T) {
 	}
 	write("lab/before")
 	c := startCollector(t)
-	config := testConfig(c.address)
+	config := testConfig(t, c.address)
 	config.Identity, config.Workload, config.Instance = file, "", ""
 	a, stop := runApp(t, config)
 	const n = 53

@@ -33,6 +33,14 @@ type TLS struct {
 	ServerName string `yaml:"tls_server_name" usage:"name in the collector's certificate; without it the host of --collector"`
 }
 
+// Spool bounds the sealed batches that are not yet acknowledged. Beyond a bound the oldest are dropped and counted.
+type Spool struct {
+	Dir         string        `yaml:"dir" usage:"directory of batches that are not yet acknowledged; empty: in memory only, and a kill loses them"`
+	MaxBytes    int64         `yaml:"max_bytes" usage:"disk for batches that are not yet acknowledged"`
+	MaxAge      time.Duration `yaml:"max_age" usage:"age at which a batch is given up; below the time for which the store keeps flows"`
+	MemoryBytes int64         `yaml:"memory_bytes" usage:"memory for these batches while they cannot be on disk"`
+}
+
 // Config is everything a user can set.
 type Config struct {
 	Collector string `yaml:"collector" usage:"address of the collector, HOST:PORT"`
@@ -53,7 +61,8 @@ type Config struct {
 	BatchRows   int           `yaml:"batch_rows" usage:"rows of a full batch"`
 	BatchAge    time.Duration `yaml:"batch_age" usage:"how long a row waits for its batch to fill"`
 	Compression string        `yaml:"compression" usage:"of batches: zstd or none"`
-	QueueBytes  int64         `yaml:"queue_bytes" usage:"memory for batches that are not yet acknowledged; beyond it the oldest are dropped and counted"`
+
+	Spool Spool `yaml:"spool"`
 
 	RingBytes   int `yaml:"ring_bytes" usage:"size of the kernel's ring, a power of two"`
 	OpenSockets int `yaml:"open_sockets" usage:"how many open connections are followed at once"`
@@ -67,14 +76,18 @@ type Config struct {
 func Default() Config {
 	return Config{
 		Collector: "127.0.0.1:4747", Scope: ScopeHost, Network: "default", MetricsListen: "127.0.0.1:9748",
-		BatchRows: 1000, BatchAge: 500 * time.Millisecond, Compression: CompressionZstd, QueueBytes: 64 << 20,
+		BatchRows: 1000, BatchAge: 500 * time.Millisecond, Compression: CompressionZstd,
+		Spool:     Spool{Dir: spoolDir, MaxBytes: 256 << 20, MaxAge: 6 * time.Hour, MemoryBytes: 64 << 20},
 		RingBytes: 1 << 20, OpenSockets: 262144,
 		ShutdownTimeout: 5 * time.Second, LogLevel: "info", LogFormat: "text",
 	}
 }
 
-// minQueueBytes holds the largest batch a few times over.
-const minQueueBytes = 8 << 20
+// spoolDir is where a daemon's own data belong. Where it cannot be made the exporter goes on in memory.
+const spoolDir = "/var/lib/tributary-exporter/spool"
+
+// minSpoolBytes holds the largest batch a few times over.
+const minSpoolBytes = 8 << 20
 
 // maxName bounds every name that goes into records.
 const maxName = 256
@@ -139,8 +152,12 @@ func (c *Config) checkSizes() error {
 		return fmt.Errorf("--batch-rows %d is not between 1 and %d", c.BatchRows, batch.MaxRows)
 	case c.BatchAge < 10*time.Millisecond || c.BatchAge > time.Minute:
 		return fmt.Errorf("--batch-age %v is not between 10ms and 1m", c.BatchAge)
-	case c.QueueBytes < minQueueBytes:
-		return fmt.Errorf("--queue-bytes %d is less than %d", c.QueueBytes, minQueueBytes)
+	case c.Spool.MaxBytes < minSpoolBytes:
+		return fmt.Errorf("--spool-max-bytes %d is less than %d", c.Spool.MaxBytes, minSpoolBytes)
+	case c.Spool.MemoryBytes < minSpoolBytes:
+		return fmt.Errorf("--spool-memory-bytes %d is less than %d", c.Spool.MemoryBytes, minSpoolBytes)
+	case c.Spool.MaxAge < time.Minute || c.Spool.MaxAge > 7*24*time.Hour:
+		return fmt.Errorf("--spool-max-age %v is not between 1m and 168h", c.Spool.MaxAge)
 	case c.Compression != CompressionZstd && c.Compression != CompressionNone:
 		return fmt.Errorf("--compression %q is not zstd or none", c.Compression)
 	case c.RingBytes < 64<<10 || c.RingBytes > 256<<20 || c.RingBytes&(c.RingBytes-1) != 0:

@@ -89,6 +89,16 @@ func (x *index) settle(run, current string, first, last uint64, into *Count) (n 
 	return n
 }
 
+// unsent reports whether a batch of a range of the present run waits and was never handed out.
+func (x *index) unsent(current string, first, last uint64) (found bool) {
+	x.lists(func(g *segment) {
+		if !found && g.head.ExporterID == current && g.waiting > 0 {
+			found = slices.ContainsFunc(g.span(first, last), func(e entry) bool { return e.state == waiting && !e.again })
+		}
+	})
+	return found
+}
+
 // restart makes everything under way wait again.
 func (x *index) restart() {
 	x.lists(func(g *segment) {
@@ -212,6 +222,7 @@ func (x *index) snapshot(now time.Duration) Stats {
 			s.DiskBytes += g.size
 		}
 		s.Scanning = s.Scanning || !g.scanned
+		s.UnderWay += uint64(g.taken)
 		if s.OldestPending > 0 || g.waiting+g.taken == 0 {
 			return
 		}

@@ -40,7 +40,7 @@ func writeUntilKilled(to string) {
 	if err != nil {
 		panic(err)
 	}
-	go func() { _ = s.Run(make(never)) }()
+	go s.Run(make(never))
 	for s.Stats().State != DiskOK {
 		time.Sleep(100 * time.Microsecond)
 	}
@@ -216,7 +216,7 @@ func TestMetrics(t *testing.T) {
 	zero := metrics(t, registry)
 	end := make(never)
 	defer close(end)
-	go func() { _ = s.Run(end) }()
+	go s.Run(end)
 	a.scanned()
 	for s.Stats().InMemory.Batches > 0 {
 		time.Sleep(time.Millisecond)

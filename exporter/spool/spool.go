@@ -1,6 +1,7 @@
 package spool
 
 import (
+	"context"
 	"errors"
 	"io/fs"
 	"log/slog"
@@ -48,7 +49,7 @@ type Spool struct {
 
 	work  chan struct{} // there may be something for Run
 	ready chan struct{}
-	idle  chan struct{}
+	idle  chan struct{} // nothing is pending
 }
 
 // New returns a spool that keeps batches in memory until Run.
@@ -70,8 +71,17 @@ var errNotStarted = errors.New("the spool was not started")
 // Ready is signalled when there may be something for Next.
 func (s *Spool) Ready() <-chan struct{} { return s.ready }
 
-// Idle is signalled when nothing is pending.
-func (s *Spool) Idle() <-chan struct{} { return s.idle }
+// Flush waits until every batch is settled or ctx ends.
+func (s *Spool) Flush(ctx context.Context) error {
+	for s.Stats().Pending.Batches > 0 {
+		select {
+		case <-s.idle:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+	return nil
+}
 
 func signal(c chan struct{}) {
 	select {
@@ -224,6 +234,13 @@ func (s *Spool) Ack(exporterID string, first, last uint64) Count {
 	s.mu.Unlock()
 	s.settled()
 	return n
+}
+
+// Unsent reports whether a batch of this run from first to last is pending and was never handed out.
+func (s *Spool) Unsent(first, last uint64) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.index.unsent(s.config.ExporterID, first, last)
 }
 
 // settled tells those who wait for it.

@@ -45,7 +45,7 @@ func start(t testing.TB, c Config) *running {
 	r := &running{Spool: s, t: t, cancel: cancel, done: make(chan struct{})}
 	go func() {
 		defer close(r.done)
-		_ = s.Run(ctx)
+		s.Run(ctx)
 	}()
 	t.Cleanup(r.stop)
 	return r
@@ -215,6 +215,26 @@ func TestCatchingUpMixesTheNewestIn(t *testing.T) {
 		same(t, "order when it keeps up", a.all(), names("a", 11, 13))
 		a.stop()
 	})
+}
+
+func TestUnsentIsWhatWasNeverHandedOut(t *testing.T) {
+	a := start(t, config(Dir(t.TempDir()), "a")).scanned()
+	a.append(3, 1000)
+	_, _ = a.Next(1 << 30)
+	unsent := func(first, last uint64, want bool) {
+		t.Helper()
+		if a.Unsent(first, last) != want {
+			t.Errorf("unsent from %d to %d: %v", first, last, !want)
+		}
+	}
+	unsent(1, 1, false)
+	unsent(1, 2, true)
+	unsent(3, 1<<63, true)
+	unsent(4, 1<<63, false)
+	a.Restart()
+	unsent(1, 1, false)
+	a.Ack("a", 2, 3)
+	unsent(1, 3, false)
 }
 
 func TestNextKeepsToTheRoomThereIs(t *testing.T) {

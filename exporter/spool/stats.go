@@ -64,8 +64,9 @@ type Stats struct {
 	Acked     Count
 	Rejected  Count // by a collector
 	Dropped   [reasons]Count
-	Pending   Count // not settled: waiting or under way
-	InMemory  Count // of these, not on disk
+	Pending   Count  // not settled: waiting or under way
+	InMemory  Count  // of these, not on disk
+	UnderWay  uint64 // batches handed out and not settled, those that overflowed meanwhile included
 
 	MemoryBytes   int64         // of InMemory
 	DiskBytes     int64         // of all segments, settled batches in them included

@@ -28,8 +28,8 @@ type writer struct {
 }
 
 // Run writes batches to disk, syncs them, removes what is settled and reads what earlier runs left, until ctx ends; then it
-// writes and syncs the rest and gives the directory free. Call it once. It returns nil: a disk is not worth a stop.
-func (s *Spool) Run(ctx context.Context) error {
+// writes and syncs the rest and gives the directory free. Call it once. It has no error: a disk is not worth a stop.
+func (s *Spool) Run(ctx context.Context) {
 	w := &writer{Spool: s}
 	s.mu.Lock()
 	s.running = true
@@ -54,7 +54,6 @@ func (s *Spool) Run(ctx context.Context) error {
 		}
 	}
 	w.stop()
-	return nil
 }
 
 // pass does what can be done now, and reports whether there is more.
@@ -279,7 +278,7 @@ func (w *writer) stop() {
 	w.seal(true)
 	w.clean()
 	w.mu.Lock()
-	x := w.index
+	x, before := w.index, w.index.stats.Dropped[Shutdown]
 	for i := range x.memory.entries {
 		e := &x.memory.entries[i]
 		if e.state == gone {
@@ -294,11 +293,15 @@ func (w *writer) stop() {
 	}
 	x.trim()
 	w.closed, w.running, w.state, w.err = true, false, DiskNone, errNotStarted
-	left := x.stats.Pending
+	left, lost := x.stats.Pending, x.stats.Dropped[Shutdown]
 	w.mu.Unlock()
 	w.settled()
 	if w.lock != nil {
 		w.lock.Close()
+	}
+	if lost.Batches > before.Batches {
+		w.log.Warn("stopped before everything was acknowledged, and it is not on disk: these rows are lost if the collector does not have them",
+			"rows", lost.Rows-before.Rows, "batches", lost.Batches-before.Batches)
 	}
 	if left.Batches > 0 {
 		w.log.Info("batches are left on disk for the next start", "batches", left.Batches, "rows", left.Rows)

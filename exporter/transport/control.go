@@ -160,7 +160,7 @@ func (t *Transport) sendWatermark(stream flowv1.Collector_ControlClient, changes
 
 // sendHealth sends the counters, unless batches do.
 func (t *Transport) sendHealth(stream flowv1.Collector_ControlClient) error {
-	if time.Since(t.queue.idleSince()) < healthEvery*watermarkEvery {
+	if time.Since(time.Unix(0, t.lastAdd.Load())) < healthEvery*watermarkEvery {
 		return nil
 	}
 	h := &flowv1.Health{Counters: t.config.Counters(), ClockNs: time.Now().UnixNano()}

@@ -15,6 +15,7 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/protobuf/proto"
 
+	"tributary/exporter/spool"
 	"tributary/proto/flowv1"
 )
 
@@ -182,6 +183,7 @@ func (c *fakeClaims) subscribed() int {
 // running is a transport under test.
 type running struct {
 	*Transport
+	spool    *spool.Spool
 	registry *prometheus.Registry
 	log      *logBuffer
 	stop     func() // ends Run and waits for it
@@ -204,16 +206,57 @@ func (l *logBuffer) count(s string) int {
 	return bytes.Count(l.buf.Bytes(), []byte(s))
 }
 
+// newSpool keeps batches in memory.
+func newSpool(t *testing.T) *spool.Spool {
+	t.Helper()
+	c := spool.Default()
+	c.ExporterID, c.Host = "exp-1", "h"
+	s, err := spool.New(c, prometheus.NewRegistry(), slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// keeper is a spool on disk whose Run is under way.
+type keeper struct {
+	*spool.Spool
+	stop func()
+}
+
+func spoolOn(t *testing.T, dir, exporterID string) *keeper {
+	t.Helper()
+	c := spool.Default()
+	c.FS, c.ExporterID, c.Host = spool.Dir(dir), exporterID, "h"
+	s, err := spool.New(c, prometheus.NewRegistry(), slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		s.Run(ctx)
+	}()
+	stop := sync.OnceFunc(func() {
+		cancel()
+		<-done
+	})
+	t.Cleanup(stop)
+	eventually(t, "the spool is on disk", func() bool { return s.Stats().State == spool.DiskOK })
+	return &keeper{s, stop}
+}
+
 func run(t *testing.T, address string, change func(*Config)) *running {
 	t.Helper()
 	config := Config{
-		Address: address, Credentials: insecure.NewCredentials(), QueueBytes: 1 << 20, ExporterID: "exp-1", Host: "h", BootID: "b",
+		Address: address, Credentials: insecure.NewCredentials(), Spool: newSpool(t), ExporterID: "exp-1", Host: "h", BootID: "b",
 		Claims: &fakeClaims{}, Counters: func() []*flowv1.Counter { return []*flowv1.Counter{{Name: "x", Value: 1}} },
 	}
 	if change != nil {
 		change(&config)
 	}
-	r := &running{registry: prometheus.NewRegistry(), log: new(logBuffer)}
+	r := &running{spool: config.Spool, registry: prometheus.NewRegistry(), log: new(logBuffer)}
 	var err error
 	if r.Transport, err = New(config, r.registry, slog.New(slog.NewTextHandler(r.log, nil))); err != nil {
 		t.Fatal(err)
@@ -259,7 +302,7 @@ func flush(t *testing.T, r *running) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 8*time.Second)
 	defer cancel()
-	if err := r.Flush(ctx); err != nil {
-		t.Fatalf("flush: %v; %+v", err, r.Stats())
+	if err := r.spool.Flush(ctx); err != nil {
+		t.Fatalf("flush: %v; %+v", err, r.spool.Stats())
 	}
 }

@@ -1,12 +1,16 @@
 package transport
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"time"
 
+	"google.golang.org/protobuf/proto"
+
+	"tributary/exporter/spool"
 	"tributary/proto/flowv1"
 )
 
@@ -18,7 +22,8 @@ func (t *Transport) flows(ctx context.Context, client flowv1.CollectorClient) er
 	if err != nil {
 		return err
 	}
-	t.queue.restart()
+	t.window.restart()
+	t.config.Spool.Restart()
 	if err := stream.Send(&flowv1.FlowsRequest{Message: &flowv1.FlowsRequest_Hello{Hello: t.hello()}}); err != nil && !errors.Is(err, io.EOF) {
 		return fmt.Errorf("send hello: %w", err)
 	}
@@ -42,12 +47,37 @@ func (t *Transport) answers(stream flowv1.Collector_FlowsClient) error {
 		if err != nil {
 			return ended(err)
 		}
-		if err := t.queue.apply(r, t.config.ExporterID); err != nil {
+		if err := t.apply(r); err != nil {
 			return err
 		}
-		for _, rejected := range r.GetRejected() {
-			t.log.Warn("the collector rejected a batch: its rows are lost", "batch_seq", rejected.GetBatchSeq(), "reason", short(rejected.GetReason()))
+	}
+}
+
+// apply believes a response, or says why it cannot be true; then nothing of it has been applied.
+func (t *Transport) apply(r *flowv1.FlowsResponse) error {
+	id, kept := cmp.Or(r.GetExporterId(), t.config.ExporterID), t.config.Spool
+	if err := t.window.check(r, id); err != nil {
+		return err
+	}
+	for _, a := range r.GetAcked() {
+		if id == t.config.ExporterID && kept.Unsent(a.GetFirst(), a.GetLast()) {
+			return fmt.Errorf("%w: batches %d to %d acknowledged, not all of them were sent", errProtocol, a.GetFirst(), a.GetLast())
 		}
+	}
+	for _, a := range r.GetAcked() {
+		kept.Ack(id, a.GetFirst(), a.GetLast())
+	}
+	for _, rejected := range r.GetRejected() {
+		t.reject(id, rejected.GetBatchSeq(), rejected.GetReason())
+	}
+	t.window.apply(r, id)
+	return nil
+}
+
+// reject sets a batch aside that the collector will never accept.
+func (t *Transport) reject(exporterID string, seq uint64, reason string) {
+	if n := t.config.Spool.Reject(exporterID, seq, reason); n.Batches > 0 {
+		t.log.Warn("a batch was rejected and goes to the quarantine", "exporter_id", exporterID, "batch_seq", seq, "rows", n.Rows, "reason", short(reason))
 	}
 }
 
@@ -63,23 +93,42 @@ func ended(err error) error {
 // Send is the stream's: the receiving side has its reason and ends ctx.
 func (t *Transport) sendBatches(ctx context.Context, stream flowv1.Collector_FlowsClient) (drained bool) {
 	for ctx.Err() == nil {
-		if asked, _ := t.queue.drained(); asked {
+		if t.window.draining() {
 			t.drain(ctx)
 			return true
 		}
-		b := t.queue.next()
-		if b == nil {
+		b, ok := t.config.Spool.Next(t.window.room())
+		if !ok {
 			select {
-			case <-t.queue.wake:
+			case <-t.config.Spool.Ready():
+			case <-t.window.wake:
 			case <-ctx.Done():
 			}
 			continue
 		}
-		if stream.Send(&flowv1.FlowsRequest{Message: &flowv1.FlowsRequest_Batch{Batch: b}}) != nil {
+		sealed, err := opened(b)
+		if err != nil {
+			t.reject(b.ExporterID, b.Seq, err.Error())
+			continue
+		}
+		t.window.took(b)
+		if stream.Send(&flowv1.FlowsRequest{Message: &flowv1.FlowsRequest_Batch{Batch: sealed}}) != nil {
 			<-ctx.Done()
 		}
 	}
 	return false
+}
+
+// opened is the batch that Add took over. It may have been in the spool of an earlier run, perhaps of another version.
+func opened(b spool.Batch) (*flowv1.Batch, error) {
+	sealed := new(flowv1.Batch)
+	if err := proto.Unmarshal(b.Body, sealed); err != nil {
+		return nil, fmt.Errorf("what the spool kept is not a batch: %w", err)
+	}
+	if sealed.GetExporterId() != b.ExporterID || sealed.GetBatchSeq() != b.Seq {
+		return nil, fmt.Errorf("the spool kept batch %d of %.64q as batch %d of %.64q", sealed.GetBatchSeq(), sealed.GetExporterId(), b.Seq, b.ExporterID)
+	}
+	return sealed, nil
 }
 
 // drain takes the acknowledgements of what is under way; then the stream may end and the next one find another node.
@@ -88,12 +137,9 @@ func (t *Transport) drain(ctx context.Context) {
 	t.books.drains.Add(1)
 	most := time.NewTimer(drainMost)
 	defer most.Stop()
-	for {
-		if _, done := t.queue.drained(); done {
-			return
-		}
+	for t.config.Spool.Stats().UnderWay > 0 {
 		select {
-		case <-t.queue.wake:
+		case <-t.window.wake:
 		case <-ctx.Done():
 			return
 		case <-most.C:

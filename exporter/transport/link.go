@@ -62,7 +62,7 @@ func (l *link) down(name streamName) {
 }
 
 // lost says why a stream ended, unless that has been said.
-func (l *link) lost(name streamName, err error, q *queue) {
+func (l *link) lost(name streamName, err error, pendingBatches uint64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	reason := reasonOf(err)
@@ -77,7 +77,7 @@ func (l *link) lost(name streamName, err error, q *queue) {
 		message = "cannot reach the collector yet: batches are kept, check --collector and that tributary-collector runs"
 	}
 	l.told, l.reason = false, reason
-	l.log.Warn(message, "address", l.address, "stream", string(name), "reason", reason, "pending_batches", q.snapshot(time.Now()).Pending.Batches)
+	l.log.Warn(message, "address", l.address, "stream", string(name), "reason", reason, "pending_batches", pendingBatches)
 }
 
 func (l *link) state() (now, ever bool) {

@@ -2,12 +2,11 @@ package transport
 
 import (
 	"sync/atomic"
-	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// books counts what is not in the queue's Stats.
+// books counts what is not in Stats.
 type books struct {
 	restarts       map[streamName]*atomic.Uint64
 	protocolErrors atomic.Uint64
@@ -32,18 +31,9 @@ func describe(name, help string, labels ...string) *prometheus.Desc {
 }
 
 var (
-	descQueued    = describe("queued_rows_total", "Rows of sealed batches taken into the queue: acked + rejected + dropped + pending.")
-	descAcked     = describe("acked_rows_total", "Rows that every required sink has.")
-	descRejected  = describe("rejected_rows_total", "Rows of batches that the collector will never accept.")
-	descDropped   = describe("dropped_rows_total", "Rows lost, by reason: queue_full (the oldest made room) or shutdown (not acknowledged in time).", "reason")
-	descPending   = describe("pending_rows", "Rows that are not yet acknowledged.")
-	descBatches   = describe("batches_total", "Batches by what became of them.", "outcome")
-	descPendingB  = describe("pending_batches", "Batches that are not yet acknowledged.")
-	descBytes     = describe("pending_bytes", "Memory of the batches that are not yet acknowledged.")
-	descOldest    = describe("oldest_pending_seconds", "How long the oldest unacknowledged batch has waited.")
 	descSent      = describe("sent_batches_total", "Batches handed to the connection, repetitions included.")
-	descResent    = describe("resent_batches_total", "Batches sent again after a reconnect.")
-	descSentBytes = describe("sent_payload_bytes_total", "Payload bytes handed to the connection, repetitions included.")
+	descResent    = describe("resent_batches_total", "Of these, what this run had sent before, on an earlier stream.")
+	descSentBytes = describe("sent_bytes_total", "Bytes of batches handed to the connection, repetitions included.")
 	descUp        = describe("stream_up", "1 while the stream stands.", "stream")
 	descRestarts  = describe("stream_ends_total", "Streams and attempts to open one that ended, other than by our own stop or a drain.", "stream")
 	descProtocol  = describe("protocol_errors_total", "Answers of a collector that cannot be true; the stream is opened again.")
@@ -57,8 +47,8 @@ var (
 // Describe implements prometheus.Collector.
 func (c *collector) Describe(out chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
-		descQueued, descAcked, descRejected, descDropped, descPending, descBatches, descPendingB, descBytes, descOldest, descSent,
-		descResent, descSentBytes, descUp, descRestarts, descProtocol, descDrains, descClaims, descReleases, descWatermark, descRefusals,
+		descSent, descResent, descSentBytes, descUp, descRestarts, descProtocol, descDrains, descClaims, descReleases, descWatermark,
+		descRefusals,
 	} {
 		out <- d
 	}
@@ -72,20 +62,7 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
 		out <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
 	}
-	s := c.t.queue.snapshot(time.Now())
-	counter(descQueued, s.Queued.Rows)
-	counter(descAcked, s.Acked.Rows)
-	counter(descRejected, s.Rejected.Rows)
-	counter(descDropped, s.DroppedFull.Rows, "queue_full")
-	counter(descDropped, s.DroppedShutdown.Rows, "shutdown")
-	gauge(descPending, float64(s.Pending.Rows))
-	counter(descBatches, s.Queued.Batches, "queued")
-	counter(descBatches, s.Acked.Batches, "acked")
-	counter(descBatches, s.Rejected.Batches, "rejected")
-	counter(descBatches, s.DroppedFull.Batches+s.DroppedShutdown.Batches, "dropped")
-	gauge(descPendingB, float64(s.Pending.Batches))
-	gauge(descBytes, float64(s.PendingBytes))
-	gauge(descOldest, s.OldestPending.Seconds())
+	s := c.t.Stats()
 	counter(descSent, s.Sent.Batches)
 	counter(descResent, s.Resent.Batches)
 	counter(descSentBytes, s.SentBytes)

@@ -36,7 +36,7 @@ func TestMutualTLS(t *testing.T) {
 	}
 	stranger := client(foreign)
 	eventually(t, "the stranger is told why", func() bool { return stranger.log.count("cannot reach the collector yet") > 0 })
-	if s := stranger.Stats(); s.Acked.Batches != 0 || s.Pending.Batches != 1 {
+	if s := stranger.spool.Stats(); s.Acked.Batches != 0 || s.Pending.Batches != 1 {
 		t.Errorf("a stranger's books: %+v", s)
 	}
 	flush(t, client(ours))

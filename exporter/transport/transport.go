@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -14,7 +15,9 @@ import (
 	"google.golang.org/grpc/connectivity"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/keepalive"
+	"google.golang.org/protobuf/proto"
 
+	"tributary/exporter/spool"
 	"tributary/proto/flowv1"
 	"tributary/service/log"
 )
@@ -23,7 +26,7 @@ import (
 type Config struct {
 	Address     string                           // HOST:PORT of the collector
 	Credentials credentials.TransportCredentials // required; insecure.NewCredentials() for plain text
-	QueueBytes  int64                            // bound of unacknowledged batches in memory
+	Spool       *spool.Spool                     // keeps the batches; required
 
 	ExporterID string
 	Host       string
@@ -51,17 +54,18 @@ const (
 // Transport is the exporter's side of the wire. Its methods are safe for concurrent use.
 type Transport struct {
 	config   Config
-	queue    *queue
+	window   *window
 	link     *link
 	books    *books
 	refusals *refusals
 	log      *slog.Logger
+	lastAdd  atomic.Int64 // when the last batch came, ns since 1970
 }
 
-// New returns a transport that keeps batches but does nothing with them until Run.
+// New returns a transport that hands batches to the spool but sends nothing until Run.
 func New(config Config, registerer prometheus.Registerer, logger *slog.Logger) (*Transport, error) {
 	logger = log.Limited(logger.With(log.Component, "transport"), 10*time.Second)
-	t := &Transport{config: config, queue: newQueue(config.QueueBytes), books: newBooks(), log: logger}
+	t := &Transport{config: config, window: newWindow(config.ExporterID), books: newBooks(), log: logger}
 	t.link = newLink(config.Address, logger)
 	var err error
 	if t.refusals, err = newRefusals(logger); err != nil {
@@ -73,33 +77,28 @@ func New(config Config, registerer prometheus.Registerer, logger *slog.Logger) (
 	return t, nil
 }
 
-// Add takes a sealed batch over. It must not be changed any more. Batches come in the order of batch_seq.
-func (t *Transport) Add(b *flowv1.Batch) { t.queue.add(b, time.Now()) }
+// Add takes a sealed batch over: the spool keeps its bytes from here on. Batches come in the order of batch_seq.
+func (t *Transport) Add(b *flowv1.Batch) {
+	t.lastAdd.Store(time.Now().UnixNano())
+	body, err := proto.Marshal(b)
+	if err != nil {
+		body = nil // the spool counts what it cannot keep
+		t.log.Error("a batch cannot be encoded", "batch_seq", b.GetBatchSeq(), "error", err)
+	}
+	t.config.Spool.Append(b.GetBatchSeq(), b.GetRows(), body)
+}
 
 // Stats returns the books of this moment.
-func (t *Transport) Stats() Stats { return t.queue.snapshot(time.Now()) }
+func (t *Transport) Stats() Stats { return t.window.snapshot() }
 
 // Connected reports whether a collector has answered on the present connection, and whether one ever did.
 func (t *Transport) Connected() (now, ever bool) { return t.link.state() }
 
-// Flush waits until every batch is settled or ctx ends.
-func (t *Transport) Flush(ctx context.Context) error {
-	for t.Stats().Pending.Batches > 0 {
-		select {
-		case <-t.queue.empty:
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		}
-	}
-	return nil
-}
-
 // errDrained ends a session whose collector asked for it.
 var errDrained = errors.New("the collector asked to connect again")
 
-// Run keeps both streams open until ctx ends and then gives up what is not acknowledged. Call it once.
+// Run keeps both streams open until ctx ends. Call it once.
 func (t *Transport) Run(ctx context.Context) error {
-	defer t.giveUp()
 	var wait retry
 	for ctx.Err() == nil {
 		began := time.Now()
@@ -109,13 +108,6 @@ func (t *Transport) Run(ctx context.Context) error {
 		pause(ctx, wait.next(time.Since(began)))
 	}
 	return nil
-}
-
-func (t *Transport) giveUp() {
-	if lost := t.queue.abandon(); lost.Batches > 0 {
-		t.log.Warn("stopped before everything was acknowledged: these rows are lost if the collector does not have them",
-			"rows", lost.Rows, "batches", lost.Batches)
-	}
 }
 
 // session is the life of one connection: until ctx ends or the collector drains it.
@@ -173,7 +165,7 @@ func (t *Transport) keep(ctx context.Context, conn *grpc.ClientConn, name stream
 			t.books.protocolErrors.Add(1)
 		}
 		t.books.restarts[name].Add(1)
-		t.link.lost(name, err, t.queue)
+		t.link.lost(name, err, t.config.Spool.Stats().Pending.Batches)
 		lived := time.Since(began)
 		if conn.GetState() == connectivity.Ready {
 			pause(ctx, wait.next(lived))

@@ -1,8 +1,9 @@
 package transport
 
 import (
-	"context"
+	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -12,6 +13,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"tributary/exporter/spool"
 	"tributary/proto/flowv1"
 )
 
@@ -53,9 +55,9 @@ func TestReconnectSendsTheSameBytesInOrder(t *testing.T) {
 	if !slices.IsSorted(second) || !slices.Equal(second, []uint64{1, 3, 4, 5}) {
 		t.Errorf("sent %v; want the unacknowledged ones again, in order", seqs)
 	}
-	s := r.Stats()
-	if s.Acked != (Count{5, 50}) || s.Pending != (Count{}) || s.Resent.Batches < 2 || s.PendingBytes != 0 {
-		t.Errorf("books: %+v", s)
+	s, kept := r.Stats(), r.spool.Stats()
+	if kept.Acked != (spool.Count{Batches: 5, Rows: 50}) || kept.Pending != (spool.Count{}) || s.Resent.Batches < 2 {
+		t.Errorf("books: %+v, %+v", s, kept)
 	}
 	if now, ever := r.Connected(); !now || !ever {
 		t.Errorf("connected now %v, ever %v", now, ever)
@@ -69,7 +71,7 @@ func TestCreditIsRespected(t *testing.T) {
 	c := &fakeCollector{}
 	proceed := make(chan struct{})
 	c.flows = func(_ int, stream flowv1.Collector_FlowsServer) error {
-		if err := stream.Send(&flowv1.FlowsResponse{CreditBytes: 250}); err != nil {
+		if err := stream.Send(&flowv1.FlowsResponse{CreditBytes: 300}); err != nil {
 			return err
 		}
 		for range 2 {
@@ -78,7 +80,7 @@ func TestCreditIsRespected(t *testing.T) {
 			}
 		}
 		<-proceed
-		if err := stream.Send(&flowv1.FlowsResponse{ReceivedSeq: 2, CreditBytes: 250}); err != nil {
+		if err := stream.Send(&flowv1.FlowsResponse{ReceivedSeq: 2, CreditBytes: 300}); err != nil {
 			return err
 		}
 		for {
@@ -90,9 +92,9 @@ func TestCreditIsRespected(t *testing.T) {
 	c.serve(t, "")
 	r := run(t, c.address, nil)
 	eventually(t, "the credit is known", func() bool {
-		r.queue.mu.Lock()
-		defer r.queue.mu.Unlock()
-		return r.queue.stream.credit == 250
+		r.window.mu.Lock()
+		defer r.window.mu.Unlock()
+		return r.window.credit == 300
 	})
 	for seq := range uint64(6) {
 		r.Add(batch(seq+1, 100))
@@ -105,7 +107,7 @@ func TestCreditIsRespected(t *testing.T) {
 	close(proceed)
 	eventually(t, "two more arrive", func() bool { return len(c.seqs()) == 4 })
 	time.Sleep(50 * time.Millisecond)
-	if s := r.Stats(); s.Sent.Batches != 4 || s.Pending.Batches != 6 {
+	if s := r.Stats(); s.Sent.Batches != 4 || r.spool.Stats().Pending.Batches != 6 {
 		t.Errorf("books: %+v", s)
 	}
 }
@@ -129,7 +131,7 @@ func TestClaimsArriveWhileBatchesAreBlocked(t *testing.T) {
 	}
 	c.serve(t, "")
 	claims := &fakeClaims{}
-	r := run(t, c.address, func(config *Config) { config.Claims, config.QueueBytes = claims, 64<<20 })
+	r := run(t, c.address, func(config *Config) { config.Claims = claims })
 	for seq := range uint64(40) {
 		r.Add(batch(seq+1, 256<<10)) // 10 MB into windows of 64 kB
 	}
@@ -145,7 +147,7 @@ func TestClaimsArriveWhileBatchesAreBlocked(t *testing.T) {
 	case <-time.After(5 * time.Second):
 		t.Fatal("a claim waits behind batches")
 	}
-	if s := r.Stats(); s.Pending.Batches != 40 {
+	if s := r.spool.Stats(); s.Pending.Batches != 40 {
 		t.Errorf("%d batches pending", s.Pending.Batches)
 	}
 }
@@ -178,8 +180,8 @@ func TestDrainAwaitsAcknowledgementsAndConnectsAgain(t *testing.T) {
 	if diff := cmp.Diff([]uint64{1, 2}, c.seqs()); diff != "" {
 		t.Error("a batch was sent twice or into the drained stream", diff)
 	}
-	if s := r.Stats(); s.Resent.Batches != 0 || s.Acked.Batches != 2 {
-		t.Errorf("books: %+v", s)
+	if s, kept := r.Stats(), r.spool.Stats(); s.Resent.Batches != 0 || kept.Acked.Batches != 2 {
+		t.Errorf("books: %+v, %+v", s, kept)
 	}
 }
 
@@ -191,6 +193,7 @@ func TestImpossibleAnswersEndTheStreamAndAreCounted(t *testing.T) {
 		"other exporter":     {ExporterId: "exp-2"},
 		"rejects never sent": {Rejected: []*flowv1.Rejected{{BatchSeq: 2}}},
 		"received":           {ReceivedSeq: 2},
+		"other's ack":        {ExporterId: "exp-2", Acked: []*flowv1.SeqRange{{First: 1, Last: 1}}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			c := &fakeCollector{}
@@ -214,8 +217,8 @@ func TestImpossibleAnswersEndTheStreamAndAreCounted(t *testing.T) {
 			if n := r.books.protocolErrors.Load(); n != 1 {
 				t.Errorf("%d protocol errors", n)
 			}
-			if s := r.Stats(); s.Acked.Batches != 1 || s.Resent.Batches != 1 {
-				t.Errorf("books: %+v", s)
+			if s, kept := r.Stats(), r.spool.Stats(); kept.Acked.Batches != 1 || s.Resent.Batches != 1 {
+				t.Errorf("books: %+v, %+v", s, kept)
 			}
 		})
 	}
@@ -243,7 +246,7 @@ func TestNothingIsLostWhileTheCollectorIsAway(t *testing.T) {
 	}
 }
 
-func TestShutdownCountsWhatIsLeft(t *testing.T) {
+func TestRejectedBatchesLeaveAndMetricsTell(t *testing.T) {
 	c := &fakeCollector{}
 	c.flows = func(_ int, stream flowv1.Collector_FlowsServer) error {
 		for {
@@ -267,49 +270,23 @@ func TestShutdownCountsWhatIsLeft(t *testing.T) {
 	for seq := range uint64(4) {
 		r.Add(batch(seq+1, 100))
 	}
-	eventually(t, "two are settled", func() bool { s := r.Stats(); return s.Pending.Batches == 2 && s.Sent.Batches == 4 })
-	ctx, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
-	defer cancel()
-	if err := r.Flush(ctx); err == nil {
-		t.Error("flush says that all is acknowledged")
-	}
+	eventually(t, "two are settled", func() bool { return r.spool.Stats().Pending.Batches == 2 && r.Stats().Sent.Batches == 4 })
+	eventually(t, "the rejection is said", func() bool { return r.log.count("quarantine") == 1 })
 	r.stop()
-	if r.log.count("rows=20 batches=2") != 1 {
-		t.Errorf("the loss is not said: %s", r.log.buf.String())
+	if s := r.spool.Stats(); s.Acked.Rows != 10 || s.Rejected.Rows != 10 || s.UnderWay != 2 {
+		t.Errorf("books: %+v", s)
 	}
 	want := `
-# TYPE tributary_exporter_transport_acked_rows_total counter
-tributary_exporter_transport_acked_rows_total 10
-# TYPE tributary_exporter_transport_batches_total counter
-tributary_exporter_transport_batches_total{outcome="acked"} 1
-tributary_exporter_transport_batches_total{outcome="dropped"} 2
-tributary_exporter_transport_batches_total{outcome="queued"} 4
-tributary_exporter_transport_batches_total{outcome="rejected"} 1
 # TYPE tributary_exporter_transport_drains_total counter
 tributary_exporter_transport_drains_total 0
-# TYPE tributary_exporter_transport_dropped_rows_total counter
-tributary_exporter_transport_dropped_rows_total{reason="queue_full"} 0
-tributary_exporter_transport_dropped_rows_total{reason="shutdown"} 20
-# TYPE tributary_exporter_transport_oldest_pending_seconds gauge
-tributary_exporter_transport_oldest_pending_seconds 0
-# TYPE tributary_exporter_transport_pending_batches gauge
-tributary_exporter_transport_pending_batches 0
-# TYPE tributary_exporter_transport_pending_bytes gauge
-tributary_exporter_transport_pending_bytes 0
-# TYPE tributary_exporter_transport_pending_rows gauge
-tributary_exporter_transport_pending_rows 0
 # TYPE tributary_exporter_transport_protocol_errors_total counter
 tributary_exporter_transport_protocol_errors_total 0
-# TYPE tributary_exporter_transport_queued_rows_total counter
-tributary_exporter_transport_queued_rows_total 40
-# TYPE tributary_exporter_transport_rejected_rows_total counter
-tributary_exporter_transport_rejected_rows_total 10
 # TYPE tributary_exporter_transport_resent_batches_total counter
 tributary_exporter_transport_resent_batches_total 0
 # TYPE tributary_exporter_transport_sent_batches_total counter
 tributary_exporter_transport_sent_batches_total 4
-# TYPE tributary_exporter_transport_sent_payload_bytes_total counter
-tributary_exporter_transport_sent_payload_bytes_total 400
+# TYPE tributary_exporter_transport_sent_bytes_total counter
+tributary_exporter_transport_sent_bytes_total SENT
 # TYPE tributary_exporter_transport_stream_ends_total counter
 tributary_exporter_transport_stream_ends_total{stream="control"} 0
 tributary_exporter_transport_stream_ends_total{stream="flows"} 0
@@ -325,6 +302,7 @@ tributary_exporter_transport_watermarks_total 1
 # TYPE tributary_exporter_transport_refusals_total counter
 tributary_exporter_transport_refusals_total 0
 `
+	want = strings.Replace(want, "SENT", strconv.Itoa(4*len(wire(t, batch(1, 100)))), 1)
 	var help strings.Builder
 	for line := range strings.Lines(want) {
 		if name, ok := strings.CutPrefix(line, "# TYPE "); ok {
@@ -335,6 +313,54 @@ tributary_exporter_transport_refusals_total 0
 	}
 	if err := testutil.GatherAndCompare(r.registry, strings.NewReader(help.String())); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestBatchesOfEarlierRunsAreSettledUnderTheirName fills a spool, and lets the next run send and settle what is in it.
+func TestBatchesOfEarlierRunsAreSettledUnderTheirName(t *testing.T) {
+	dir := t.TempDir()
+	before := spoolOn(t, dir, "exp-0")
+	for seq := range uint64(3) {
+		old := batch(seq+1, 100)
+		old.ExporterId = "exp-0"
+		before.Append(seq+1, 10, []byte(wire(t, old)))
+	}
+	before.Append(4, 10, []byte("not a batch"))
+	before.Append(5, 10, []byte(wire(t, batch(5, 100)))) // another run's
+	before.stop()
+
+	c := &fakeCollector{}
+	c.flows = func(_ int, stream flowv1.Collector_FlowsServer) error {
+		for {
+			b, err := c.take(stream)
+			if err != nil {
+				return err
+			}
+			answer := ack(b.GetBatchSeq(), b.GetBatchSeq())
+			if answer.ExporterId = b.GetExporterId(); b.GetBatchSeq() == 2 {
+				answer.Acked, answer.Rejected = nil, []*flowv1.Rejected{{BatchSeq: 2, Reason: "malformed"}}
+			}
+			if err := stream.Send(answer); err != nil {
+				return err
+			}
+		}
+	}
+	c.serve(t, "")
+	kept := spoolOn(t, dir, "exp-1")
+	r := run(t, c.address, func(config *Config) { config.Spool = kept.Spool })
+	r.Add(batch(1, 100))
+	eventually(t, "all is settled", func() bool { s := kept.Stats(); return s.Recovered.Batches == 5 && s.Pending.Batches == 0 })
+	var got []string
+	for _, b := range c.batches() {
+		got = append(got, fmt.Sprint(b.GetExporterId(), "/", b.GetBatchSeq()))
+	}
+	slices.Sort(got)
+	if diff := cmp.Diff([]string{"exp-0/1", "exp-0/2", "exp-0/3", "exp-1/1"}, got); diff != "" {
+		t.Error(diff)
+	}
+	s := kept.Stats()
+	if s.Acked.Batches != 3 || s.Rejected.Batches != 3 || s.Quarantined.Batches != 3 || s.Quarantined.Rows != 30 || r.books.protocolErrors.Load() != 0 {
+		t.Errorf("books: %+v", s)
 	}
 }
 
