@@ -194,16 +194,16 @@ func balance(t *testing.T, a *App, m map[string]float64) {
 	for name, pair := range map[string][2]float64{
 		"ring and decoded": {handed, decoded + m["ring_invalid_total"]},
 		"decoded and rows": {decoded, rows},
-		"sealed and spool": {m["batch_sealed_rows_total"], m["spool_appended_rows_total"]},
-		"spool":            {m["spool_appended_rows_total"], delivered},
+		"sealed and spool": {m["batch_sealed_rows_total"], m[`spool_taken_rows_total{source="sealed"}`]},
+		"spool":            {m[`spool_taken_rows_total{source="sealed"}`], delivered},
 		"probe":            {m["probe_ends_total"], m["probe_submitted_total"] + m[`probe_lost_total{reason="ring_full"}`]},
 	} {
 		if diff := pair[0] - pair[1]; diff < -20 || diff > 20 {
 			t.Errorf("the books of %s differ: %v", name, pair)
 		}
 	}
-	if m["spool_appended_rows_total"] != delivered {
-		t.Errorf("the spool's own book must balance in every scrape: %v in, %v out", m["spool_appended_rows_total"], delivered)
+	if m[`spool_taken_rows_total{source="sealed"}`] != delivered {
+		t.Errorf("the spool's own book must balance in every scrape: %v in, %v out", m[`spool_taken_rows_total{source="sealed"}`], delivered)
 	}
 	if got := get(t, a, "/readyz"); got != "ready\n" {
 		t.Errorf("readyz: %s", got)
@@ -293,6 +293,10 @@ func TestCommandLine(t *testing.T) {
 		{[]string{"--nonsense"}, "unknown flag"},
 		{[]string{"surplus"}, "surplus"},
 		{[]string{"--check", "--tls-ca", "/nowhere"}, "/nowhere"},
+		{[]string{"spool", "--spool-dir", t.TempDir()}, "total to send"},
+		{[]string{"spool", "--spool-dir", "/nowhere"}, "open the spool directory"},
+		{[]string{"spool", "--spool-dir", ""}, "--spool-dir"},
+		{[]string{"spool", "-o", "xml"}, "table or json"},
 	} {
 		cmd := NewCommand()
 		var out bytes.Buffer

@@ -2,13 +2,16 @@ package app
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
+	"time"
 
 	"github.com/spf13/cobra"
 
 	"tributary/exporter/config"
+	"tributary/exporter/spool"
 	"tributary/service/build"
 	serviceconfig "tributary/service/config"
 	"tributary/service/log"
@@ -22,7 +25,7 @@ func NewCommand() *cobra.Command {
 	root.SetVersionTemplate("tributary-exporter {{.Version}}\n")
 	root.SilenceErrors, root.SilenceUsage = true, true
 	root.CompletionOptions.DisableDefaultCmd = true
-	root.AddCommand(runCommand("run"), doctorCommand())
+	root.AddCommand(runCommand("run"), doctorCommand(), spoolCommand())
 	return root
 }
 
@@ -73,4 +76,31 @@ func doctorCommand() *cobra.Command {
 		}
 		return nil
 	})
+}
+
+// spoolCommand looks into the spool directory, whether an exporter uses it or not.
+func spoolCommand() *cobra.Command {
+	var output string
+	cmd := configured("spool", "Show what is in the spool directory, and why", func(_ context.Context, cmd *cobra.Command, c config.Config, _ *slog.Logger) error {
+		if output != "table" && output != "json" {
+			return fmt.Errorf("-o %q is not table or json", output)
+		}
+		if c.Spool.Dir == "" {
+			return errors.New("no spool directory is configured: give --spool-dir")
+		}
+		host, err := os.Hostname()
+		if err != nil {
+			return fmt.Errorf("read the host's name: %w", err)
+		}
+		report, err := spool.Inspect(c.Spool.Dir, host)
+		if err != nil {
+			return err
+		}
+		if output == "json" {
+			return report.WriteJSON(cmd.OutOrStdout())
+		}
+		return report.Write(cmd.OutOrStdout(), time.Now())
+	})
+	cmd.Flags().StringVarP(&output, "output", "o", "table", "table, or json: one object a line")
+	return cmd
 }

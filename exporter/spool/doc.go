@@ -1,6 +1,6 @@
 // Package spool keeps sealed batches until they are acknowledged: on disk, and in memory where the disk cannot take them.
 //
-// It is the store behind exporter/transport's queue. A batch handed to [Spool.Append] is written to a log of segment files
+// It is the only place of what is sealed and not acknowledged; exporter/transport fills and empties it. A batch handed to [Spool.Append] is written to a log of segment files
 // at once (page cache) and synced within [Config.SyncEvery]. [Spool.Next] hands batches out for sending, [Spool.Ack] and
 // [Spool.Reject] settle them by the id of the run that sealed them, and [Spool.Restart] lets everything under way wait
 // again. A segment is deleted when all its batches are settled, which needs no free space.

@@ -3,6 +3,7 @@ package spool
 import (
 	"bufio"
 	"cmp"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"hash/crc32"
@@ -21,15 +22,15 @@ import (
 // Report is what is in a spool directory. It is read without a lock: a running exporter may change it meanwhile, and which
 // batches of a segment are acknowledged only that exporter knows (its metrics tell).
 type Report struct {
-	Directory string       `json:"directory"`
-	Pid       int          `json:"pid,omitempty"` // of the exporter that uses it; 0: none that this process can see
-	Files     []FileReport `json:"files"`         // by name
-	Total     FileReport   `json:"total"`         // of the segments that are ours to send
+	Directory string
+	Pid       int          // of the exporter that uses it; 0: none that this process can see
+	Files     []FileReport // by name
+	Total     FileReport   // of the segments that are ours to send
 }
 
 // FileReport is what is in one file.
 type FileReport struct {
-	File       string    `json:"file,omitempty"`
+	File       string    `json:"file"`
 	State      string    `json:"state"` // of [SegmentState]
 	ExporterID string    `json:"exporter_id,omitempty"`
 	Host       string    `json:"host,omitempty"`
@@ -200,6 +201,17 @@ func (r Report) Write(w io.Writer, now time.Time) error {
 	total.line(t, now)
 	t.Flush()
 	return b.Flush()
+}
+
+// WriteJSON prints the report for a program: one object a line, one line a file.
+func (r Report) WriteJSON(w io.Writer) error {
+	lines := json.NewEncoder(w)
+	for _, f := range r.Files {
+		if err := lines.Encode(f); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (r FileReport) line(w io.Writer, now time.Time) {

@@ -10,8 +10,7 @@ func describe(name, help string, labels ...string) *prometheus.Desc {
 }
 
 var (
-	descAppended   = describe("appended_rows_total", "Rows of sealed batches taken over. appended + recovered = acked + rejected + dropped + pending.")
-	descRecovered  = describe("recovered_rows_total", "Rows found on disk, left by earlier runs.")
+	descTaken      = describe("taken_rows_total", "Rows of batches sealed by this run, and recovered: found on disk, left by earlier runs. Sum = acked + rejected + dropped + pending.", "source")
 	descAcked      = describe("acked_rows_total", "Rows that every required sink has.")
 	descRejected   = describe("rejected_rows_total", "Rows of batches that the collector will never accept.")
 	descDropped    = describe("dropped_rows_total", "Rows lost, by reason.", "reason")
@@ -36,7 +35,7 @@ var (
 // Describe implements prometheus.Collector.
 func (c *collector) Describe(out chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
-		descAppended, descRecovered, descAcked, descRejected, descDropped, descPending, descMemory, descBatches, descPendingB,
+		descTaken, descAcked, descRejected, descDropped, descPending, descMemory, descBatches, descPendingB,
 		descMemoryB, descDisk, descSegments, descOldest, descOK, descDamaged, descDamagedB, descForeign, descQuarantine,
 		descErrors, descSlow, descSyncs,
 	} {
@@ -53,8 +52,8 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 		out <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v)
 	}
 	s := c.s.Stats()
-	counter(descAppended, s.Appended.Rows)
-	counter(descRecovered, s.Recovered.Rows)
+	counter(descTaken, s.Appended.Rows, "sealed")
+	counter(descTaken, s.Recovered.Rows, "recovered")
 	counter(descAcked, s.Acked.Rows)
 	counter(descRejected, s.Rejected.Rows)
 	dropped := uint64(0)
@@ -64,7 +63,7 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 	}
 	gauge(descPending, float64(s.Pending.Rows))
 	gauge(descMemory, float64(s.InMemory.Rows))
-	counter(descBatches, s.Appended.Batches, "appended")
+	counter(descBatches, s.Appended.Batches, "sealed")
 	counter(descBatches, s.Recovered.Batches, "recovered")
 	counter(descBatches, s.Acked.Batches, "acked")
 	counter(descBatches, s.Rejected.Batches, "rejected")

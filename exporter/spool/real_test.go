@@ -238,9 +238,9 @@ func TestMetrics(t *testing.T) {
 		}
 	}
 	same(t, "metrics", got, map[string]float64{
-		"appended_rows_total": 40, "recovered_rows_total": 60, "acked_rows_total": 30, "rejected_rows_total": 10,
+		"taken_rows_total sealed": 40, "taken_rows_total recovered": 60, "acked_rows_total": 30, "rejected_rows_total": 10,
 		"dropped_rows_total corrupt": 10, "pending_rows": 50, "pending_batches": 5, "disk_ok": 1,
-		"batches_total appended": 4, "batches_total recovered": 6, "batches_total acked": 3, "batches_total rejected": 1, "batches_total dropped": 1,
+		"batches_total sealed": 4, "batches_total recovered": 6, "batches_total acked": 3, "batches_total rejected": 1, "batches_total dropped": 1,
 		"disk_bytes": 2*recordsAt + 10*1032, "segments": 2, "quarantined_batches_total kept": 1,
 	})
 }

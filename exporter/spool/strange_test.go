@@ -339,6 +339,14 @@ notes.txt             not ours         0        0     1      -       -       0  
 total to send                          11       110   16480  1m30s   1m30s   1        -    -          -
 `
 	same(t, "report", got, want)
+	out.Reset()
+	if err := r.WriteJSON(&out); err != nil {
+		t.Fatal(err)
+	}
+	lines := strings.Split(out.String(), "\n")
+	same(t, "first line", lines[0], `{"file":"0000000000000001.seg","state":"ready","exporter_id":"old","host":"host-a","bytes":8240,"batches":5,`+
+		`"rows":50,"first_seq":2,"last_seq":6,"oldest":"`+r.Files[0].Oldest.Format(time.RFC3339Nano)+`","newest":"`+r.Files[0].Newest.Format(time.RFC3339Nano)+`","damaged":1}`)
+	same(t, "lines", len(lines), len(r.Files)+1)
 	if r, err := Inspect(dir, "host-b"); err != nil || r.Total.Batches != 0 || r.Files[0].State != Foreign.String() {
 		t.Fatalf("on another host: %+v %v", r, err)
 	}

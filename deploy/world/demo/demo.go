@@ -116,7 +116,8 @@ func (d *demo) startCollector(ctx context.Context) error {
 }
 
 func (d *demo) startExporter(ctx context.Context) error {
-	args := []string{"run", "--scope", "host", "--collector", d.ports.ingest, "--metrics-listen", d.ports.exporterMetrics}
+	args := []string{"run", "--scope", "host", "--collector", d.ports.ingest, "--metrics-listen", d.ports.exporterMetrics,
+		"--spool-dir", filepath.Join(d.dir, "spool")}
 	if d.shop != nil {
 		identity, err := d.shop.WriteIdentity()
 		if err != nil {

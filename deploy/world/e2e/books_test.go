@@ -34,10 +34,10 @@ var exporterBooks = []account{
 	{"tributary_exporter_event_decoded_total", []string{
 		"tributary_exporter_batch_sealed_rows_total", "tributary_exporter_batch_open_rows", "tributary_exporter_batch_refused_rows_total",
 	}},
-	{"tributary_exporter_batch_sealed_rows_total", []string{"tributary_exporter_transport_queued_rows_total"}},
-	{"tributary_exporter_transport_queued_rows_total", []string{
-		"tributary_exporter_transport_acked_rows_total", "tributary_exporter_transport_rejected_rows_total",
-		"tributary_exporter_transport_dropped_rows_total", "tributary_exporter_transport_pending_rows",
+	{"tributary_exporter_batch_sealed_rows_total", []string{`tributary_exporter_spool_taken_rows_total{source="sealed"}`}},
+	{"tributary_exporter_spool_taken_rows_total", []string{
+		"tributary_exporter_spool_acked_rows_total", "tributary_exporter_spool_rejected_rows_total",
+		"tributary_exporter_spool_dropped_rows_total", "tributary_exporter_spool_pending_rows",
 	}},
 }
 
@@ -53,7 +53,7 @@ var collectorBooks = []account{
 // noLoss are the drops that no test of this package may cause.
 var noLoss = []string{
 	"tributary_exporter_probe_lost_total", "tributary_exporter_ring_invalid_total", "tributary_exporter_batch_refused_rows_total",
-	"tributary_exporter_transport_rejected_rows_total", "tributary_exporter_transport_dropped_rows_total",
+	"tributary_exporter_spool_rejected_rows_total", "tributary_exporter_spool_dropped_rows_total", "tributary_exporter_spool_damaged_parts_total",
 	"tributary_collector_clickhouse_dropped_rows_total", `tributary_collector_ingest_rows_total{result="rejected"}`,
 	`tributary_collector_ingest_rows_total{result="unstorable"}`,
 }

@@ -64,12 +64,17 @@ func newRig(t *testing.T, hosts []world.Host, kafka bool) *rig {
 		r.procs[h.Name] = p
 	}
 	r.startCollector()
-	identity, err := r.world.WriteIdentity()
-	if err != nil {
-		t.Fatal(err)
-	}
-	r.startExporter("--identity", identity)
+	r.startExporter("--identity", r.identity())
 	return r
+}
+
+func (r *rig) identity() string {
+	r.t.Helper()
+	path, err := r.world.WriteIdentity()
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return path
 }
 
 // newPlainRig watches the host itself.
@@ -128,10 +133,19 @@ func (r *rig) startCollector() {
 
 func (r *rig) startExporter(args ...string) {
 	r.t.Helper()
-	args = append([]string{"run", "--scope", "host", "--collector", r.ingest, "--metrics-listen", r.exporterMetrics}, args...)
-	r.exporter = r.start("tributary-exporter", args...)
+	r.launchExporter(args...)
 	r.ready(r.exporter, r.exporterMetrics)
 }
+
+// launchExporter does not wait for the exporter to meet a collector.
+func (r *rig) launchExporter(args ...string) {
+	r.t.Helper()
+	args = append([]string{"run", "--scope", "host", "--collector", r.ingest, "--metrics-listen", r.exporterMetrics,
+		"--spool-dir", r.spool()}, args...)
+	r.exporter = r.start("tributary-exporter", args...)
+}
+
+func (r *rig) spool() string { return filepath.Join(r.dir, "spool") }
 
 // start runs a program; its log is shown when the test fails. Restarted programs go on in the same log.
 func (r *rig) start(name string, args ...string) *program {
