@@ -116,8 +116,10 @@ func (d *demo) startCollector(ctx context.Context) error {
 }
 
 func (d *demo) startExporter(ctx context.Context) error {
-	args := []string{"run", "--scope", "host", "--collector", d.ports.ingest, "--metrics-listen", d.ports.exporterMetrics,
-		"--spool-dir", filepath.Join(d.dir, "spool")}
+	args := []string{
+		"run", "--scope", "host", "--collector", d.ports.ingest, "--metrics-listen", d.ports.exporterMetrics,
+		"--spool-dir", filepath.Join(d.dir, "spool"),
+	}
 	if d.shop != nil {
 		identity, err := d.shop.WriteIdentity()
 		if err != nil {

@@ -140,8 +140,10 @@ func (r *rig) startExporter(args ...string) {
 // launchExporter does not wait for the exporter to meet a collector.
 func (r *rig) launchExporter(args ...string) {
 	r.t.Helper()
-	args = append([]string{"run", "--scope", "host", "--collector", r.ingest, "--metrics-listen", r.exporterMetrics,
-		"--spool-dir", r.spool()}, args...)
+	args = append([]string{
+		"run", "--scope", "host", "--collector", r.ingest, "--metrics-listen", r.exporterMetrics,
+		"--spool-dir", r.spool(),
+	}, args...)
 	r.exporter = r.start("tributary-exporter", args...)
 }
 
