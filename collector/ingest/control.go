@@ -161,16 +161,16 @@ func (c *control) claim(m *flowv1.Claim) error {
 func (c *control) release(m *flowv1.Release) {
 	key, reason := keyOf(m.GetNetwork(), m.GetAddr(), m.GetPortFrom(), m.GetPortTo())
 	if reason == "" {
-		reason = c.close(key, m.GetAtNs(), m.GetReason().String())
+		reason = c.close(key, m.GetAtNs(), m.GetReason().String(), false)
 	}
 	c.s.metrics.releases.WithLabelValues(reason).Inc()
 }
 
 // close ends the exporter's range and returns "accepted" or the reason of the refusal.
-func (c *control) close(key claimKey, at int64, why string) string {
+func (c *control) close(key claimKey, at int64, why string, absent bool) string {
 	delete(c.e.claims, key)
 	err := c.s.table.Release(&ownership.Release{
-		Exporter: c.e.id, Network: key.network, Addr: ownership.AddrFrom16(&key.addr), PortFrom: key.from, PortTo: key.to, At: at, Reason: why,
+		Exporter: c.e.id, Network: key.network, Addr: ownership.AddrFrom16(&key.addr), PortFrom: key.from, PortTo: key.to, At: at, Reason: why, Absent: absent,
 	}, time.Now().UnixNano())
 	if err != nil {
 		return refusalReason(err)
@@ -179,11 +179,11 @@ func (c *control) close(key claimKey, at int64, why string) string {
 }
 
 // releaseMissing closes what was open before and is not in the whole set: it was released while nobody listened. The exporter had verified
-// it up to its last watermark at least; when after that it ended nobody knows, so it ends there.
+// it up to its last watermark at least; when after that it ended nobody knows, so it ends there, or where it began if that came later.
 func (c *control) releaseMissing() {
 	for key, ref := range c.e.claims {
 		if ref.generation != c.generation {
-			reason := c.close(key, c.e.verified, "gone")
+			reason := c.close(key, c.e.verified, "gone", true)
 			c.s.metrics.releases.WithLabelValues(reason).Inc()
 		}
 	}

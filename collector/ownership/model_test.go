@@ -104,10 +104,11 @@ func (m *model) release(r *Release, now int64) bool {
 	}
 	for _, g := range m.ranges {
 		if g.isOpen && g.key == (mkey{r.Network, r.Addr}) && g.exporter == r.Exporter && g.p0 == r.PortFrom && g.p1 == r.PortTo {
-			if r.At < g.from {
+			if r.At < g.from && !r.Absent {
 				return false
 			}
-			g.to, g.isOpen, g.released, g.over = r.At, false, true, overAt(r.At, now)
+			at := max(r.At, g.from)
+			g.to, g.isOpen, g.released, g.over = at, false, true, overAt(at, now)
 			return true
 		}
 	}

@@ -58,6 +58,8 @@ type Release struct {
 	PortFrom, PortTo  uint16
 	At                int64
 	Reason            string
+	// Absent: the range is not in the exporter's whole set. It ends even if it began after At: left open, it would name one who is gone.
+	Absent bool
 }
 
 // Watermark says that every open claim of the exporter was verified up to VerifiedTo (exporter's clock). ReceivedAt is the
@@ -106,7 +108,7 @@ func Reasons() []Reason {
 	return out
 }
 
-// RefusedError says why a claim, release or watermark was not taken. The table is unchanged.
+// RefusedError says why a claim, release or watermark was not taken. The table is unchanged. (BadClock is only counted.)
 type RefusedError struct {
 	Reason Reason
 	What   string

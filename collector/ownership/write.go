@@ -264,12 +264,14 @@ func (t *Table) Release(r *Release, now int64) error {
 		node := t.node(i)
 		w, l := who(node.who.Load()), link(node.link.Load())
 		if w.exporter() == x && l.ports() == ports && node.to.Load() == open {
-			if r.At < node.from.Load() {
-				return t.refuse(ToBeforeFrom, "release")
+			at, from := r.At, node.from.Load()
+			if at < from && !r.Absent {
+				return t.refuse(ToBeforeFrom, "release") // of an earlier range: it came late, or twice
 			}
+			at = max(at, from)
 			// Released before ended: a reader between the two sees an open range, never an unreleased end.
-			node.who.Store(uint64((w | released).withLoose(now - r.At)))
-			node.to.Store(r.At)
+			node.who.Store(uint64((w | released).withLoose(now - at)))
+			node.to.Store(at)
 			t.stats.releases.Add(1)
 			return nil
 		}
