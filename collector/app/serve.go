@@ -17,6 +17,7 @@ import (
 	"tributary/collector/config"
 	"tributary/collector/hold"
 	"tributary/collector/ingest"
+	"tributary/collector/ledger"
 	"tributary/collector/ownership"
 	"tributary/collector/sink"
 	"tributary/collector/sink/kafka"
@@ -44,6 +45,7 @@ type collector struct {
 	tls    *tlsconf.Server // nil without TLS
 	table  *ownership.Table
 	sinks  sinks
+	ledger *ledger.Ledger // nil without ClickHouse
 	hold   *hold.Hold
 	ingest *ingest.Server
 	stops  []func(context.Context) // in the order of starting; run in reverse
@@ -152,6 +154,9 @@ func (c *collector) startPipeline() error {
 	}
 	front := ingest.Config{
 		CollectorID: randomID(), StoreEpoch: c.sinks.epoch, PendingBytes: c.cfg.PendingBytes, CreditBytes: c.cfg.CreditBytes,
+	}
+	if c.ledger != nil {
+		front.Ledger = c.ledger
 	}
 	if c.tls != nil {
 		front.Credentials = c.tls.GRPC()

@@ -9,10 +9,12 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"sync"
 	"time"
 
 	"tributary/collector/config"
 	"tributary/collector/embedded"
+	"tributary/collector/ledger"
 	"tributary/collector/rollup"
 	"tributary/collector/schema"
 	"tributary/collector/sink"
@@ -193,13 +195,17 @@ func (c *collector) startClickHouse(server schema.Server) error {
 		return err
 	}
 	c.sinks.schema.set(errors.New("the schema is being brought up to date"))
+	c.ledger = ledger.New(ledger.Config{}, server, c.registry, c.limited)
 	edges := rollup.New(rollup.Config{Collector: c.sinks.epoch, RawTTL: c.cfg.Store.RawTTL}, server, c.registry, c.limited)
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
 		if c.migrateAndInsert(ctx, server) {
-			edges.Run(ctx)
+			var both sync.WaitGroup
+			both.Go(func() { c.ledger.Run(ctx) })
+			both.Go(func() { edges.Run(ctx) })
+			both.Wait()
 		}
 	}()
 	c.stops = append(c.stops, func(context.Context) {

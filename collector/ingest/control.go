@@ -78,10 +78,25 @@ func (c *control) handle(m *flowv1.ControlRequest) error {
 	case *flowv1.ControlRequest_Watermark:
 		return c.watermark(v.Watermark)
 	case *flowv1.ControlRequest_Health:
-		return nil // the loss ledger reads the counters of the batches
+		c.health(v.Health)
+		return nil
 	default:
 		return status.Error(codes.InvalidArgument, "an unknown message on the Control stream")
 	}
+}
+
+// health hands on the counters of an exporter that has no batch to send. What is out of bounds is left out: the next batch has it again.
+func (c *control) health(m *flowv1.Health) {
+	if c.s.cfg.Ledger == nil || len(m.GetCounters()) > flow.MaxCounters {
+		return
+	}
+	counters := make([]flow.Counter, 0, len(m.GetCounters()))
+	for _, k := range m.GetCounters() {
+		if name := k.GetName(); len(name) <= flow.MaxNameBytes && flow.Sanitize(name) == name {
+			counters = append(counters, flow.Counter{Name: name, Value: k.GetValue()})
+		}
+	}
+	c.s.cfg.Ledger.Note(c.e.id, c.host, m.GetClockNs(), counters)
 }
 
 func (c *control) watermark(m *flowv1.Watermark) error {

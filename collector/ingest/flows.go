@@ -115,6 +115,9 @@ func (s *Server) take(ctx context.Context, r *runs, m *flowv1.Batch) error {
 		s.refuse(e, m, code, err.Error())
 		return nil
 	}
+	if s.cfg.Ledger != nil {
+		s.cfg.Ledger.Note(b.ExporterID, b.Host, b.SealedTimeNs, b.Counters)
+	}
 	if v := e.arrived(b.Seq); v != takeIn {
 		s.metrics.rows.WithLabelValues("repeated").Add(float64(b.Rows))
 		s.metrics.batches.WithLabelValues("repeated").Inc()

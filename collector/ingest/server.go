@@ -34,6 +34,11 @@ type Table interface {
 	Clock(exporter string) ownership.ClockError
 }
 
+// Ledger takes what exporters say about themselves. It must not keep counters, and not block.
+type Ledger interface {
+	Note(exporter, host string, at int64, counters []flow.Counter)
+}
+
 // Config sets the limits of the front door. Zero values mean the defaults.
 type Config struct {
 	CollectorID  string
@@ -43,6 +48,7 @@ type Config struct {
 	MaxExporters int   // 65536: runs of exporters whose acknowledgements are remembered
 	MaxStreams   uint32
 	Credentials  credentials.TransportCredentials // nil: no TLS
+	Ledger       Ledger                           // nil: nobody asks
 }
 
 // Window sizes are static: grpc-go's own growth let 60 blocked streams hold 453 MB.

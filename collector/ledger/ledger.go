@@ -1,0 +1,185 @@
+// Package ledger writes the exporters' own counters into exporter_health, from which the view completeness says how much of each minute
+// was captured, lost and why.
+//
+// Counters are cumulative over an exporter's run and come with every batch, or alone where there are none. The last reading of each
+// minute is kept and written within Every; readings that cannot be written wait, at most MaxReadings, and the oldest are dropped,
+// counted: then a loss is seen in a later minute than it happened. A collector that is killed loses the readings of Every. Note copies
+// and does not block.
+package ledger
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"tributary/collector/schema"
+	"tributary/proto/flow"
+)
+
+// Config is what a Ledger needs to know. Zero values mean the defaults.
+type Config struct {
+	Every       time.Duration // between writes; 5 s
+	MaxReadings int           // that wait; 100,000
+}
+
+func (c Config) withDefaults() Config {
+	if c.Every == 0 {
+		c.Every = 5 * time.Second
+	}
+	if c.MaxReadings == 0 {
+		c.MaxReadings = 100_000
+	}
+	return c
+}
+
+// key is a minute of an exporter.
+type key struct {
+	exporter string
+	minute   int64
+}
+
+type reading struct {
+	host     string
+	at       int64
+	counters []flow.Counter
+}
+
+// Ledger collects readings. It is safe for concurrent use.
+type Ledger struct {
+	cfg     Config
+	store   *schema.Client
+	log     *slog.Logger
+	now     func() time.Time
+	written prometheus.Counter
+	dropped prometheus.Counter
+	errors  prometheus.Counter
+
+	mu      sync.Mutex
+	waiting map[key]reading
+}
+
+// New returns a ledger that writes nothing until Run.
+func New(cfg Config, server schema.Server, reg prometheus.Registerer, log *slog.Logger) *Ledger {
+	counter := func(name, help string) prometheus.Counter {
+		c := prometheus.NewCounter(prometheus.CounterOpts{Name: "tributary_collector_ledger_" + name, Help: help})
+		reg.MustRegister(c)
+		return c
+	}
+	return &Ledger{
+		cfg: cfg.withDefaults(), store: schema.NewClient(server, 1), log: log.With("component", "ledger"), now: time.Now, waiting: map[key]reading{},
+		written: counter("readings_written_total", "Readings of exporters' counters written to exporter_health."),
+		dropped: counter("readings_dropped_total", "Readings given up: too many waited for the store, or their time was not to be believed."),
+		errors:  counter("errors_total", "Writes that failed; they are tried again."),
+	}
+}
+
+// Readings of a time outside of these, beside the present, are not believed: a spool is shorter, a clock better.
+const (
+	oldest = 8 * 24 * time.Hour
+	newest = time.Hour
+)
+
+// Note takes a reading of an exporter's counters, at a time by its clock in nanoseconds since 1970.
+func (l *Ledger) Note(exporter, host string, at int64, counters []flow.Counter) {
+	if len(counters) == 0 {
+		return
+	}
+	if age := l.now().Sub(time.Unix(0, at)); age > oldest || age < -newest {
+		l.dropped.Inc()
+		return
+	}
+	k := key{exporter, at / int64(time.Minute)}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	r, ok := l.waiting[k]
+	if ok && r.at >= at {
+		return
+	}
+	if !ok && len(l.waiting) >= l.cfg.MaxReadings {
+		l.dropOldest()
+	}
+	l.waiting[k] = reading{host, at, append(r.counters[:0], counters...)}
+}
+
+// dropOldest makes room: a tenth at once, because finding the oldest is not cheap.
+func (l *Ledger) dropOldest() {
+	keys := slices.SortedFunc(maps.Keys(l.waiting), func(a, b key) int { return cmp.Compare(a.minute, b.minute) })
+	for _, k := range keys[:len(keys)/10+1] {
+		delete(l.waiting, k)
+		l.dropped.Inc()
+	}
+}
+
+// Run writes until ctx ends, and then what still waits, if the store takes it within a second.
+func (l *Ledger) Run(ctx context.Context) {
+	defer l.store.Close()
+	tick := time.NewTicker(l.cfg.Every)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			last, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+			defer cancel()
+			l.write(last)
+			return
+		case <-tick.C:
+			l.write(ctx)
+		}
+	}
+}
+
+func (l *Ledger) write(ctx context.Context) {
+	l.mu.Lock()
+	taken := l.waiting
+	l.waiting = make(map[key]reading, len(taken))
+	l.mu.Unlock()
+	if len(taken) == 0 {
+		return
+	}
+	if err := l.insert(ctx, taken); err != nil {
+		l.errors.Inc()
+		l.log.Error("the exporters' counters are not written; trying again", "reason", err)
+		for k, r := range taken {
+			l.Note(k.exporter, r.host, r.at, r.counters)
+		}
+		return
+	}
+	l.written.Add(float64(len(taken)))
+}
+
+type row struct {
+	Minute   int64             `json:"minute"`
+	Exporter string            `json:"exporter_id"`
+	Host     string            `json:"host"`
+	ReadTime string            `json:"read_time_ns"`
+	Counters map[string]uint64 `json:"counters"`
+}
+
+// insert writes readings. A repeat replaces itself.
+func (l *Ledger) insert(ctx context.Context, readings map[key]reading) error {
+	var body bytes.Buffer
+	out := json.NewEncoder(&body)
+	for k, r := range readings {
+		counters := make(map[string]uint64, len(r.counters))
+		for _, c := range r.counters {
+			counters[c.Name] = c.Value
+		}
+		at := time.Unix(0, r.at).UTC().Format("2006-01-02 15:04:05.000000000")
+		if err := out.Encode(row{k.minute * 60, k.exporter, r.host, at, counters}); err != nil {
+			return fmt.Errorf("write a reading: %w", err)
+		}
+	}
+	return l.store.Exec(ctx, schema.Statement{
+		Text: "INSERT INTO " + l.store.Server().Database + ".exporter_health (minute, exporter_id, host, read_time_ns, counters) FORMAT JSONEachRow",
+		Data: &body,
+	})
+}

@@ -1,0 +1,93 @@
+package ledger
+
+import (
+	"log/slog"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
+
+	"tributary/collector/schema"
+	"tributary/collector/schema/schematest"
+	"tributary/proto/flow"
+)
+
+func TestMain(m *testing.M) { schematest.Main(m) }
+
+func newLedger(t *testing.T, cfg Config, s schema.Server) *Ledger {
+	t.Helper()
+	l := New(cfg, s, prometheus.NewRegistry(), slog.New(slog.NewTextHandler(t.Output(), nil)))
+	t.Cleanup(l.store.Close)
+	return l
+}
+
+func counters(read, ringFull, queued, acked, dropped uint64) []flow.Counter {
+	return []flow.Counter{
+		{Name: "ring.read", Value: read}, {Name: "probe.ring_full", Value: ringFull}, {Name: "probe.submitted", Value: read},
+		{Name: "transport.queued_rows", Value: queued}, {Name: "transport.acked_rows", Value: acked},
+		{Name: "transport.dropped_rows_queue_full", Value: dropped},
+	}
+}
+
+// TestCompleteness: readings come out of order and twice, of two collectors; what happened in each minute is their difference.
+func TestCompleteness(t *testing.T) {
+	s := schematest.Migrated(t)
+	minute := time.Now().UTC().Truncate(time.Minute).Add(-10 * time.Minute)
+	at := func(sec int) int64 { return minute.Add(time.Duration(sec) * time.Second).UnixNano() }
+	one, two := newLedger(t, Config{}, s), newLedger(t, Config{}, s)
+	one.Note("e1", "h1", at(50), counters(100, 0, 100, 90, 0))
+	one.Note("e1", "h1", at(20), counters(40, 0, 40, 40, 0)) // late: nothing new
+	one.Note("e1", "h1", at(110), counters(250, 50, 250, 240, 0))
+	one.Note("e2", "h2", at(30), counters(10, 0, 10, 10, 0))
+	one.write(t.Context())
+	two.Note("e1", "h1", at(119), counters(300, 50, 300, 200, 10)) // the newest word of the minute
+	two.Note("e1", "h1", at(170), nil)
+	two.write(t.Context())
+	one.write(t.Context()) // nothing waits
+	got := schematest.Query(t, s, "SELECT dateDiff('minute', toDateTime("+"'"+minute.Format("2006-01-02 15:04:05")+"', 'UTC'), minute), exporter_id, host, captured, lost, lost_rows, pending, round(complete, 4) FROM "+s.Database+".exporter_completeness ORDER BY ALL")
+	want := "0\te1\th1\t100\t{}\t0\t10\t1\n" +
+		"0\te2\th2\t10\t{}\t0\t0\t1\n" +
+		"1\te1\th1\t250\t{'probe.ring_full':50,'transport.dropped_rows_queue_full':10}\t60\t90\t0.76\n"
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+	if got := schematest.Query(t, s, "SELECT count(), uniq(exporter_id) FROM "+s.Database+".completeness"); got != "3\t2\n" {
+		t.Errorf("completeness: %s", got)
+	}
+}
+
+func TestStoreAway(t *testing.T) {
+	l := newLedger(t, Config{MaxReadings: 10}, schema.Server{URL: "http://127.0.0.1:1", Database: "d"})
+	l.now = func() time.Time { return time.Unix(24*60, 0) }
+	for i := range 25 {
+		l.Note("e", "h", int64(i)*int64(time.Minute), counters(1, 0, 0, 0, 0))
+	}
+	l.Note("e", "h", 1<<62, counters(1, 0, 0, 0, 0))
+	l.Note("e", "h", -1<<62, counters(1, 0, 0, 0, 0))
+	l.write(t.Context())
+	if n := len(l.waiting); n > 10 || n < 8 {
+		t.Errorf("%d readings wait", n)
+	}
+	if _, ok := l.waiting[key{"e", 24}]; !ok {
+		t.Error("the newest reading is gone")
+	}
+	if errs, dropped := testutil.ToFloat64(l.errors), testutil.ToFloat64(l.dropped); errs != 1 || int(dropped)+len(l.waiting) != 27 {
+		t.Errorf("%g errors, %g dropped of 25", errs, dropped)
+	}
+}
+
+// TestLossesAreKnown: what the exporter calls a loss is one in the view.
+func TestLossesAreKnown(t *testing.T) {
+	for name, want := range map[string]bool{
+		"probe.ring_full": true, "probe.ends_missed": true, "ring.invalid": true, "batch.refused_rows": true, "transport.dropped_rows_queue_full": true,
+		"spool.dropped_rows_age": true, "probe.ends": false, "ring.read": false, "transport.acked_rows": false, "event.forgotten": false,
+	} {
+		got := schematest.Query(t, schematest.Server(t), "SELECT "+strings.ReplaceAll(schema.LossCondition, "name", "'"+name+"'"))
+		if (got == "1\n") != want {
+			t.Errorf("%s: %s", name, got)
+		}
+	}
+}
