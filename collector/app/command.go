@@ -2,6 +2,7 @@ package app
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/signal"
@@ -11,6 +12,7 @@ import (
 
 	"tributary/collector/config"
 	"tributary/collector/embedded"
+	"tributary/collector/query"
 	"tributary/service/build"
 	programconfig "tributary/service/config"
 	"tributary/service/log"
@@ -87,6 +89,10 @@ func untilSignal(parent context.Context) context.Context {
 func Main() int {
 	if err := Command().ExecuteContext(context.Background()); err != nil {
 		fmt.Fprintln(os.Stderr, "tributary-collector:", err)
+		var found *query.Found // an answer for scripts, not a failure
+		if errors.As(err, &found) {
+			return found.ExitCode()
+		}
 		return 1
 	}
 	return 0

@@ -26,8 +26,11 @@ func newLedger(t *testing.T, cfg Config, s schema.Server) *Ledger {
 
 func counters(read, ringFull, queued, acked, dropped uint64) []flow.Counter {
 	return []flow.Counter{
-		{Name: "ring.read", Value: read}, {Name: "probe.ring_full", Value: ringFull}, {Name: "probe.submitted", Value: read},
-		{Name: "transport.queued_rows", Value: queued}, {Name: "transport.acked_rows", Value: acked},
+		{Name: "ring.read", Value: read},
+		{Name: "probe.ring_full", Value: ringFull},
+		{Name: "probe.submitted", Value: read},
+		{Name: "transport.queued_rows", Value: queued},
+		{Name: "transport.acked_rows", Value: acked},
 		{Name: "transport.dropped_rows_queue_full", Value: dropped},
 	}
 }

@@ -21,9 +21,12 @@ type Connection struct {
 // longer than its context.
 type Connect func(ctx context.Context) (Connection, error)
 
-// Commands returns the verbs sql, map, observe, whois and schema.
+// Commands returns the verbs that ask, and schema.
 func Commands(connect Connect) []*cobra.Command {
-	return []*cobra.Command{sqlCommand(connect), mapCommand(connect), observeCommand(connect), whoisCommand(connect), schemaCommand()}
+	return []*cobra.Command{
+		sqlCommand(connect), mapCommand(connect), observeCommand(connect), topCommand(connect), diffCommand(connect), impactCommand(connect),
+		exposureCommand(connect), whoisCommand(connect), schemaCommand(),
+	}
 }
 
 // run connects, asks and closes. The format, which may be one of those named too, is read before anything is asked.
@@ -38,6 +41,10 @@ func run(cmd *cobra.Command, connect Connect, output string, ask func(ctx contex
 		return err
 	}
 	defer c.Client.Close()
+	if errOut := cmd.ErrOrStderr(); isTerminal(errOut) {
+		patience := time.AfterFunc(time.Second, func() { fmt.Fprintln(errOut, "asking the store …") })
+		defer patience.Stop()
+	}
 	return ask(cmd.Context(), c, f)
 }
 
@@ -76,7 +83,11 @@ func mapCommand(connect Connect) *cobra.Command {
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return run(cmd, connect, output, func(ctx context.Context, c Connection, f Format) error {
 				o.Format = f
-				return Map(ctx, c.Client, o, time.Now, cmd.OutOrStdout())
+				if err := Map(ctx, c.Client, o, time.Now, cmd.OutOrStdout()); err != nil {
+					return err
+				}
+				Tell(ctx, c.Client, o.Since, o.Until, time.Now, cmd.ErrOrStderr())
+				return nil
 			}, FormatDot, FormatMermaid)
 		},
 	}
@@ -99,16 +110,25 @@ func observeCommand(connect Connect) *cobra.Command {
 	var output string
 	var o ObserveOptions
 	cmd := &cobra.Command{
-		Use:     "observe",
-		Short:   "Show flow records, and go on with those that arrive",
-		Example: "  tributary-collector observe --follow",
-		Args:    cobra.NoArgs,
+		Use:   "observe",
+		Short: "Show flow records, and go on with those that arrive",
+		Long: `Show flow records, the newest 20 or those of a time, and go on with those that arrive.
+
+Filters may be repeated: values of the same flag are alternatives (so are --port 80,443), different flags all hold, and --not turns the
+next one around. Each of --workload, --ip and --port has a --from-… for the client's side and a --to-… for the server's.`,
+		Example: `  tributary-collector observe --follow --kind failed
+  tributary-collector observe --since -5m --from-workload shop/web --not --to-port 443 --last 100
+  tributary-collector observe --since -1h --ip 10.0.0.0/8 --reason refused,timeout -o jsonl`,
+		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if o.Last == 0 && o.Since == "" {
 				o.Last = defaultLast
 			}
 			return run(cmd, connect, output, func(ctx context.Context, c Connection, f Format) error {
 				o.Format = f
+				if o.Since != "" {
+					Tell(ctx, c.Client, o.Since, o.Until, time.Now, cmd.ErrOrStderr())
+				}
 				return Observe(ctx, c.Client, o, time.Now, cmd.OutOrStdout())
 			})
 		},
@@ -117,6 +137,7 @@ func observeCommand(connect Connect) *cobra.Command {
 	windowFlags(cmd, &o.Since, &o.Until)
 	cmd.Flags().IntVar(&o.Last, "last", 0, fmt.Sprintf("only the newest so many (without --since: %d)", defaultLast))
 	cmd.Flags().BoolVarP(&o.Follow, "follow", "f", false, "go on with what arrives, until Ctrl-C")
+	o.Filters.flags(cmd.Flags())
 	return cmd
 }
 

@@ -19,6 +19,7 @@ type ObserveOptions struct {
 	Since, Until string // RFC 3339 or -5m; of end_time_ns
 	Last         int    // at most so many, the newest; 0 means all
 	Follow       bool   // go on with what arrives, until ctx ends
+	Filters      Filters
 	Format       Format
 }
 
@@ -61,14 +62,18 @@ func Observe(ctx context.Context, c *Client, o ObserveOptions, now Clock, w io.W
 	if err != nil {
 		return err
 	}
-	v := &viewer{client: c, out: w, format: o.Format, shown: map[rowKey]int64{}}
+	condition, params, err := o.Filters.sql()
+	if err != nil {
+		return err
+	}
+	v := &viewer{client: c, out: w, format: o.Format, condition: condition, params: params, shown: map[rowKey]int64{}}
 	limit := ""
 	if o.Last > 0 {
 		limit = fmt.Sprintf(" LIMIT %d", o.Last)
 	}
 	started := now()
-	statement := fmt.Sprintf("SELECT * FROM (SELECT %s FROM %s.flows WHERE %s ORDER BY end_time_ns DESC%s) ORDER BY end_time_ns",
-		v.columns(), c.database(), span.condition("end_time_ns"), limit)
+	statement := fmt.Sprintf("SELECT * FROM (SELECT %s FROM %s.flows WHERE %s AND (%s) ORDER BY end_time_ns DESC%s) ORDER BY end_time_ns",
+		v.columns(), c.database(), span.condition("end_time_ns"), condition, limit)
 	if err := v.show(ctx, statement); err != nil || !o.Follow {
 		return err
 	}
@@ -80,8 +85,12 @@ type viewer struct {
 	client *Client
 	out    io.Writer
 	format Format
-	table  *table
-	shown  map[rowKey]int64 // to received_time_ns
+
+	condition string // of the filters
+	params    map[string]string
+
+	table *table
+	shown map[rowKey]int64 // to received_time_ns
 }
 
 // columns are those of a table, or in JSON all of the record. received_ns is added for follow.
@@ -106,8 +115,8 @@ func (v *viewer) follow(ctx context.Context, newest time.Time) error {
 		case <-tick.C:
 		}
 		from := newest.Add(-followBack)
-		statement := fmt.Sprintf("SELECT %s FROM %s.flows WHERE received_time_ns >= fromUnixTimestamp64Nano(%d) AND end_time_ns >= fromUnixTimestamp64Nano(%d) ORDER BY end_time_ns",
-			v.columns(), v.client.database(), from.UnixNano(), from.Add(-time.Hour).UnixNano())
+		statement := fmt.Sprintf("SELECT %s FROM %s.flows WHERE received_time_ns >= fromUnixTimestamp64Nano(%d) AND end_time_ns >= fromUnixTimestamp64Nano(%d) AND (%s) ORDER BY end_time_ns",
+			v.columns(), v.client.database(), from.UnixNano(), from.Add(-time.Hour).UnixNano(), v.condition)
 		if err := v.show(ctx, statement); err != nil {
 			if ctx.Err() != nil {
 				return nil
@@ -131,7 +140,7 @@ func later(a, b time.Time) time.Time {
 }
 
 func (v *viewer) show(ctx context.Context, statement string) error {
-	err := v.client.rows(ctx, statement, nil, func(line []byte) error {
+	err := v.client.rows(ctx, statement, v.params, func(line []byte) error {
 		var row observed
 		if err := json.Unmarshal(line, &row); err != nil {
 			return fmt.Errorf("understand the answer: %w", err)

@@ -52,6 +52,9 @@ func (e *Error) Error() string { return e.Text }
 // maxErrorBytes of ClickHouse's explanation are kept.
 const maxErrorBytes = 4000
 
+// paramText writes a value as ClickHouse reads a parameter: escaped, as a field of TabSeparated.
+var paramText = strings.NewReplacer(`\`, `\\`, "\t", `\t`, "\n", `\n`, "\r", `\r`, "\x00", `\0`)
+
 // Do runs a statement and returns the answer as ClickHouse writes it; the caller closes its body. An error is found before the first
 // row is returned.
 func (c *Client) Do(ctx context.Context, s Statement) (*http.Response, error) {
@@ -69,7 +72,7 @@ func (c *Client) Do(ctx context.Context, s Statement) (*http.Response, error) {
 		q.Set(name, value)
 	}
 	for name, value := range s.Params {
-		q.Set("param_"+name, value)
+		q.Set("param_"+name, paramText.Replace(value))
 	}
 	body := io.Reader(strings.NewReader(s.Text))
 	if s.Data != nil {

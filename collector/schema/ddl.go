@@ -112,7 +112,7 @@ func values(o Options) map[string]string {
 		"Names":    "    " + strings.Join(Names(), ",\n    "),
 		"TTL":      ttlExpression(o.RawTTL),
 
-		"Loss":           LossCondition,
+		"Completeness":   CompletenessOf(o.Database, "1"),
 		"EdgeColumns":    edgeDefinitions(),
 		"EdgeKey":        strings.Join(EdgeKey(), ", "),
 		"EdgeNames":      strings.Join(EdgeColumns(), ", "),
@@ -122,11 +122,6 @@ func values(o Options) map[string]string {
 		"NewestRecorded": RecordedOf(o.Database, Minute, newest, endOfTime),
 	}
 }
-
-// LossCondition says which of an exporter's counters, by name, count records that are lost: those that say so, and some that have names
-// of their own. A record that was repaired later (event.forgotten) is none.
-const LossCondition = "(name IN ('probe.ring_full', 'probe.ends_missed', 'probe.recursion', 'probe.map_full', 'probe.map_nomem', 'ring.invalid', " +
-	"'batch.refused_rows', 'transport.rejected_rows') OR match(name, '[._](dropped|lost)_'))"
 
 // endOfTime is later than any record, and not so late that adding to it overflows.
 const endOfTime = "toDateTime64('2200-01-01 00:00:00', 9, 'UTC')"

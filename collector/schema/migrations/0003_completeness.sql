@@ -15,32 +15,7 @@ SETTINGS non_replicated_deduplication_window = 1000, ttl_only_drop_parts = 1;
 
 -- What each exporter captured and lost, by minute.
 CREATE OR REPLACE VIEW {{.Database}}.exporter_completeness AS
-SELECT
-    minute, exporter_id, host,
-    made + lost_before AS captured,
-    lost_records AS lost,
-    lost_before + lost_after AS lost_rows,
-    pending,
-    if(captured = 0, 1, 1 - least(captured, lost_rows) / captured) AS complete
-FROM
-(
-    SELECT
-        r.minute AS minute, r.exporter_id AS exporter_id, r.host AS host, counters, before,
-        arrayFilter(name -> {{.Loss}}, mapKeys(counters)) AS losses,
-        toUInt64(greatest(0, toInt64(counters['ring.read'] + counters['ring.walked']) - toInt64(before['ring.read'] + before['ring.walked']))) AS made,
-        mapFilter((name, n) -> n > 0, mapFromArrays(arrayMap(name -> toString(name), losses),
-            arrayMap(name -> toUInt64(greatest(0, toInt64(counters[name]) - toInt64(before[name]))), losses))) AS lost_records,
-        arraySum(mapValues(mapFilter((name, n) -> startsWith(name, 'probe.'), lost_records))) AS lost_before,
-        arraySum(mapValues(mapFilter((name, n) -> NOT startsWith(name, 'probe.'), lost_records))) AS lost_after,
-        toUInt64(greatest(0, toInt64(counters['transport.queued_rows']) - toInt64(counters['transport.acked_rows'])
-            - toInt64(counters['transport.rejected_rows']) - toInt64(counters['transport.dropped_rows_queue_full']))) AS pending
-    FROM
-    (
-        SELECT minute, exporter_id, host, counters,
-            lagInFrame(counters) OVER (PARTITION BY exporter_id ORDER BY minute ROWS BETWEEN 1 PRECEDING AND CURRENT ROW) AS before
-        FROM {{.Database}}.exporter_health FINAL
-    ) AS r
-);
+{{.Completeness}};
 
 -- The same with the workloads whose connections each exporter recorded: what it lost concerns them. An exporter that recorded nothing in a
 -- minute has one row, with workload ''. Its captured, lost and pending are repeated for each workload: add them up in exporter_completeness.

@@ -509,6 +509,7 @@ FROM
         SELECT minute, exporter_id, host, counters,
             lagInFrame(counters) OVER (PARTITION BY exporter_id ORDER BY minute ROWS BETWEEN 1 PRECEDING AND CURRENT ROW) AS before
         FROM tributary.exporter_health FINAL
+        WHERE 1
     ) AS r
 );
 

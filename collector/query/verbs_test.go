@@ -1,0 +1,400 @@
+package query
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"log/slog"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/spf13/pflag"
+
+	"tributary/collector/ledger"
+	"tributary/collector/rollup"
+	"tributary/collector/schema"
+	"tributary/collector/schema/schematest/records"
+	"tributary/proto/flow"
+)
+
+// words splits a line as a shell does that knows only quotes.
+func words(line string) (out []string) {
+	var word strings.Builder
+	quote := rune(0)
+	for _, r := range line + " " {
+		switch {
+		case quote != 0 && r == quote:
+			quote = 0
+		case quote == 0 && (r == '"' || r == '\''):
+			quote = r
+		case quote == 0 && r == ' ':
+			if word.Len() > 0 {
+				out = append(out, word.String())
+				word.Reset()
+			}
+		default:
+			word.WriteRune(r)
+		}
+	}
+	return out
+}
+
+// verb runs a command line without the program's name.
+func verb(ctx context.Context, t *testing.T, s schema.Server, args ...string) (out, told string, err error) {
+	t.Helper()
+	connect := func(context.Context) (Connection, error) { return Connection{Client: NewClient(s)}, nil }
+	for _, cmd := range Commands(connect) {
+		if cmd.Name() == args[0] {
+			var stdout, stderr bytes.Buffer
+			cmd.SetOut(&stdout)
+			cmd.SetErr(&stderr)
+			cmd.SetArgs(args[1:])
+			cmd.SilenceErrors, cmd.SilenceUsage = true, true
+			err := cmd.ExecuteContext(ctx)
+			return stdout.String(), stderr.String(), err
+		}
+	}
+	t.Fatalf("no verb %s", args[0])
+	return "", "", nil
+}
+
+// TestExamples runs the examples of every verb's help.
+func TestExamples(t *testing.T) {
+	s := migrated(t)
+	load(t, s, world())
+	for _, cmd := range Commands(nil) {
+		if cmd.Example == "" && !cmd.HasSubCommands() {
+			t.Errorf("%s has no example", cmd.Name())
+		}
+		for line := range strings.SplitSeq(cmd.Example, "\n") {
+			if line == "" {
+				continue
+			}
+			line, _, _ = strings.Cut(strings.TrimSpace(line), " | ")
+			args := words(line)
+			if len(args) < 2 || args[0] != "tributary-collector" {
+				t.Errorf("%q is no example", line)
+				continue
+			}
+			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+			if strings.Contains(line, "--follow") {
+				ctx, cancel = context.WithTimeout(t.Context(), 300*time.Millisecond)
+			}
+			if _, _, err := verb(ctx, t, s, args[1:]...); err != nil && !errors.As(err, new(*Found)) {
+				t.Errorf("%s: %v", line, err)
+			}
+			cancel()
+		}
+	}
+}
+
+func TestFilters(t *testing.T) {
+	s := migrated(t)
+	load(t, s, world())
+	for args, want := range map[string]int{
+		"":                              14,
+		"--workload shop/db":            1,
+		"--from-workload shop/web":      13, // with the record of unknown role, whose local end it is
+		"--to-workload shop/api":        12, // likewise
+		"--kind failed":                 1,
+		"--kind failed,active":          6,
+		"--kind failed --kind active":   6,
+		"--not --kind closed":           6,
+		"--reason refused":              1,
+		"--port 5432":                   1,
+		"--from-port 5432":              0,
+		"--to-port 5432":                1,
+		"--ip 203.0.113.0/24":           1,
+		"--from-ip 203.0.113.9":         1,
+		"--to-ip 203.0.113.9":           0,
+		"--ip fd00::/16":                1,
+		"--ip 10.0.0.0/8":               13,
+		"--not --ip 10.0.0.0/8":         1,
+		"--why external":                1,
+		"--evidence claim":              0,
+		"--kind closed --to-port 80":    8,
+		"--kind closed --not --port 80": 0,
+		"--workload ';DROP":             0,
+		`--workload a\nb`:               0,
+	} {
+		out, told, err := verb(t.Context(), t, s, append([]string{"observe", "--since", "-1h", "-o", "json"}, strings.Fields(args)...)...)
+		if n := strings.Count(out, "\n"); err != nil || n != want {
+			t.Errorf("%s: %d records, want %d, %v", args, n, want, err)
+		}
+		if !strings.Contains(told, "cannot be said") {
+			t.Errorf("%s: stderr says %q", args, told)
+		}
+	}
+	for args, say := range map[string]string{
+		"--ip 10.0.0.0/99": "neither an IP address nor a prefix", "--port 70000": "no port", "--kind open": "is none of", "--kind closed --not": "none follows",
+		"--since 2999-01-01T00:00:00Z": "in the future",
+	} {
+		if _, _, err := verb(t.Context(), t, s, append([]string{"observe"}, strings.Fields(args)...)...); err == nil || !strings.Contains(err.Error(), say) {
+			t.Errorf("%s: %v", args, err)
+		}
+	}
+}
+
+func TestHostileNames(t *testing.T) {
+	s := migrated(t)
+	rows := world()[:2]
+	const name = `'; DROP TABLE flows --` + "\\n\\\t\"<b>"
+	for i := range rows {
+		rows[i].Names[0] = name
+	}
+	load(t, s, rows)
+	for _, args := range [][]string{
+		{"map", "--workload", name}, {"map", "-o", "dot"}, {"map", "-o", "mermaid"}, {"observe", "--workload", name}, {"impact", "shop/api"}, {"top"},
+	} {
+		out, _, err := verb(t.Context(), t, s, args...)
+		if err != nil || !strings.Contains(out, "DROP TABLE") || strings.Contains(out, "\t") {
+			t.Errorf("%v: %v\n%s", args, err, out)
+		}
+	}
+	if _, _, err := verb(t.Context(), t, s, "impact", name); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestUnknownWorkload(t *testing.T) {
+	s := migrated(t)
+	if _, _, err := verb(t.Context(), t, s, "map", "--workload", "shop/web"); err == nil || !strings.Contains(err.Error(), "none has been seen yet") {
+		t.Error(err)
+	}
+	load(t, s, world())
+	for asked, want := range map[string]string{"shop/wep": "did you mean shop/web", "db": "did you mean shop/db", "shpo/api": "did you mean shop/api"} {
+		for _, args := range [][]string{{"map", "--workload", asked}, {"impact", asked}, {"top", "--workload", asked}, {"diff", "-1h..-5m", "-5m..now", "--workload", asked}} {
+			if _, _, err := verb(t.Context(), t, s, args...); err == nil || !strings.Contains(err.Error(), want) {
+				t.Errorf("%v: %v", args, err)
+			}
+		}
+	}
+}
+
+func TestMapAround(t *testing.T) {
+	edges := []Edge{{ClientWorkload: "a", ServerWorkload: "b"}, {ClientWorkload: "b", ServerWorkload: "c"}, {ClientWorkload: "c", ServerWorkload: "d"}, {ClientWorkload: "", ServerWorkload: "b"}, {ClientWorkload: "", ServerWorkload: "z"}}
+	for depth, want := range map[int]int{1: 1, 2: 3, 3: 4, 9: 4} {
+		if got := around(edges, "a", depth); len(got) != want {
+			t.Errorf("depth %d: %v", depth, got)
+		}
+	}
+}
+
+func TestPictures(t *testing.T) {
+	s := migrated(t)
+	load(t, s, world())
+	out, _, err := verb(t.Context(), t, s, "map", "-o", "dot")
+	want := `digraph tributary {
+  rankdir=LR;
+  node [shape=box];
+  "(external)" -> "shop/api" [label=":80 1"];
+  "shop/web" -> "(unattributed: no_evidence)" [label=":9 1"];
+  "shop/web" -> "shop/api" [label=":80 4"];
+  "shop/web" -> "shop/db" [label=":5432 1 (1 failed)", color=red];
+}
+`
+	if diff := cmp.Diff(want, out); diff != "" || err != nil {
+		t.Errorf("%v (-want +got):\n%s", err, diff)
+	}
+	out, _, err = verb(t.Context(), t, s, "map", "-o", "mermaid", "--workload", "shop/db")
+	want = `flowchart LR
+  n0["shop/web"]
+  n1["shop/db"]
+  n0 -->|":5432 1 (1 failed)"| n1
+  linkStyle 0 stroke:red
+`
+	if diff := cmp.Diff(want, out); diff != "" || err != nil {
+		t.Errorf("%v (-want +got):\n%s", err, diff)
+	}
+}
+
+func TestDiff(t *testing.T) {
+	s := migrated(t)
+	load(t, s, world())
+	c := client(t, s)
+	at := func(sec float64) string { return t0.Add(time.Duration(sec * 1e9)).Format(time.RFC3339) }
+	var out bytes.Buffer
+	o := DiffOptions{A: at(0) + ".." + at(35), B: at(35) + "..now", Format: FormatTable, FailOn: []string{"new", "gone"}}
+	err := Diff(t.Context(), c, o, clock, &out, &bytes.Buffer{})
+	want := `CHANGE  CLIENT      SERVER                          PORT  CONNECTIONS A  CONNECTIONS B  IN WHAT
+new     shop/web    (unattributed: not known)          9              -              1  
+gone    (external)  shop/api                          80              1              -  
+gone    shop/web    shop/db                         5432              1              -  
+`
+	want = strings.ReplaceAll(want, "                          PORT", "                     PORT")
+	var found *Found
+	if !errors.As(err, &found) || found.ExitCode() != 2 || !strings.Contains(err.Error(), "gone 2, new 1") {
+		t.Errorf("%v", err)
+	}
+	if strings.Join(strings.Fields(out.String()), " ") != strings.Join(strings.Fields(want), " ") {
+		t.Errorf("%s", out.String())
+	}
+	o.FailOn = []string{"degraded"}
+	if err := Diff(t.Context(), c, o, clock, &out, &bytes.Buffer{}); err != nil {
+		t.Error(err)
+	}
+	for _, bad := range []DiffOptions{{A: "x", B: "y"}, {A: "-1h..now", B: "now..-1h"}, {A: "-1h..now", B: "-1h..now", FailOn: []string{"better"}}, {A: "-1h..now", B: "-1h..now", Since: "-1h"}} {
+		if err := Diff(t.Context(), c, bad, clock, &out, &bytes.Buffer{}); err == nil {
+			t.Errorf("%+v was accepted", bad)
+		}
+	}
+}
+
+func TestWorse(t *testing.T) {
+	for _, c := range []struct {
+		a, b Edge
+		want string
+	}{
+		{Edge{Connections: 100}, Edge{Connections: 100, Failures: 2}, ""},
+		{Edge{Connections: 100, Failures: 1}, Edge{Connections: 100, Failures: 5}, "failures 1.0 % → 5.0 %"},
+		{Edge{Connections: 1000, Failures: 10}, Edge{Connections: 2000, Failures: 20}, ""},
+		{Edge{Connections: 10, Closed: 10}, Edge{Connections: 10, Closed: 10, Resets: 3}, "resets 0.0 % → 30.0 %"},
+		{Edge{RttUsP95: 100}, Edge{RttUsP95: 900}, ""},
+		{Edge{RttUsP95: 1000}, Edge{RttUsP95: 2000}, "rtt p95 1.0 ms → 2.0 ms"},
+		{Edge{ConnectUsP95: 0}, Edge{ConnectUsP95: 5000}, ""},
+	} {
+		if got := strings.Join(worse(&c.a, &c.b), ", "); got != c.want {
+			t.Errorf("%q, want %q", got, c.want)
+		}
+	}
+}
+
+func TestImpact(t *testing.T) {
+	s := migrated(t)
+	load(t, s, world())
+	c := client(t, s)
+	ask := func(target, failOn, until string) (string, error) {
+		var out bytes.Buffer
+		err := Impact(t.Context(), c, ImpactOptions{Target: target, Until: until, FailOn: failOn, Format: FormatTable}, clock, &out)
+		return out.String(), err
+	}
+	mid := t0.Add(6500 * time.Millisecond).Format(time.RFC3339Nano)
+	for _, target := range []string{"shop/api", "10.0.0.2", "10.0.0.0/30"} {
+		out, err := ask(target, "open", "")
+		if err != nil || !strings.Contains(out, target+": 2 clients, 0 open connections") && target != "10.0.0.0/30" || !strings.Contains(out, "shop/web") {
+			t.Errorf("%s: %v\n%s", target, err, out)
+		}
+		out, err = ask(target, "open", mid)
+		if !errors.As(err, new(*Found)) || !strings.Contains(out, "1 clients, 2 open connections") {
+			t.Errorf("%s at %s: %v\n%s", target, mid, err, out)
+		}
+		if _, err = ask(target, "used", ""); !errors.As(err, new(*Found)) {
+			t.Errorf("%s: %v", target, err)
+		}
+	}
+	if out, err := ask("192.0.2.0/24", "used", ""); err != nil || !strings.Contains(out, "nobody used") {
+		t.Errorf("%v %s", err, out)
+	}
+}
+
+// TestTiers: the same map comes from hours, minutes and single records, whatever has been computed.
+func TestTiers(t *testing.T) {
+	s := migrated(t)
+	hour := time.Now().UTC().Truncate(time.Hour).Add(-4 * time.Hour)
+	var rows []records.Record
+	for i := range 40 {
+		at := float64(i) * 300
+		rows = append(rows, records.Record{
+			Exporter: "a", Flow: uint64(i), Kind: flow.KindClosed, Role: flow.RoleClient, Local: "10.0.0.1:40000", Remote: "10.0.0.2:80",
+			Names: [2]string{"shop/web", "shop/api"}, Start: at, End: at + 1, Tx: 10, Rx: 20, Observed: true,
+		})
+	}
+	records.Load(t, s, hour, rows)
+	c := client(t, s)
+	ask := func(from, to float64) uint64 {
+		at := func(sec float64) time.Time { return hour.Add(time.Duration(sec * 1e9)) }
+		edges, err := c.edges(t.Context(), window{at(from), at(to)}, time.Now(), edgeFilter{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return total(edges, func(e *Edge) uint64 { return e.Connections })
+	}
+	check := func(when string) {
+		t.Helper()
+		for _, w := range [][2]float64{{0, 12000}, {301, 11701}, {302, 11700}, {1800, 5400}, {290, 310}, {3600, 7200}, {0, 1}, {1, 2}} {
+			want := uint64(0)
+			for i := range 40 {
+				if end := float64(i)*300 + 1; end >= w[0] && end < w[1] {
+					want++
+				}
+			}
+			if got := ask(w[0], w[1]); got != want {
+				t.Errorf("%s, from %g to %g s: %d connections, want %d", when, w[0], w[1], got, want)
+			}
+		}
+	}
+	check("nothing computed")
+	r := rollup.New(rollup.Config{}, s, prometheus.NewRegistry(), slog.New(slog.DiscardHandler))
+	if err := r.Step(t.Context(), hour.Add(2*time.Hour+5*time.Minute)); err != nil {
+		t.Fatal(err)
+	}
+	check("two hours computed")
+	if err := r.Step(t.Context(), time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	check("everything computed")
+}
+
+// TestTell: an answer over an incomplete window says so, with the figure and the reasons.
+func TestTell(t *testing.T) {
+	s := migrated(t)
+	l := ledger.New(ledger.Config{Every: 10 * time.Millisecond}, s, prometheus.NewRegistry(), slog.New(slog.NewTextHandler(t.Output(), nil)))
+	note := func(host string, ago time.Duration, made, lost uint64) {
+		l.Note("run-of-"+host, host, clock().Add(-ago).UnixNano(), []flow.Counter{{Name: "ring.read", Value: made}, {Name: "probe.ring_full", Value: lost}})
+	}
+	note("h1", 20*time.Minute, 1000, 500)
+	note("h1", 5*time.Minute, 1900, 600)
+	note("h1", 4*time.Minute, 2000, 600)
+	note("h1", 2*time.Minute, 2500, 600)
+	note("h1", 0, 3000, 600)
+	note("h2", 3*time.Minute, 100, 0)
+	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+	defer cancel()
+	l.Run(ctx)
+	for _, c := range []struct{ since, until, want string }{
+		{"-10m", "", "this answer is incomplete: 95.45 % of the records of this time are there; 100 of 2200 were lost (probe.ring_full 100)\nnothing is known of host h2 after " + clock().Add(-3*time.Minute).Format(time.RFC3339) + ": its exporter has not been heard since\n"},
+		{"-4m", "-2m", ""},
+		{"-3h", "-2h", "how complete this answer is cannot be said: no exporter has reported its counters in this time\n"},
+	} {
+		var out bytes.Buffer
+		Tell(t.Context(), client(t, s), c.since, c.until, clock, &out)
+		if diff := cmp.Diff(c.want, out.String()); diff != "" {
+			t.Errorf("%s to %s (-want +got):\n%s", c.since, c.until, diff)
+		}
+	}
+}
+
+func TestNearest(t *testing.T) {
+	if got := nearest("shop/wbe", []string{"shop/api", "shop/web", "bank/web"}); got[0] != "shop/web" {
+		t.Error(got)
+	}
+	if d := editDistance("kitten", "sitting"); d != 3 {
+		t.Error(d)
+	}
+}
+
+func FuzzFilters(f *testing.F) {
+	for _, seed := range []string{"10.0.0.0/8", "fd00::/12", "::ffff:1.2.3.4/120", "80", "closed", "'; DROP", "1.2.3.4/33", "fe80::1%eth0"} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		for _, k := range filterKinds() {
+			var all Filters
+			set := pflag.NewFlagSet("", pflag.ContinueOnError)
+			all.flags(set)
+			if set.Set(k.name, text) != nil {
+				continue
+			}
+			condition, params, err := all.sql()
+			if err != nil || len(params) == 0 {
+				t.Fatalf("%s %q: %v", k.name, text, err)
+			}
+			if len(text) > 8 && k.name == "workload" && strings.Contains(condition, text) {
+				t.Fatalf("the value is in the statement: %s", condition)
+			}
+		}
+	})
+}

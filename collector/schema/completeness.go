@@ -1,0 +1,42 @@
+package schema
+
+import "strings"
+
+// LossCondition says which of an exporter's counters, by name, count records that are lost: those that say so, and some that have names
+// of their own. A record that was repaired later (event.forgotten) is none.
+const LossCondition = "(name IN ('probe.ring_full', 'probe.ends_missed', 'probe.recursion', 'probe.map_full', 'probe.map_nomem', 'ring.invalid', " +
+	"'batch.refused_rows', 'transport.rejected_rows') OR match(name, '[._](dropped|lost)_'))"
+
+// CompletenessOf returns the SELECT of what each exporter captured and lost, by minute, out of the readings for which the SQL condition
+// holds. A minute's numbers are its reading less the one before, so the condition should take some minutes more than are asked for.
+func CompletenessOf(database, condition string) string {
+	return strings.NewReplacer("$database", database, "$condition", condition, "$loss", LossCondition).Replace(completenessOf)
+}
+
+const completenessOf = `SELECT
+    minute, exporter_id, host,
+    made + lost_before AS captured,
+    lost_records AS lost,
+    lost_before + lost_after AS lost_rows,
+    pending,
+    if(captured = 0, 1, 1 - least(captured, lost_rows) / captured) AS complete
+FROM
+(
+    SELECT
+        r.minute AS minute, r.exporter_id AS exporter_id, r.host AS host, counters, before,
+        arrayFilter(name -> $loss, mapKeys(counters)) AS losses,
+        toUInt64(greatest(0, toInt64(counters['ring.read'] + counters['ring.walked']) - toInt64(before['ring.read'] + before['ring.walked']))) AS made,
+        mapFilter((name, n) -> n > 0, mapFromArrays(arrayMap(name -> toString(name), losses),
+            arrayMap(name -> toUInt64(greatest(0, toInt64(counters[name]) - toInt64(before[name]))), losses))) AS lost_records,
+        arraySum(mapValues(mapFilter((name, n) -> startsWith(name, 'probe.'), lost_records))) AS lost_before,
+        arraySum(mapValues(mapFilter((name, n) -> NOT startsWith(name, 'probe.'), lost_records))) AS lost_after,
+        toUInt64(greatest(0, toInt64(counters['transport.queued_rows']) - toInt64(counters['transport.acked_rows'])
+            - toInt64(counters['transport.rejected_rows']) - toInt64(counters['transport.dropped_rows_queue_full']))) AS pending
+    FROM
+    (
+        SELECT minute, exporter_id, host, counters,
+            lagInFrame(counters) OVER (PARTITION BY exporter_id ORDER BY minute ROWS BETWEEN 1 PRECEDING AND CURRENT ROW) AS before
+        FROM $database.exporter_health FINAL
+        WHERE $condition
+    ) AS r
+)`
