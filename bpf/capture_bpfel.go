@@ -152,7 +152,9 @@ const (
 	CaptureVarActiveFirstNs      = "active_first_ns"
 	CaptureVarBtfFlowCounter     = "btf_flow_counter"
 	CaptureVarBtfFlowRecord      = "btf_flow_record"
+	CaptureVarDecidedCgroups     = "decided_cgroups"
 	CaptureVarFillMarkBytes      = "fill_mark_bytes"
+	CaptureVarScopeCgroup        = "scope_cgroup"
 	CaptureVarScopeNetns         = "scope_netns"
 	CaptureVarSynEveryNs         = "syn_every_ns"
 	CaptureVarSynFirstNs         = "syn_first_ns"
@@ -227,7 +229,9 @@ type CaptureVariableSpecs struct {
 	ActiveFirstNs  *ebpf.VariableSpec `ebpf:"active_first_ns"`
 	BtfFlowCounter *ebpf.VariableSpec `ebpf:"btf_flow_counter"`
 	BtfFlowRecord  *ebpf.VariableSpec `ebpf:"btf_flow_record"`
+	DecidedCgroups *ebpf.VariableSpec `ebpf:"decided_cgroups"`
 	FillMarkBytes  *ebpf.VariableSpec `ebpf:"fill_mark_bytes"`
+	ScopeCgroup    *ebpf.VariableSpec `ebpf:"scope_cgroup"`
 	ScopeNetns     *ebpf.VariableSpec `ebpf:"scope_netns"`
 	SynEveryNs     *ebpf.VariableSpec `ebpf:"syn_every_ns"`
 	SynFirstNs     *ebpf.VariableSpec `ebpf:"syn_first_ns"`
@@ -279,7 +283,9 @@ type CaptureVariables struct {
 	ActiveFirstNs  *ebpf.Variable `ebpf:"active_first_ns"`
 	BtfFlowCounter *ebpf.Variable `ebpf:"btf_flow_counter"`
 	BtfFlowRecord  *ebpf.Variable `ebpf:"btf_flow_record"`
+	DecidedCgroups *ebpf.Variable `ebpf:"decided_cgroups"`
 	FillMarkBytes  *ebpf.Variable `ebpf:"fill_mark_bytes"`
+	ScopeCgroup    *ebpf.Variable `ebpf:"scope_cgroup"`
 	ScopeNetns     *ebpf.Variable `ebpf:"scope_netns"`
 	SynEveryNs     *ebpf.Variable `ebpf:"syn_every_ns"`
 	SynFirstNs     *ebpf.Variable `ebpf:"syn_first_ns"`

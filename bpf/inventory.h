@@ -4,28 +4,14 @@
 
 #include "open.h"
 
-/* current is who runs the inventory: all that is known of the owner is the cgroup the socket was made in. */
-static __always_inline __u64 socket_cgroup(struct sock *sk)
-{
-	struct cgroup *cgrp;
-	struct kernfs_node *kn;
-
-	if (!field_exists(sk->sk_cgrp_data))
-		return 0;
-	cgrp = sk->sk_cgrp_data.cgroup;
-	if (!cgrp)
-		return 0;
-	kn = cgrp->kn;
-	return kn ? kn->id : 0;
-}
-
 static __always_inline void found_listener(struct sock *sk, struct tcp_sock *tp)
 {
 	struct listener_key key = {};
 	struct listener value = { .sock = (__u64)sk };
 
 	listener_key(&key, tp);
-	value.owner.cgroup_id = socket_cgroup(sk);
+	/* current is who runs the inventory */
+	value.owner.cgroup_id = socket_cgroup(sk, 0);
 	/* one that we saw starting is known better */
 	if (bpf_map_update_elem(&listeners, &key, &value, BPF_NOEXIST) == 0)
 		return;
@@ -76,7 +62,7 @@ static __always_inline void found_open(struct open_socket *open, struct flow_rec
 		open->data_segs_fin = tp->data_segs_in;
 		open->received_fin = tp->bytes_received;
 	}
-	open->owner.cgroup_id = socket_cgroup(sk);
+	open->owner.cgroup_id = socket_cgroup(sk, 0);
 	if (open->role != FLOW_ROLE_SERVER)
 		return;
 	if (sk->sk_socket)

@@ -140,6 +140,13 @@ struct kernfs_node {
 
 struct cgroup {
 	struct kernfs_node *kn;
+	int level;
+	struct cgroup *ancestors[1]; /* since 6.1; as many as level says, this one included */
+};
+
+/* until 6.0 */
+struct cgroup___ids {
+	__u64 ancestor_ids[1];
 };
 
 struct sock_cgroup_data {

@@ -7,10 +7,15 @@
 
 /* Settings, fixed at load. */
 const volatile __u32 scope_netns; /* inode number of the only network namespace to see; 0: all */
+const volatile __u64 scope_cgroup; /* id of the only cgroup to see, with all below it; 0: all */
 const volatile __u32 tick_us;	  /* a jiffy */
 const volatile __u64 fill_mark_bytes; /* wake the reader when so much waits in the ring */
 const volatile __u64 active_first_ns, active_every_ns; /* active records of an established connection */
 const volatile __u64 syn_first_ns, syn_every_ns;       /* and of one that waits in SYN_SENT */
+
+/* What in_cgroup has decided: id << 1 | inside. */
+#define DECIDED_CGROUPS 256
+__u64 decided_cgroups[DECIDED_CGROUPS];
 
 /* The earliest due time the running walk has passed over. Set high by user space
  * before a walk and read after it; there is one walk at a time. */

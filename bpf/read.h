@@ -2,22 +2,7 @@
 /* Reading a socket, its place and the current process. */
 #pragma once
 
-#include "maps.h"
-
-/*
- * READ loads a member directly where the verifier knows the pointer (the
- * tracepoint's argument), or by a checked copy where it is only a number (the
- * walk's key). probe is a constant in every inlined use.
- */
-#define READ(p, member)                                                                       \
-	({                                                                                    \
-		typeof((p)->member) __v;                                                      \
-		if (probe)                                                                    \
-			bpf_probe_read_kernel(&__v, sizeof(__v), &(p)->member);               \
-		else                                                                          \
-			__v = (p)->member;                                                    \
-		__v;                                                                          \
-	})
+#include "scope.h"
 
 static __always_inline void map_ipv4(__u8 *out, __be32 addr)
 {
@@ -51,17 +36,7 @@ static __always_inline void read_place(struct flow_record *rec, struct sock *sk,
 
 	rec->netns_cookie = READ(net, net_cookie);
 	rec->netns_inum = READ(net, ns.inum);
-	rec->sock_cgroup_id = 0;
-	if (field_exists(sk->sk_cgrp_data)) {
-		struct cgroup *cgrp = READ(sk, sk_cgrp_data.cgroup);
-		struct kernfs_node *kn;
-
-		if (!cgrp)
-			return;
-		kn = READ(cgrp, kn);
-		if (kn)
-			rec->sock_cgroup_id = READ(kn, id);
-	}
+	rec->sock_cgroup_id = socket_cgroup(sk, probe);
 }
 
 static __always_inline int fin_queued(__u8 state)
@@ -231,14 +206,6 @@ static __always_inline void guess_role(struct flow_record *rec, struct tcp_sock 
 	rec->role = syn == 1 ? FLOW_ROLE_CLIENT : syn == 0 ? FLOW_ROLE_SERVER : FLOW_ROLE_UNKNOWN;
 	if (rec->role)
 		rec->flags |= FLOW_FLAG_ROLE_GUESSED;
-}
-
-static __always_inline int in_scope(struct sock *sk)
-{
-	if (scope_netns && sk->__sk_common.skc_net.net->ns.inum != scope_netns)
-		return 0;
-	/* An MPTCP socket fires the same tracepoint and is no tcp_sock; its subflows are TCP. */
-	return sk->sk_protocol == IPPROTO_TCP;
 }
 
 /*

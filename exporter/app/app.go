@@ -62,6 +62,10 @@ func New(c config.Config, logger *slog.Logger) (*App, error) {
 	if err != nil {
 		return nil, err
 	}
+	cgroup, err := scopeCgroup(c)
+	if err != nil {
+		return nil, err
+	}
 	a.clock, err = clock.New(clock.Options{Step: func(by time.Duration) {
 		a.log.Warn("the wall clock was set: records before and after differ", "by", by)
 	}})
@@ -69,7 +73,7 @@ func New(c config.Config, logger *slog.Logger) (*App, error) {
 		return nil, err
 	}
 	a.probe = probe.New(probe.Options{
-		RingBytes: uint32(c.RingBytes), OpenSockets: uint32(c.OpenSockets), NetnsInum: netns, ActiveEvery: activeEvery,
+		RingBytes: uint32(c.RingBytes), OpenSockets: uint32(c.OpenSockets), NetnsInum: netns, CgroupID: cgroup, ActiveEvery: activeEvery,
 	})
 	book, err := identity.New(identityOptions(c, a.host), registry, logger)
 	if err != nil {

@@ -9,6 +9,7 @@ import (
 	"syscall"
 
 	"tributary/exporter/config"
+	"tributary/exporter/identity"
 )
 
 // host is what an exporter says about where it runs.
@@ -34,7 +35,7 @@ func readHost() (host, error) {
 
 // scopeNetns returns the network namespace to which capture is restricted, 0 for none.
 func scopeNetns(scope string) (uint32, error) {
-	if scope == config.ScopeHost {
+	if scope != config.ScopeNetns {
 		return 0, nil
 	}
 	// Not /proc/self: that is the main thread's, which the inventory may have left in another namespace.
@@ -47,4 +48,16 @@ func scopeNetns(scope string) (uint32, error) {
 		return 0, fmt.Errorf("find the own network namespace: it has no inode number")
 	}
 	return uint32(stat.Ino), nil
+}
+
+// scopeCgroup returns the cgroup to which capture is restricted, 0 for none.
+func scopeCgroup(c config.Config) (uint64, error) {
+	if c.Scope != config.ScopeCgroup {
+		return 0, nil
+	}
+	id, err := identity.CgroupID(c.Cgroup)
+	if err != nil {
+		return 0, fmt.Errorf("--scope cgroup: find the cgroup %q (--cgroup): %w", c.Cgroup, err)
+	}
+	return id, nil
 }

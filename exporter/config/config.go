@@ -17,6 +17,8 @@ import (
 const (
 	ScopeHost  = "host"  // every network namespace
 	ScopeNetns = "netns" // the exporter's own network namespace: a sidecar
+	// ScopeCgroup is a cgroup with all below it: a sidecar that shares the host's network.
+	ScopeCgroup = "cgroup"
 )
 
 // Codecs of batches.
@@ -44,7 +46,8 @@ type Spool struct {
 // Config is everything a user can set.
 type Config struct {
 	Collector string `yaml:"collector" usage:"address of the collector, HOST:PORT"`
-	Scope     string `yaml:"scope" usage:"what to watch: host (every network namespace) or netns (the exporter's own)"`
+	Scope     string `yaml:"scope" usage:"what to watch: host (every network namespace), netns (the exporter's own) or cgroup (--cgroup)"`
+	Cgroup    string `yaml:"cgroup" usage:"with --scope cgroup: path of the cgroup (v2) to watch, with all below it; default: the exporter's own"`
 	Identity  string `yaml:"identity" usage:"YAML file that names the workloads of this host; watched while running"`
 	Network   string `yaml:"network" usage:"name of the address space of this host's addresses"`
 	TLS       TLS    `yaml:",inline"`
@@ -105,11 +108,12 @@ func (c *Config) Validate() error {
 		return fmt.Errorf("a client certificate needs its key: give both --tls-cert and --tls-key, or none")
 	}
 	switch c.Scope {
-	case ScopeHost, ScopeNetns:
-	case "cgroup":
-		return fmt.Errorf("--scope cgroup: capture restricts itself by network namespace only: use netns in a sidecar, or host and name cgroups in the identity file")
+	case ScopeHost, ScopeNetns, ScopeCgroup:
 	default:
-		return fmt.Errorf("--scope %q is not host or netns", c.Scope)
+		return fmt.Errorf("--scope %q is not host, netns or cgroup", c.Scope)
+	}
+	if c.Cgroup != "" && c.Scope != ScopeCgroup {
+		return fmt.Errorf("--cgroup %q needs --scope cgroup", c.Cgroup)
 	}
 	for _, check := range []func() error{c.checkNames, c.checkSizes} {
 		if err := check(); err != nil {

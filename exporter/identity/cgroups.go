@@ -41,7 +41,7 @@ func (b *Book) findCgroups() (dirs []string) {
 	for i := range b.owners {
 		e := b.owners[i].entry
 		if e.Cgroup != "" {
-			byPath[b.cgroupDir(e.Cgroup)] = e
+			byPath[cgroupDir(b.names.root, e.Cgroup)] = e
 		}
 		if e.Unit != "" {
 			byUnit[e.Unit] = e
@@ -65,11 +65,46 @@ func (b *Book) findCgroups() (dirs []string) {
 }
 
 // cgroupDir is the directory of a path below the root; a path with the mount point in front is fine too.
-func (b *Book) cgroupDir(path string) string {
-	if rest, ok := strings.CutPrefix(path, b.names.root+"/"); ok {
+func cgroupDir(root, path string) string {
+	if rest, ok := strings.CutPrefix(path, root+"/"); ok {
 		path = rest
 	}
-	return filepath.Join(b.names.root, path)
+	return filepath.Join(root, path)
+}
+
+// CgroupID returns the id of a cgroup (v2) by its path, written as in the identity file; "" is the one this process is in. The
+// root is refused: it is no part of a host, but all of it.
+func CgroupID(path string) (uint64, error) {
+	root := cgroupRoot()
+	if root == "" {
+		return 0, errors.New("no cgroup v2 hierarchy is mounted")
+	}
+	if path == "" {
+		data, err := os.ReadFile("/proc/self/cgroup")
+		if err != nil {
+			return 0, err
+		}
+		path = unifiedPath(string(data))
+	}
+	dir := cgroupDir(root, path)
+	if dir == root {
+		return 0, errors.New("this is the root cgroup, which is the whole host")
+	}
+	id, err := inode(dir)
+	if err != nil {
+		return 0, err
+	}
+	return id, nil
+}
+
+// unifiedPath is the cgroup v2 path in the text of a /proc/PID/cgroup, "" if there is none.
+func unifiedPath(text string) string {
+	for line := range strings.Lines(text) {
+		if path, v2 := strings.CutPrefix(strings.TrimSpace(line), "0::"); v2 {
+			return path
+		}
+	}
+	return ""
 }
 
 // walkCgroups visits the whole hierarchy once: parents come before their children, so a child inherits.

@@ -89,18 +89,12 @@ func (h *hostNames) unit(s *Socket) (unit string, known bool) {
 	if err != nil {
 		return "", false
 	}
-	for line := range strings.Lines(string(data)) {
-		path, v2 := strings.CutPrefix(strings.TrimSpace(line), "0::")
-		if !v2 {
-			continue
-		}
-		// The number may be another process's by now, or the process has moved.
-		if id, err := inode(filepath.Join(h.root, path)); err != nil || id != s.CgroupID {
-			return "", false
-		}
-		return unitOf(path), true
+	path := unifiedPath(string(data))
+	// The number may be another process's by now, or the process has moved.
+	if id, err := inode(filepath.Join(h.root, path)); path == "" || err != nil || id != s.CgroupID {
+		return "", false
 	}
-	return "", false
+	return unitOf(path), true
 }
 
 // unitOf returns the innermost service of a cgroup path without its suffix. Scopes are no evidence (a login session holds

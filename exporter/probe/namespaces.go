@@ -22,7 +22,8 @@ type namespace struct {
 // maxNamespaces bounds the inventory; a host has a few hundred.
 const maxNamespaces = 16384
 
-const ownNamespace = "/proc/self/ns/net"
+// Not /proc/self: that is the main thread's namespace, and it need not be this thread's.
+const ownNamespace = "/proc/thread-self/ns/net"
 
 // findNamespaces lists the network namespaces that a process lives in or that are mounted
 // somewhere (ip netns, container runtimes), the own one first; with only, just that one. One

@@ -57,7 +57,20 @@ func serve(addr string) {
 // server starts serve in the namespace.
 func (s *space) server(addr string) (pid uint32, at string) {
 	s.t.Helper()
+	return s.startServer(exec.Command("/proc/self/exe"), addr)
+}
+
+// serverIn starts serve in the namespace and in a cgroup.
+func (s *space) serverIn(dir string) (at string) {
+	s.t.Helper()
 	cmd := exec.Command("/proc/self/exe")
+	in(s.t, cmd, dir)
+	_, at = s.startServer(cmd, "127.0.0.1:0")
+	return at
+}
+
+func (s *space) startServer(cmd *exec.Cmd, addr string) (pid uint32, at string) {
+	s.t.Helper()
 	cmd.Env = append(os.Environ(), serveEnv+"="+addr)
 	out, err := cmd.StdoutPipe()
 	if err != nil {

@@ -31,6 +31,10 @@ type Options struct {
 	FillMarkBytes uint32
 	// NetnsInum restricts capture to one network namespace, by inode number; 0 is all.
 	NetnsInum uint32
+	// CgroupID restricts capture to sockets made in one cgroup (v2) and all below it, by the
+	// inode number of its directory; 0 is all. A server's socket counts as made where its
+	// listener was.
+	CgroupID uint64
 
 	// An active record comes ActiveFirst after ESTABLISHED and then every
 	// ActiveEvery (defaults 5 s and 30 s); for a socket that waits in SYN_SENT after
@@ -122,6 +126,7 @@ func (p *Probe) load() (*bpf.CaptureObjects, error) {
 	spec.Maps[bpf.CaptureMapOpenSockets].MaxEntries = p.opts.OpenSockets
 	for name, value := range map[string]any{
 		bpf.CaptureVarScopeNetns:    p.opts.NetnsInum,
+		bpf.CaptureVarScopeCgroup:   p.opts.CgroupID,
 		bpf.CaptureVarTickUs:        tick,
 		bpf.CaptureVarFillMarkBytes: uint64(p.opts.FillMarkBytes),
 		bpf.CaptureVarActiveFirstNs: uint64(p.opts.ActiveFirst),

@@ -86,7 +86,19 @@ type helper struct {
 // start starts a helper in the namespace that inherits the socket, if it is not -1.
 func (w *world) start(s *space, fd int) *helper {
 	w.Helper()
+	return w.startHelper(s, exec.Command("/proc/self/exe"), fd)
+}
+
+// startIn starts a helper in the namespace and in a cgroup.
+func (w *world) startIn(s *space, dir string) *helper {
+	w.Helper()
 	cmd := exec.Command("/proc/self/exe")
+	in(w.T, cmd, dir)
+	return w.startHelper(s, cmd, -1)
+}
+
+func (w *world) startHelper(s *space, cmd *exec.Cmd, fd int) *helper {
+	w.Helper()
 	cmd.Env = append(os.Environ(), obeyEnv+"=1")
 	if fd >= 0 {
 		copied, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
@@ -110,12 +122,22 @@ func (w *world) start(s *space, fd int) *helper {
 // say waits until the helper has done it.
 func (h *helper) say(order string) {
 	h.w.Helper()
+	if answer := h.try(order); answer != "ok" {
+		h.w.Fatalf("%s: %q", order, answer)
+	}
+}
+
+// try returns what the helper says to the order.
+func (h *helper) try(order string) string {
+	h.w.Helper()
 	if _, err := fmt.Fprintln(h.in, order); err != nil {
 		h.w.Fatal(err)
 	}
-	if line, err := h.out.ReadString('\n'); err != nil || line != "ok\n" {
+	line, err := h.out.ReadString('\n')
+	if err != nil {
 		h.w.Fatalf("%s: %q, %v", order, line, err)
 	}
+	return strings.TrimSpace(line)
 }
 
 func (h *helper) kill() {

@@ -172,7 +172,7 @@ type capture struct {
 
 func start(t *testing.T, opts Options, inums ...uint32) *Probe {
 	t.Helper()
-	if len(inums) == 1 {
+	if len(inums) == 1 && opts.CgroupID == 0 {
 		opts.NetnsInum = inums[0]
 	}
 	p := New(opts)
