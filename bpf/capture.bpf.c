@@ -7,6 +7,7 @@
  * before the FIN); the socket itself holds the counters, which are read once, at
  * CLOSE, or when the walk asks. Nothing runs per packet.
  */
+#include "connect.h"
 #include "end.h"
 #include "inventory.h"
 #include "open.h"
@@ -26,7 +27,7 @@ int inet_sock_set_state(__u64 *ctx)
 	/* the states that tell us nothing cost nothing more */
 	if (newstate == TCP_FIN_WAIT2 || newstate == TCP_CLOSING || newstate == TCP_TIME_WAIT)
 		return 0;
-	if (!in_scope(sk))
+	if (!in_scope(sk, 0))
 		return 0;
 	switch (newstate) {
 	case TCP_SYN_SENT:
@@ -68,7 +69,7 @@ int tcp_receive_reset(__u64 *ctx)
 	__u64 key = (__u64)sk;
 	struct open_socket *open;
 
-	if (!in_scope(sk))
+	if (!in_scope(sk, 0))
 		return 0;
 	open = bpf_map_lookup_elem(&open_sockets, &key);
 	if (open)

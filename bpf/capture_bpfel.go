@@ -29,13 +29,14 @@ const (
 	CaptureFlowCounterFLOW_COUNTER_ACTIVE_RACED    CaptureFlowCounter = 10
 	CaptureFlowCounterFLOW_COUNTER_FOUND           CaptureFlowCounter = 11
 	CaptureFlowCounterFLOW_COUNTER_STILLBORN       CaptureFlowCounter = 12
-	CaptureFlowCounterFLOW_COUNTER_ENDS_MISSED     CaptureFlowCounter = 13
-	CaptureFlowCounterFLOW_COUNTER_MAX             CaptureFlowCounter = 14
+	CaptureFlowCounterFLOW_COUNTER_ENDS_UNSENT     CaptureFlowCounter = 13
+	CaptureFlowCounterFLOW_COUNTER_ENDS_MISSED     CaptureFlowCounter = 14
+	CaptureFlowCounterFLOW_COUNTER_MAX             CaptureFlowCounter = 15
 )
 
 type CaptureFlowCounters struct {
 	_ structs.HostLayout
-	N [14]uint64
+	N [15]uint64
 }
 
 type CaptureFlowRecord struct {
@@ -144,6 +145,8 @@ const (
 	CaptureMapEvents             = "events"
 	CaptureMapListeners          = "listeners"
 	CaptureMapOpenSockets        = "open_sockets"
+	CaptureMapRecordedFailures   = "recorded_failures"
+	CaptureProgFailedConnect     = "failed_connect"
 	CaptureProgFindSockets       = "find_sockets"
 	CaptureProgInetSockSetState  = "inet_sock_set_state"
 	CaptureProgReportOpenSockets = "report_open_sockets"
@@ -161,6 +164,7 @@ const (
 	CaptureVarTickUs             = "tick_us"
 	CaptureVarWalkAll            = "walk_all"
 	CaptureVarWalkNextDue        = "walk_next_due"
+	CaptureVarWatchConnects      = "watch_connects"
 )
 
 // LoadCapture returns the embedded CollectionSpec for Capture.
@@ -205,6 +209,7 @@ type CaptureSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type CaptureProgramSpecs struct {
+	FailedConnect     *ebpf.ProgramSpec `ebpf:"failed_connect"`
 	FindSockets       *ebpf.ProgramSpec `ebpf:"find_sockets"`
 	InetSockSetState  *ebpf.ProgramSpec `ebpf:"inet_sock_set_state"`
 	ReportOpenSockets *ebpf.ProgramSpec `ebpf:"report_open_sockets"`
@@ -215,10 +220,11 @@ type CaptureProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type CaptureMapSpecs struct {
-	Counters    *ebpf.MapSpec `ebpf:"counters"`
-	Events      *ebpf.MapSpec `ebpf:"events"`
-	Listeners   *ebpf.MapSpec `ebpf:"listeners"`
-	OpenSockets *ebpf.MapSpec `ebpf:"open_sockets"`
+	Counters         *ebpf.MapSpec `ebpf:"counters"`
+	Events           *ebpf.MapSpec `ebpf:"events"`
+	Listeners        *ebpf.MapSpec `ebpf:"listeners"`
+	OpenSockets      *ebpf.MapSpec `ebpf:"open_sockets"`
+	RecordedFailures *ebpf.MapSpec `ebpf:"recorded_failures"`
 }
 
 // CaptureVariableSpecs contains global variables before they are loaded into the kernel.
@@ -238,6 +244,7 @@ type CaptureVariableSpecs struct {
 	TickUs         *ebpf.VariableSpec `ebpf:"tick_us"`
 	WalkAll        *ebpf.VariableSpec `ebpf:"walk_all"`
 	WalkNextDue    *ebpf.VariableSpec `ebpf:"walk_next_due"`
+	WatchConnects  *ebpf.VariableSpec `ebpf:"watch_connects"`
 }
 
 // CaptureObjects contains all objects after they have been loaded into the kernel.
@@ -260,10 +267,11 @@ func (o *CaptureObjects) Close() error {
 //
 // It can be passed to LoadCaptureObjects or ebpf.CollectionSpec.LoadAndAssign.
 type CaptureMaps struct {
-	Counters    *ebpf.Map `ebpf:"counters"`
-	Events      *ebpf.Map `ebpf:"events"`
-	Listeners   *ebpf.Map `ebpf:"listeners"`
-	OpenSockets *ebpf.Map `ebpf:"open_sockets"`
+	Counters         *ebpf.Map `ebpf:"counters"`
+	Events           *ebpf.Map `ebpf:"events"`
+	Listeners        *ebpf.Map `ebpf:"listeners"`
+	OpenSockets      *ebpf.Map `ebpf:"open_sockets"`
+	RecordedFailures *ebpf.Map `ebpf:"recorded_failures"`
 }
 
 func (m *CaptureMaps) Close() error {
@@ -272,6 +280,7 @@ func (m *CaptureMaps) Close() error {
 		m.Events,
 		m.Listeners,
 		m.OpenSockets,
+		m.RecordedFailures,
 	)
 }
 
@@ -292,12 +301,14 @@ type CaptureVariables struct {
 	TickUs         *ebpf.Variable `ebpf:"tick_us"`
 	WalkAll        *ebpf.Variable `ebpf:"walk_all"`
 	WalkNextDue    *ebpf.Variable `ebpf:"walk_next_due"`
+	WatchConnects  *ebpf.Variable `ebpf:"watch_connects"`
 }
 
 // CapturePrograms contains all programs after they have been loaded into the kernel.
 //
 // It can be passed to LoadCaptureObjects or ebpf.CollectionSpec.LoadAndAssign.
 type CapturePrograms struct {
+	FailedConnect     *ebpf.Program `ebpf:"failed_connect"`
 	FindSockets       *ebpf.Program `ebpf:"find_sockets"`
 	InetSockSetState  *ebpf.Program `ebpf:"inet_sock_set_state"`
 	ReportOpenSockets *ebpf.Program `ebpf:"report_open_sockets"`
@@ -306,6 +317,7 @@ type CapturePrograms struct {
 
 func (p *CapturePrograms) Close() error {
 	return _CaptureClose(
+		p.FailedConnect,
 		p.FindSockets,
 		p.InetSockSetState,
 		p.ReportOpenSockets,

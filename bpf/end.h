@@ -122,6 +122,18 @@ static __always_inline int stillborn(struct tcp_sock *tp, int oldstate)
 	return oldstate == TCP_SYN_RECV && !tp->fastopen_rsk;
 }
 
+/*
+ * The program will learn of this failure from connect, at once or when it asks again.
+ * Not so where it gave up itself: then there is no error, but a port.
+ */
+static __always_inline void note_failure(struct sock *sk, struct tcp_sock *tp)
+{
+	__u64 key = (__u64)sk, cookie = bpf_get_socket_cookie(sk);
+
+	if (sk->sk_err || !((struct inet_sock *)tp)->inet_sport)
+		bpf_map_update_elem(&recorded_failures, &key, &cookie, BPF_ANY);
+}
+
 /* Any to CLOSE. CLOSING is set before the counters are read: see report_open_socket. */
 static __always_inline void close_socket(struct sock *sk, int oldstate)
 {
@@ -141,6 +153,8 @@ static __always_inline void close_socket(struct sock *sk, int oldstate)
 	if (open && (__sync_fetch_and_or(&open->id_state, OPEN_CLOSING) & OPEN_REPORTED))
 		reported = FLOW_FLAG_REPORTED;
 	emit_end(sk, tp, open, oldstate, reported);
+	if (watch_connects && oldstate == TCP_SYN_SENT)
+		note_failure(sk, tp);
 	if (open && !bpf_map_delete_elem(&open_sockets, &key))
 		count(FLOW_COUNTER_REMOVED);
 }

@@ -99,7 +99,7 @@ int find_sockets(struct bpf_iter__tcp *ctx)
 	if (!tp)
 		return 0;
 	sk = (struct sock *)tp;
-	if (!in_scope(sk))
+	if (!in_scope(sk, 0))
 		return 0;
 	if (state == TCP_LISTEN) {
 		found_listener(sk, tp);

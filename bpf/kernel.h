@@ -8,6 +8,7 @@
 #pragma once
 
 typedef unsigned char __u8;
+typedef short __s16;
 typedef unsigned short __u16;
 typedef unsigned int __u32;
 typedef unsigned long long __u64;
@@ -34,6 +35,7 @@ typedef __u32 __be32;
 enum {
 	BPF_MAP_TYPE_HASH = 1,
 	BPF_MAP_TYPE_PERCPU_ARRAY = 6,
+	BPF_MAP_TYPE_LRU_HASH = 9,
 	BPF_MAP_TYPE_RINGBUF = 27,
 	BPF_F_NO_PREALLOC = 1,
 	BPF_ANY = 0,
@@ -43,7 +45,7 @@ enum {
 	BPF_RB_AVAIL_DATA = 0,
 };
 
-/* Helpers by their number in enum bpf_func_id; all exist since Linux 5.12. */
+/* Helpers by their number in enum bpf_func_id; all but the last exist since Linux 5.12. */
 static void *(*bpf_map_lookup_elem)(void *map, const void *key) = (void *)1;
 static long (*bpf_map_update_elem)(void *map, const void *key, const void *value, __u64 flags) = (void *)2;
 static long (*bpf_map_delete_elem)(void *map, const void *key) = (void *)3;
@@ -51,15 +53,18 @@ static __u64 (*bpf_get_current_pid_tgid)(void) = (void *)14;
 static __u64 (*bpf_get_current_uid_gid)(void) = (void *)15;
 static __u64 (*bpf_get_socket_cookie)(void *sk) = (void *)46;
 static __u64 (*bpf_get_current_cgroup_id)(void) = (void *)80;
+static long (*bpf_probe_read_user)(void *dst, __u32 size, const void *src) = (void *)112;
 static long (*bpf_probe_read_kernel)(void *dst, __u32 size, const void *src) = (void *)113;
 static __u64 (*bpf_jiffies64)(void) = (void *)118;
 static __u64 (*bpf_ktime_get_boot_ns)(void) = (void *)125;
 static long (*bpf_seq_write)(void *seq, const void *data, __u32 len) = (void *)127;
+static long (*bpf_ringbuf_output)(void *ringbuf, void *data, __u64 size, __u64 flags) = (void *)130;
 static void *(*bpf_ringbuf_reserve)(void *ringbuf, __u64 size, __u64 flags) = (void *)131;
 static void (*bpf_ringbuf_submit)(void *data, __u64 flags) = (void *)132;
 static __u64 (*bpf_ringbuf_query)(void *ringbuf, __u64 flags) = (void *)134;
 static void *(*bpf_skc_to_tcp_sock)(void *sk) = (void *)137;
 static void *(*bpf_get_current_task_btf)(void) = (void *)158;
+static long (*bpf_task_pt_regs)(void *task) = (void *)175; /* since 5.15 */
 
 /* include/net/tcp_states.h */
 enum {
@@ -80,6 +85,12 @@ enum {
 #define IPPROTO_TCP 6
 #define AF_INET 2
 #define AF_INET6 10
+#define S_IFMT 0170000
+#define S_IFSOCK 0140000
+#define SOCK_STREAM 1
+#define EAFNOSUPPORT 97
+#define EISCONN 106
+#define EINPROGRESS 115
 #define PF_KTHREAD 0x00200000
 /* enum sock_flags, unchanged since 2.6 */
 #define SOCK_DONE 1
@@ -215,10 +226,46 @@ struct tcp_sock {
 	struct request_sock *fastopen_rsk;
 };
 
+struct inode {
+	__u16 i_mode;
+};
+
+struct file {
+	struct inode *f_inode;
+	void *private_data;
+};
+
+struct fdtable {
+	__u32 max_fds;
+	struct file **fd;
+};
+
+struct files_struct {
+	struct fdtable *fdt;
+};
+
 struct task_struct {
 	unsigned int flags;
 	struct task_struct *group_leader;
+	struct files_struct *files;
 	char comm[16];
+};
+
+struct socket {
+	__s16 type;
+	struct sock *sk;
+};
+
+/* The registers of a system call: those of x86-64, and of arm64. */
+struct pt_regs {
+	unsigned long di;
+	unsigned long si;
+	unsigned long dx;
+};
+
+struct pt_regs___arm64 {
+	__u64 regs[31];
+	__u64 orig_x0;
 };
 
 struct seq_file;

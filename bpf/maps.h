@@ -8,6 +8,7 @@
 /* Settings, fixed at load. */
 const volatile __u32 scope_netns; /* inode number of the only network namespace to see; 0: all */
 const volatile __u64 scope_cgroup; /* id of the only cgroup to see, with all below it; 0: all */
+const volatile __u32 watch_connects; /* failed_connect is attached */
 const volatile __u32 tick_us;	  /* a jiffy */
 const volatile __u64 fill_mark_bytes; /* wake the reader when so much waits in the ring */
 const volatile __u64 active_first_ns, active_every_ns; /* active records of an established connection */
@@ -43,6 +44,18 @@ struct {
 	__type(key, struct listener_key);
 	__type(value, struct listener);
 } listeners SEC(".maps");
+
+/*
+ * Attempts that failed after their SYN and have a record, by socket; only kept where
+ * failed_connect is attached, which must not record them again. An LRU, because most
+ * programs close the socket and never ask; an entry evicted too early costs a second record.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 4096);
+	__type(key, __u64);
+	__type(value, __u64); /* socket cookie */
+} recorded_failures SEC(".maps");
 
 /* struct flow_record of closed and failed connections; read by exporter/ring. */
 struct {

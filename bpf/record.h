@@ -161,6 +161,7 @@ enum flow_counter {
 	FLOW_COUNTER_ACTIVE_RACED,    /* active records given up because the socket closed meanwhile */
 	FLOW_COUNTER_FOUND,	      /* of OPENED: older than capture, found by the inventory */
 	FLOW_COUNTER_STILLBORN,	      /* sockets made for a handshake and dropped at once (not in ENDS): no record */
+	FLOW_COUNTER_ENDS_UNSENT,     /* of ENDS: failed before their SYN; seen by failed_connect */
 	FLOW_COUNTER_ENDS_MISSED,     /* sockets that went away without a CLOSE that we saw: no record */
 	FLOW_COUNTER_MAX,
 };

@@ -93,12 +93,16 @@ static __always_inline int in_cgroup(struct sock *sk, const int probe)
 	return inside;
 }
 
-static __always_inline int in_scope(struct sock *sk)
+static __always_inline int in_scope(struct sock *sk, const int probe)
 {
-	if (scope_netns && sk->__sk_common.skc_net.net->ns.inum != scope_netns)
-		return 0;
-	if (scope_cgroup && !in_cgroup(sk, 0))
+	if (scope_netns) {
+		struct net *net = READ(sk, __sk_common.skc_net.net);
+
+		if (READ(net, ns.inum) != scope_netns)
+			return 0;
+	}
+	if (scope_cgroup && !in_cgroup(sk, probe))
 		return 0;
 	/* An MPTCP socket fires the same tracepoint and is no tcp_sock; its subflows are TCP. */
-	return sk->sk_protocol == IPPROTO_TCP;
+	return READ(sk, sk_protocol) == IPPROTO_TCP;
 }

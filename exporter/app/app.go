@@ -58,11 +58,7 @@ func New(c config.Config, logger *slog.Logger) (*App, error) {
 	if a.host, err = readHost(); err != nil {
 		return nil, err
 	}
-	netns, err := scopeNetns(c.Scope)
-	if err != nil {
-		return nil, err
-	}
-	cgroup, err := scopeCgroup(c)
+	options, err := probeOptions(c)
 	if err != nil {
 		return nil, err
 	}
@@ -72,9 +68,7 @@ func New(c config.Config, logger *slog.Logger) (*App, error) {
 	if err != nil {
 		return nil, err
 	}
-	a.probe = probe.New(probe.Options{
-		RingBytes: uint32(c.RingBytes), OpenSockets: uint32(c.OpenSockets), NetnsInum: netns, CgroupID: cgroup, ActiveEvery: activeEvery,
-	})
+	a.probe = probe.New(options)
 	book, err := identity.New(identityOptions(c, a.host), registry, logger)
 	if err != nil {
 		return nil, err
@@ -198,6 +192,9 @@ func (a *App) Run(ctx context.Context) error {
 		return err
 	}
 	defer a.closeProbe()
+	if missing := a.probe.Missing(); missing != nil {
+		a.log.Warn("this host does not allow all of capture", "error", missing)
+	}
 	err := a.capture(ctx, lasting)
 	a.deliver()
 	return err

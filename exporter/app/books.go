@@ -62,6 +62,7 @@ var (
 	descSubmitted  = metric("probe_submitted_total", "Ends of connections written to the ring.")
 	descLost       = metric("probe_lost_total", "What the kernel side lost: records by ring_full; ends never shown by ends_missed and recursion; starts by map_full and map_nomem; listeners' owners by listeners_full.", "reason")
 	descUnobserved = metric("probe_ends_unobserved_total", "Ends of connections whose start was not seen.")
+	descUnsent     = metric("probe_ends_unsent_total", "Of the ends, attempts that failed before their SYN.")
 	descStillborn  = metric("probe_stillborn_total", "Sockets that the kernel made for a handshake and dropped before any program could see them. They are no connections and have no record.")
 	descOpened     = metric("probe_opened_total", "Starts of connections seen and kept.")
 	descFound      = metric("probe_found_total", "Of the starts kept, connections older than the exporter, found by the inventory.")
@@ -92,6 +93,7 @@ func entries() []entry {
 		{"probe.map_nomem", descLost, "map_nomem", func(r *reading) uint64 { return r.probe.MapNoMemory }},
 		{"probe.listeners_full", descLost, "listeners_full", func(r *reading) uint64 { return r.probe.ListenersFull }},
 		{"probe.ends_unobserved", descUnobserved, "", func(r *reading) uint64 { return r.probe.EndsUnobserved }},
+		{"", descUnsent, "", func(r *reading) uint64 { return r.probe.EndsUnsent }},
 		{"", descStillborn, "", func(r *reading) uint64 { return r.probe.Stillborn }},
 		{"", descOpened, "", func(r *reading) uint64 { return r.probe.Opened }},
 		{"", descFound, "", func(r *reading) uint64 { return r.probe.Found }},

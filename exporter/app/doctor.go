@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sys/unix"
 
 	"tributary/exporter/config"
 	"tributary/exporter/identity"
@@ -23,7 +24,9 @@ var errDoctor = errors.New("an exporter cannot run on this host as configured")
 // collector that is away, or a workload whose address is, is a finding but no error.
 func Doctor(ctx context.Context, c config.Config, out io.Writer) error {
 	d := doctor{out: out}
-	d.must(probe.Check(), "this kernel and these privileges allow capture")
+	d.capture(c)
+	d.should(identity.CheckCgroups(), "cgroup v2 is mounted: sockets are named by container, pod and unit")
+	d.should(clockSynchronised(), "the clock is synchronised")
 	d.identity(ctx, c)
 	d.should(dial(ctx, c.Collector), "something listens at "+c.Collector)
 	if d.write != nil {
@@ -63,6 +66,37 @@ func (d *doctor) should(err error, fine string) {
 		return
 	}
 	d.line("ok", fine)
+}
+
+// capture says what the kernel allows, and what will be missing.
+func (d *doctor) capture(c config.Config) {
+	options, err := probeOptions(c)
+	if err != nil {
+		d.must(err, "")
+		return
+	}
+	for _, finding := range probe.Survey(options) {
+		switch finding.Grade {
+		case probe.Fine:
+			d.line("ok", finding.Text)
+		case probe.Missing:
+			d.line("warn", finding.Text)
+		case probe.Fatal:
+			d.must(errors.New(finding.Text), "")
+		}
+	}
+}
+
+// clockSynchronised asks the kernel: whoever steers the clock tells it so (adjtimex(2)).
+func clockSynchronised() error {
+	var state unix.Timex
+	if _, err := unix.Adjtimex(&state); err != nil {
+		return fmt.Errorf("read the clock's state: %w", err)
+	}
+	if state.Status&unix.STA_UNSYNC != 0 {
+		return errors.New("nobody synchronises the clock (NTP, PTP): where it is off by more than a second, the remote ends of its connections stay unnamed")
+	}
+	return nil
 }
 
 // listingMost bounds the wait for the kernel's list of addresses.

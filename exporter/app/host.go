@@ -10,6 +10,7 @@ import (
 
 	"tributary/exporter/config"
 	"tributary/exporter/identity"
+	"tributary/exporter/probe"
 )
 
 // host is what an exporter says about where it runs.
@@ -60,4 +61,20 @@ func scopeCgroup(c config.Config) (uint64, error) {
 		return 0, fmt.Errorf("--scope cgroup: find the cgroup %q (--cgroup): %w", c.Cgroup, err)
 	}
 	return id, nil
+}
+
+// probeOptions are what the configuration says about capture; the scope is looked up on this host.
+func probeOptions(c config.Config) (probe.Options, error) {
+	netns, err := scopeNetns(c.Scope)
+	if err != nil {
+		return probe.Options{}, err
+	}
+	cgroup, err := scopeCgroup(c)
+	if err != nil {
+		return probe.Options{}, err
+	}
+	return probe.Options{
+		RingBytes: uint32(c.RingBytes), OpenSockets: uint32(c.OpenSockets), NetnsInum: netns, CgroupID: cgroup,
+		ActiveEvery: activeEvery, FailedConnects: c.FailedConnects,
+	}, nil
 }

@@ -81,7 +81,7 @@ func TestDoctorSaysWhatIsAbsent(t *testing.T) {
 	if err := Doctor(t.Context(), c, &out); err != nil {
 		t.Errorf("%v\n%s", err, out.String())
 	}
-	for _, want := range []string{"ok    this kernel", "warn  shop/web: 198.51.100.77", "ok    something listens"} {
+	for _, want := range []string{"ok    capture loads", "warn  shop/web: 198.51.100.77", "ok    something listens"} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("%q is missing in:\n%s", want, out.String())
 		}

@@ -67,6 +67,8 @@ type Config struct {
 
 	Spool Spool `yaml:"spool"`
 
+	FailedConnects bool `yaml:"failed_connects" usage:"record attempts that fail before their SYN (no route, policy); costs every system call of the host some nanoseconds"`
+
 	RingBytes   int `yaml:"ring_bytes" usage:"size of the kernel's ring, a power of two"`
 	OpenSockets int `yaml:"open_sockets" usage:"how many open connections are followed at once"`
 
@@ -81,7 +83,7 @@ func Default() Config {
 		Collector: "127.0.0.1:4747", Scope: ScopeHost, Network: "default", MetricsListen: "127.0.0.1:9748",
 		BatchRows: 1000, BatchAge: 500 * time.Millisecond, Compression: CompressionZstd,
 		Spool:     Spool{Dir: spoolDir, MaxBytes: 256 << 20, MaxAge: 6 * time.Hour, MemoryBytes: 64 << 20},
-		RingBytes: 1 << 20, OpenSockets: 262144,
+		FailedConnects: true, RingBytes: 1 << 20, OpenSockets: 262144,
 		ShutdownTimeout: 5 * time.Second, LogLevel: "info", LogFormat: "text",
 	}
 }

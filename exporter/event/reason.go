@@ -3,6 +3,7 @@ package event
 // Errors of a socket that decide the close reason (include/uapi/asm-generic/errno.h).
 const (
 	errPerm         = 1
+	errInval        = 22
 	errAcces        = 13
 	errPipe         = 32
 	errNoNet        = 64
@@ -24,6 +25,9 @@ const (
 func (r *Record) closeReason() CloseReason {
 	if r.Flags&flagRstSent != 0 {
 		return CloseRstLocal
+	}
+	if TCPState(r.LastState) == StateClose && (r.SkErr == errInval || r.SkErr == errAddrNotAvail) {
+		return CloseUnreachable // a blackhole route (fib_props), or no source address for the way (ip6_dst_lookup)
 	}
 	if reason, ok := reasonOfError(r.SkErr); ok {
 		if reason == CloseTimeout && r.Flags&flagKeepalive != 0 {

@@ -156,7 +156,11 @@ func (r *Record) check() error {
 
 func (r *Record) checkState() error {
 	switch s := TCPState(r.LastState); s {
-	case StateUnknown, StateClose, StateListen, StateTimeWait, StateNewSynRecv:
+	case StateClose: // an attempt that never left it
+		if Kind(r.Kind) != KindFailed {
+			return fmt.Errorf("%w: %d", ErrState, s)
+		}
+	case StateUnknown, StateListen, StateTimeWait, StateNewSynRecv:
 		return fmt.Errorf("%w: %d", ErrState, s)
 	default:
 		if s > StateNewSynRecv {

@@ -72,6 +72,14 @@ func cgroupDir(root, path string) string {
 	return filepath.Join(root, path)
 }
 
+// CheckCgroups says what is missing where no cgroup v2 hierarchy is mounted.
+func CheckCgroups() error {
+	if cgroupRoot() == "" {
+		return errors.New("no cgroup v2 hierarchy is mounted: sockets are named by network namespace and address only")
+	}
+	return nil
+}
+
 // CgroupID returns the id of a cgroup (v2) by its path, written as in the identity file; "" is the one this process is in. The
 // root is refused: it is no part of a host, but all of it.
 func CgroupID(path string) (uint64, error) {

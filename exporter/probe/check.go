@@ -44,15 +44,19 @@ func Check() error {
 }
 
 func checkVersion() error {
-	var uts unix.Utsname
-	if err := unix.Uname(&uts); err != nil {
-		return fmt.Errorf("read kernel version: %w", err)
-	}
-	release := unix.ByteSliceToString(uts.Release[:])
-	if !newEnough(release) {
+	if release := kernelRelease(); !newEnough(release) {
 		return fmt.Errorf("%w; this is %s", ErrOldKernel, release)
 	}
 	return nil
+}
+
+// kernelRelease is such as "6.1.0-50-cloud-amd64"; "" cannot be parsed, like any other that is not understood.
+func kernelRelease() string {
+	var uts unix.Utsname
+	if err := unix.Uname(&uts); err != nil {
+		return ""
+	}
+	return unix.ByteSliceToString(uts.Release[:])
 }
 
 // newEnough compares "5.15.0-97-generic" with the minimum; what cannot be parsed

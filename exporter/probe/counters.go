@@ -33,6 +33,7 @@ type Counters struct {
 	Active         uint64 // active records handed to Walk's reader
 	ActiveRaced    uint64 // active records given up because the socket closed or moved meanwhile; the next record has it all
 	Stillborn      uint64 // sockets the kernel made for a handshake and dropped before any program could see them; no ends
+	EndsUnsent     uint64 // of Ends, attempts that failed before their SYN
 	EndsMissed     uint64 // sockets found gone whose end was not shown
 	Recursion      uint64 // transitions skipped by the kernel, nested in another on the same CPU
 }
@@ -85,6 +86,7 @@ func named(sum *bpf.CaptureFlowCounters) Counters {
 		Active:         sum.N[bpf.CaptureFlowCounterFLOW_COUNTER_ACTIVE],
 		ActiveRaced:    sum.N[bpf.CaptureFlowCounterFLOW_COUNTER_ACTIVE_RACED],
 		Stillborn:      sum.N[bpf.CaptureFlowCounterFLOW_COUNTER_STILLBORN],
+		EndsUnsent:     sum.N[bpf.CaptureFlowCounterFLOW_COUNTER_ENDS_UNSENT],
 		EndsMissed:     sum.N[bpf.CaptureFlowCounterFLOW_COUNTER_ENDS_MISSED],
 	}
 }
@@ -129,6 +131,7 @@ func (p *Probe) Costs() ([]ProgramCost, error) {
 	}{
 		{bpf.CaptureProgInetSockSetState, p.objects.InetSockSetState},
 		{bpf.CaptureProgTcpReceiveReset, p.objects.TcpReceiveReset},
+		{bpf.CaptureProgFailedConnect, p.objects.FailedConnect},
 		{bpf.CaptureProgReportOpenSockets, p.objects.ReportOpenSockets},
 		{bpf.CaptureProgFindSockets, p.objects.FindSockets},
 	}

@@ -36,6 +36,10 @@ type Options struct {
 	// listener was.
 	CgroupID uint64
 
+	// FailedConnects records attempts that fail before their SYN (no route, a policy) from the
+	// result of the system call. It costs every system call of the host some nanoseconds.
+	// Where the host does not allow it, Start goes on without; see Missing.
+	FailedConnects bool
 	// An active record comes ActiveFirst after ESTABLISHED and then every
 	// ActiveEvery (defaults 5 s and 30 s); for a socket that waits in SYN_SENT after
 	// SynFirst and then every SynEvery (3 s, 10 s). Precision is that of the walk.
@@ -70,7 +74,7 @@ type Probe struct {
 	mu      sync.Mutex
 	objects *bpf.CaptureObjects // nil before Start and after Close
 	// Links and iter must stay referenced: a finalizer would detach them silently.
-	links []link.Link
+	links []io.Closer
 	iter  *link.Iter
 	stats io.Closer
 	walks walks
@@ -80,6 +84,7 @@ type Probe struct {
 	// inventory opens a pass over the sockets of one namespace; it is nil once all were passed over.
 	inventory *link.Iter
 	detached  bool
+	missing   error
 	spaces    namespaces
 }
 
@@ -127,6 +132,7 @@ func (p *Probe) load() (*bpf.CaptureObjects, error) {
 	for name, value := range map[string]any{
 		bpf.CaptureVarScopeNetns:    p.opts.NetnsInum,
 		bpf.CaptureVarScopeCgroup:   p.opts.CgroupID,
+		bpf.CaptureVarWatchConnects: flag(p.opts.FailedConnects),
 		bpf.CaptureVarTickUs:        tick,
 		bpf.CaptureVarFillMarkBytes: uint64(p.opts.FillMarkBytes),
 		bpf.CaptureVarActiveFirstNs: uint64(p.opts.ActiveFirst),
@@ -162,7 +168,29 @@ func (p *Probe) attach() error {
 		}
 		p.links = append(p.links, l)
 	}
+	if p.opts.FailedConnects {
+		l, err := attachTracepoint("syscalls", "sys_exit_connect", p.objects.FailedConnect)
+		if err != nil {
+			p.missing = fmt.Errorf("attempts that fail before their SYN are not seen: %w", err)
+			return nil
+		}
+		p.links = append(p.links, l)
+	}
 	return nil
+}
+
+// Missing says what this host does not allow of what the options ask for; nil if nothing.
+func (p *Probe) Missing() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.missing
+}
+
+func flag(set bool) uint32 {
+	if set {
+		return 1
+	}
+	return 0
 }
 
 // Ring returns the file descriptor and size in bytes of the ring of ended

@@ -72,15 +72,15 @@ func TestCloseEarlyAndTwice(t *testing.T) {
 
 func TestNothingIsLeftInTheKernel(t *testing.T) {
 	testenv.NeedRoot(t)
-	p := New(Options{})
-	if err := p.Start(); err != nil {
-		t.Fatal(err)
+	p := New(Options{FailedConnects: true})
+	if err := p.Start(); err != nil || p.Missing() != nil {
+		t.Fatal(err, p.Missing())
 	}
 	if err := p.Start(); err == nil {
 		t.Error("a second start was accepted")
 	}
 	var ids []ebpf.ProgramID
-	for _, prog := range []*ebpf.Program{p.objects.InetSockSetState, p.objects.TcpReceiveReset, p.objects.ReportOpenSockets, p.objects.FindSockets} {
+	for _, prog := range []*ebpf.Program{p.objects.InetSockSetState, p.objects.TcpReceiveReset, p.objects.FailedConnect, p.objects.ReportOpenSockets, p.objects.FindSockets} {
 		info, err := prog.Info()
 		if err != nil {
 			t.Fatal(err)
@@ -91,7 +91,7 @@ func TestNothingIsLeftInTheKernel(t *testing.T) {
 	if err := p.EnableStats(); err != nil {
 		t.Error(err)
 	}
-	if costs, err := p.Costs(); err != nil || len(costs) != 4 {
+	if costs, err := p.Costs(); err != nil || len(costs) != 5 {
 		t.Errorf("costs: %v, %v", costs, err)
 	}
 	if err := p.Detach(); err != nil {
