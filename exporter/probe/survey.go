@@ -38,16 +38,7 @@ func Survey(opts Options) []Finding {
 	s.must(checkVersion(), "the kernel is new enough: "+kernelRelease())
 	s.must(checkCapabilities(), "the privileges suffice to load and attach programs")
 	s.must(checkTypes(), "the kernel has type information (BTF) and the tracepoints")
-	for _, p := range []struct {
-		err  error
-		text string
-	}{
-		{features.HaveProgramType(ebpf.Tracing), "tracing programs"},
-		{features.HaveMapType(ebpf.RingBuf), "ring buffers"},
-		{features.HaveMapType(ebpf.Hash), "hash maps"},
-	} {
-		s.must(p.err, "the kernel allows "+p.text)
-	}
+	s.must(features.HaveMapType(ebpf.RingBuf), "the kernel has ring buffers")
 	if !s.failed {
 		s.attach(opts)
 	}
