@@ -237,63 +237,6 @@ func TestLoopback(t *testing.T) {
 	expect(t, nobody, map[uint64]string{3: "  none no_evidence peer=unknown last= v=1"})
 }
 
-// TestMirrorRules: what is not the peer's record of this connection.
-func TestMirrorRules(t *testing.T) {
-	server := rec{flow: 2, kind: flow.KindClosed, role: flow.RoleServer, network: "n", local: "10.0.0.2:80", remote: "10.0.0.1:4000", start: 10, end: 11, workload: "shop/api"}
-	for name, c := range map[string]struct {
-		change func(*rec)
-		want   string
-	}{
-		"it is":            {func(*rec) {}, "shop/api z1 mirror named peer=yes last= v=34000001"},
-		"unknown role":     {func(r *rec) { r.role = flow.RoleUnknown }, "shop/api z1 mirror named peer=yes last= v=34000001"},
-		"no name":          {func(r *rec) { r.workload = "" }, "  none no_evidence peer=yes last= v=4000001"},
-		"same role":        {func(r *rec) { r.role = flow.RoleClient }, "  none no_evidence peer=unknown last= v=4000001"},
-		"another network":  {func(r *rec) { r.network = "m" }, "  none no_evidence peer=unknown last= v=4000001"},
-		"another port":     {func(r *rec) { r.remote = "10.0.0.1:4001" }, "  none no_evidence peer=unknown last= v=4000001"},
-		"another address":  {func(r *rec) { r.local = "10.0.0.9:80" }, "  none no_evidence peer=unknown last= v=4000001"},
-		"an earlier one":   {func(r *rec) { r.start, r.end = 5, 9 }, "  none no_evidence peer=unknown last= v=4000001"},
-		"a later one":      {func(r *rec) { r.start, r.end = 12, 13 }, "  none no_evidence peer=unknown last= v=4000001"},
-		"within tolerance": {func(r *rec) { r.start, r.end = 11.05, 13 }, "shop/api z1 mirror named peer=yes last= v=34000001"},
-	} {
-		t.Run(name, func(t *testing.T) {
-			f := newFixture(t)
-			f.mark(20)
-			peer := server
-			c.change(&peer)
-			f.Begin(batch(t, "y", 20, peer), f.View(sec(20)), nil)
-			b := batch(t, "x", 20, rec{
-				flow: 1, kind: flow.KindClosed, role: flow.RoleClient, network: "n", local: "10.0.0.1:4000",
-				remote: "10.0.0.2:80", start: 10, end: 11, workload: "shop/web",
-			})
-			f.Begin(b, f.View(sec(20)), nil)
-			expect(t, b, map[uint64]string{1: c.want})
-		})
-	}
-}
-
-func TestMirrorAgainstClaim(t *testing.T) {
-	f := newFixture(t)
-	f.claim(t, "n", "10.0.0.2", "shop/api", 0)
-	f.claim(t, "n", "10.0.0.1", "shop/wrong", 0)
-	f.mark(20)
-	b := batch(t, "x", 20,
-		rec{flow: 1, kind: flow.KindClosed, role: flow.RoleClient, network: "n", local: "10.0.0.1:4000", remote: "10.0.0.2:80", start: 10, end: 11, workload: "shop/web"},
-		rec{flow: 2, kind: flow.KindClosed, role: flow.RoleServer, network: "n", local: "10.0.0.2:80", remote: "10.0.0.1:4000", start: 10, end: 11, workload: "shop/api"},
-	)
-	f.Begin(b, f.View(sec(20)), nil)
-	expect(t, b, map[uint64]string{
-		1: "shop/api z1 mirror named peer=yes last= v=34000001",
-		2: "shop/web z1 mirror named peer=yes last= v=34000001",
-	})
-	want := map[string]float64{
-		"mirror_rows_total agreed": 1, "mirror_rows_total disagreed": 1, "mirror_rows_total alone": 0,
-		"mirror_rows_total unnamed": 0, "kept_names_rows_total": 0,
-	}
-	if diff := cmp.Diff(want, f.counters(t)); diff != "" {
-		t.Error(diff)
-	}
-}
-
 // TestLongFlow: the address moves under a connection. While bytes arrive it is still the old peer's; a silent rest is nobody's.
 func TestLongFlow(t *testing.T) {
 	f := newFixture(t)
@@ -412,26 +355,6 @@ func TestGiveUp(t *testing.T) {
 	open := f.Begin(b, f.View(sec(11)), nil)
 	f.GiveUp(b, open, 2)
 	expect(t, b, map[uint64]string{1: "  none late peer=unknown last= v=2"})
-}
-
-func TestMirrorForgets(t *testing.T) {
-	m := newMirror(256)
-	for i := range 10_000 {
-		m.note(&sight{tuple: tuple{localPort: uint16(i), net: uint64(i)}, flow: uint64(i), start: int64(i), end: int64(i)})
-	}
-	used := 0
-	for i := range m.shards {
-		for j := range m.shards[i].digests {
-			for _, tag := range m.shards[i].digests[j].tags {
-				if tag != 0 {
-					used++
-				}
-			}
-		}
-	}
-	if used == 0 || used > 256 {
-		t.Errorf("%d entries", used)
-	}
 }
 
 // BenchmarkBegin names batches of 1000 rows to 20,000 remotes, all claimed, among 40,000 flows.

@@ -14,13 +14,14 @@ func (s *scratch) row(row int, round uint32) (waits bool) {
 	}
 	x := s.sight(row)
 	claim := s.claim(row, &x, at)
+	n, why := s.named(row, &x, claim)
 	if s.b.Get32(flow.Kind, row) != flow.KindRollup {
 		peer, seen := s.a.mirror.find(&x, s.tol)
 		if seen {
 			s.put(flow.PeerObserved, row, flow.PeerYes)
 		}
 		if peer != nil {
-			s.countMirror(peer, claim.Owner)
+			s.countMirror(peer, n.owner)
 			s.settle(row, &x, name{peer, flow.EvidenceMirror}, round)
 			return false
 		}
@@ -31,7 +32,6 @@ func (s *scratch) row(row int, round uint32) (waits bool) {
 			s.unnamed++
 		}
 	}
-	n, why := s.named(row, &x, claim)
 	switch {
 	case n.owner != nil:
 		s.settle(row, &x, n, round)

@@ -53,7 +53,7 @@ func TestTableAgainstModel(t *testing.T) {
 }
 
 func runModel(t *testing.T, data []byte) {
-	cfg := Config{Retention: 40 * time.Second, MaxAhead: 3 * time.Second, DeadAfter: 20 * time.Second, Bridge: 4 * time.Second}
+	cfg := Config{Retention: 40 * time.Second, MaxAhead: 3 * time.Second, DeadAfter: 20 * time.Second, Bridge: 4 * time.Second, QuietUntil: 1_010 * second}
 	tab, mod := New(cfg), newModel(cfg)
 	now := int64(1_000) * second
 	next := func() int {

@@ -9,13 +9,14 @@ type View struct {
 	now int64
 	// horizon is the lowest watermark of all living exporters, in our clock: before it no further claim is to be expected.
 	horizon int64
+	quiet   bool // see Config.QuietUntil
 }
 
 // View reads the watermarks of all exporters once.
 func (t *Table) View(now int64) View {
 	v := View{t: t, now: now, horizon: math.MaxInt64}
 	if now < t.cfg.QuietUntil {
-		v.horizon = math.MinInt64
+		v.horizon, v.quiet = math.MinInt64, true
 		return v
 	}
 	dir := *t.exporters.dir.Load()
@@ -83,7 +84,7 @@ func (v View) absent(addr Addr, q query) Answer {
 		return Answer{Why: External, From: math.MinInt64, Until: math.MaxInt64}
 	case v.horizon < q.hi:
 		// In the quiet time nobody knows when evidence comes, or whether: the row goes on and is named later.
-		return Answer{Why: Pending, Wait: v.now >= v.t.cfg.QuietUntil}
+		return Answer{Why: Pending, Wait: !v.quiet}
 	}
 	return Answer{Why: NoEvidence}
 }
@@ -128,7 +129,7 @@ func (v View) fast(e *entry, q query) (a Answer, ok bool) {
 		}
 		a.Owner = v.t.owners.at(w.owner()).owner.Load()
 		switch {
-		case a.Owner == nil || x.who.Load() == nil:
+		case a.Owner == nil || x.who.Load() == nil, v.quiet && v.young(begin, end):
 			return a, false
 		case begin <= q.lo && end >= q.hi:
 			from, until = max(from, begin+tol), min(until, end-tol)
@@ -143,6 +144,10 @@ func (v View) fast(e *entry, q query) (a Answer, ok bool) {
 	a.From, a.Until = from, until
 	return a, ok
 }
+
+// young: the owner was not seen for long. In the quiet time that may be the claim of a host that froze and does not know yet that it lost the
+// address, while whoever has it now has not connected yet.
+func (v View) young(from, end int64) bool { return end-from < int64(v.t.cfg.Bridge) }
 
 // slow copies the ranges and judges them.
 func (v View) slow(e *entry, q query) Answer {

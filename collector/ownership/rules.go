@@ -85,6 +85,9 @@ func judgeSet(v View, q query, s []span) finding {
 	best, several, full, later := touching(q, s)
 	switch {
 	case full && !several && !(later && othersMayReach(q, best, s)):
+		if contested(best, s, q.hi-q.at) || v.quiet && v.young(best.from+best.slack, best.end-best.slack) {
+			return found(Answer{Why: Pending}, around, best)
+		}
 		return named(best, around)
 	case later:
 		return found(wait, around, best)
@@ -170,6 +173,27 @@ func othersMayReach(q query, best *span, s []span) bool {
 	for i := range s {
 		if s[i].mayReach(q) && !agree(best, &s[i], q.hi-q.at) {
 			return true
+		}
+	}
+	return false
+}
+
+// contested: another owner's range is open, its exporter stands still, and best may be the claim of a host that froze, lost the address to that
+// owner, and does not know it yet: both were there at once, or best's instance had the address before that owner and has it again. Nobody
+// knows who is right until the exporter comes back or is given up.
+func contested(best *span, s []span, tol int64) bool {
+	for i := range s {
+		r := &s[i]
+		if !r.open || r.alive || r.settled || r.from >= best.from || agree(best, r, tol) {
+			continue
+		}
+		if r.ends() >= best.begins() {
+			return true
+		}
+		for j := range s {
+			if z := &s[j]; z.from < r.from && sameInstance(z, best) {
+				return true
+			}
 		}
 	}
 	return false

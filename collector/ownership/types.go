@@ -189,7 +189,8 @@ type Config struct {
 	MaxClockError time.Duration // 2 s: the claims of an exporter whose clock is off by more name nobody
 
 	// QuietUntil: before this time nothing is called no_evidence, because the exporters are still (re)connecting after the
-	// collector's own start; an address that nobody has claimed yet is pending, and not worth waiting for. 0 for none.
+	// collector's own start; an address that nobody has claimed yet is pending, and not worth waiting for, and so is one whose owner was not
+	// seen for as long as Bridge. 0 for none.
 	QuietUntil int64
 
 	// Internal are the prefixes whose addresses may belong to a workload; an address outside them that nobody claims is

@@ -1,0 +1,46 @@
+package main
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// faults says what goes wrong in a run.
+type faults struct {
+	delay    bool // messages are late by up to 5 s, and everything behind them on the stream
+	loss     bool // streams break; what was under way is lost or comes after the next stream has begun; the full set follows
+	repeat   bool // messages and batches come twice
+	clock    bool // every host's clock is wrong by up to 200 ms
+	badClock bool // a few hosts' clocks are wrong by 5 s
+	freeze   bool // hosts stand still for 40 s while their addresses are given to others
+	exporter bool // exporters crash: the new run claims anew, the old one releases nothing
+	restart  bool // the collector of each region starts anew with an empty table
+	crowd    bool // addresses are handed on at once, without the second's pause that allocators keep
+}
+
+// names lists every fault; all is the first ones: allocators that hand addresses on at once are no fault of the fleet.
+func (f *faults) names() (names []string, fields []*bool, all int) {
+	return []string{"delay", "loss", "repeat", "clock", "badclock", "freeze", "exporter", "restart", "crowd"},
+		[]*bool{&f.delay, &f.loss, &f.repeat, &f.clock, &f.badClock, &f.freeze, &f.exporter, &f.restart, &f.crowd}, 8
+}
+
+// parseFaults reads all, none, or a list; all may be in a list.
+func parseFaults(s string) (faults, error) {
+	var f faults
+	names, fields, all := f.names()
+	for _, name := range strings.Split(s, ",") {
+		switch i := slices.Index(names, name); {
+		case name == "none" || name == "":
+		case name == "all":
+			for _, p := range fields[:all] {
+				*p = true
+			}
+		case i >= 0:
+			*fields[i] = true
+		default:
+			return f, fmt.Errorf("unknown fault %q: all, none, or of %s", name, strings.Join(names, ", "))
+		}
+	}
+	return f, nil
+}

@@ -1,0 +1,208 @@
+package main
+
+import (
+	"fmt"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"tributary/collector/ownership"
+	"tributary/proto/flow"
+)
+
+const (
+	delayStep  = 10 * ms
+	delaySteps = 12_000
+	samples    = 12
+)
+
+// score counts how our rules did.
+type score struct {
+	rows, named, wrong, pendingNow uint64
+	nobody                         uint64 // attempts towards nobody
+	silent                         uint64 // attempts towards a host that stands still
+	noWhy                          uint64
+	unnamed                        map[uint32]uint64 // by why; attempts towards nobody are not among them
+	silentUnnamed                  uint64
+	evidence                       [16]uint64
+	byKind                         [numKinds]struct{ rows, wrong, unnamed uint64 }
+	reused                         struct{ rows, wrong, unnamed uint64 }
+	delay                          [delaySteps + 1]uint64
+	disagreed                      float64
+	rangesWrong                    uint64 // rows named by a mirror that the ranges alone would have named wrong
+	refused                        map[string]uint64
+	wrongSamples, unnamedSamples   []string
+}
+
+func newScore() *score { return &score{unnamed: map[uint32]uint64{}, refused: map[string]uint64{}} }
+
+// batch judges what leaves the collector and says whether it leaves for the first time.
+func (k *score) batch(n *node, b *flow.Batch) (first bool) {
+	now := n.region.sim.time.now
+	first = b.Get32(flow.Version, 0)&0xffffff == 1
+	for r := range b.Rows {
+		why := b.Get32(flow.RemoteWhy, r)
+		switch {
+		case first && why == flow.WhyPending:
+			n.pending++
+			k.pendingNow++
+			continue
+		case !first:
+			n.pending--
+		}
+		k.row(n, b, r, why, now)
+	}
+	return first
+}
+
+func (k *score) row(n *node, b *flow.Batch, r int, why uint32, now int64) {
+	t := &n.region.sim.flows[b.Get64(flow.FlowID, r)]
+	evidence := b.Get32(flow.RemoteEvidence, r)
+	k.rows++
+	k.evidence[evidence]++
+	isNamed := evidence != flow.EvidenceNone
+	if isNamed != (why == flow.WhyNamed) {
+		k.noWhy++
+	}
+	if t.remote == nil {
+		k.nobodyRow(n, b, r, t, isNamed)
+		return
+	}
+	reused := t.remote.before != nil
+	c := &k.byKind[t.remote.address.kind]
+	c.rows++
+	if reused {
+		k.reused.rows++
+	}
+	if t.silent {
+		k.silent++
+	}
+	switch {
+	case !isNamed:
+		k.unnamed[why]++
+		c.unnamed++
+		if reused {
+			k.reused.unnamed++
+		}
+		if t.silent {
+			k.silentUnnamed++
+		}
+		if len(k.unnamedSamples) < samples && !t.silent && why != flow.WhyClock && k.rows%7 == 0 {
+			k.unnamedSamples = append(k.unnamedSamples, n.explain(b, r, t))
+		}
+	case b.Text(flow.RemoteWorkload, r) != t.remote.service.name || b.Text(flow.RemoteInstance, r) != t.remote.name:
+		k.wrong++
+		c.wrong++
+		if reused {
+			k.reused.wrong++
+		}
+		k.sample(n, b, r, t)
+	default:
+		k.named++
+		if evidence == flow.EvidenceMirror && b.Get32(flow.RecordSeq, r) == 0 && b.Get32(flow.StartObserved, r) != 0 {
+			k.checkRanges(n, b, r, t)
+		}
+		if b.Get32(flow.RecordSeq, r) == 0 && b.Get32(flow.Kind, r) == flow.KindClosed {
+			h := n.region.byExporter[b.ExporterID]
+			end := int64(b.Get64(flow.EndTimeNs, r)) - epoch - h.clockError
+			k.delay[max(0, min((now-end)/delayStep, delaySteps))]++
+		}
+	}
+}
+
+// checkRanges asks the table for what the mirror has named.
+func (k *score) checkRanges(n *node, b *flow.Batch, r int, t *truth) {
+	addr := b.Addr(flow.RemoteAddr, r)
+	tolerance := n.attr.Tolerance() + n.table.Clock(b.ExporterID).Slack
+	a := n.table.View(n.now()).Lookup(n.table.Network(b.Text(flow.Network, r)), ownership.AddrFrom16(&addr), uint16(b.Get32(flow.RemotePort, r)),
+		int64(b.Get64(flow.IntervalStartNs, r)), int64(tolerance))
+	if a.Owner != nil && (a.Owner.Workload != t.remote.service.name || a.Owner.Instance != t.remote.name) {
+		k.rangesWrong++
+		k.sample(n, b, r, t)
+	}
+}
+
+// nobodyRow judges a row whose address had no owner: any name is wrong.
+func (k *score) nobodyRow(n *node, b *flow.Batch, r int, t *truth, isNamed bool) {
+	k.nobody++
+	if isNamed {
+		k.wrong++
+		k.sample(n, b, r, t)
+	}
+}
+
+func (k *score) sample(n *node, b *flow.Batch, r int, t *truth) {
+	if len(k.wrongSamples) < samples {
+		k.wrongSamples = append(k.wrongSamples, n.explain(b, r, t))
+	}
+}
+
+// explain shows a row, the truth and what the table knows.
+func (n *node) explain(b *flow.Batch, r int, t *truth) string {
+	at := int64(b.Get64(flow.IntervalStartNs, r))
+	s := func(ns int64) string { return fmt.Sprintf("%.3f", float64(ns-epoch)/1e9) }
+	addr := b.Addr(flow.RemoteAddr, r)
+	net := b.Text(flow.Network, r)
+	h := n.region.byExporter[b.ExporterID]
+	out := fmt.Sprintf("now %s: %s (clock %+d ms) flow %d/%d %s start %s interval %s end %s rx %d: %s %s %s, evidence %s, why %s; ", s(n.now()), b.ExporterID,
+		h.clockError/ms, b.Get64(flow.FlowID, r), b.Get32(flow.RecordSeq, r), flow.KindNames.Name(b.Get32(flow.Kind, r)),
+		s(int64(b.Get64(flow.StartTimeNs, r))), s(at), s(int64(b.Get64(flow.EndTimeNs, r))), b.Get64(flow.RxBytes, r), ownership.AddrFrom16(&addr).Netip(),
+		b.Text(flow.RemoteWorkload, r), b.Text(flow.RemoteInstance, r), flow.EvidenceNames.Name(b.Get32(flow.RemoteEvidence, r)),
+		flow.WhyNames.Name(b.Get32(flow.RemoteWhy, r)))
+	if i := t.remote; i != nil {
+		out += fmt.Sprintf("truth %s %s on %s (clock %+d ms) from %s to %s", i.service.name, i.name, i.host.name, i.host.clockError/ms, s(epoch+i.born), s(epoch+min(i.died, 9999*sec)))
+	} else {
+		out += fmt.Sprintf("truth: nobody, %d ms after %s of %s (clock %+d ms)", t.distance/ms, t.neighbour.name, t.neighbour.host.name, t.neighbour.host.clockError/ms)
+	}
+	v := n.table.View(n.now())
+	out += fmt.Sprintf("; horizon %s", s(v.Horizon()))
+	for _, x := range v.Ranges(n.table.Network(net), ownership.AddrFrom16(&addr), at-60*sec, at+60*sec) {
+		out += fmt.Sprintf("\n      %s by %s [%s, %s] ports %d-%d open %v released %v", x.Owner.Instance, x.Exporter, s(x.From), s(x.To), x.PortFrom, x.PortTo, x.Open, x.Released)
+	}
+	return out
+}
+
+// lostWaiting: what a collector that restarts had handed on as pending stays so.
+func (k *score) lostWaiting(n *node) {
+	k.rows += uint64(n.pending)
+	k.unnamed[flow.WhyPending] += uint64(n.pending)
+	n.pending = 0
+}
+
+// met reads the counters of a collector that ends.
+func (k *score) met(reg *prometheus.Registry) {
+	families, err := reg.Gather()
+	if err != nil {
+		panic(err)
+	}
+	for _, f := range families {
+		if f.GetName() != "tributary_collector_attribute_mirror_rows_total" {
+			continue
+		}
+		for _, m := range f.GetMetric() {
+			if m.GetLabel()[0].GetValue() == "disagreed" {
+				k.disagreed += m.GetCounter().GetValue()
+			}
+		}
+	}
+}
+
+func (k *score) unnamedTotal() (n uint64) {
+	for _, c := range k.unnamed {
+		n += c
+	}
+	return n
+}
+
+// delayOf is the delay that a share of the named short flows stays below, in seconds.
+func (k *score) delayOf(share float64) float64 {
+	var all, sum uint64
+	for _, c := range k.delay {
+		all += c
+	}
+	for i, c := range k.delay {
+		if sum += c; float64(sum) >= share*float64(all) {
+			return float64(int64(i+1)*delayStep) / float64(sec)
+		}
+	}
+	return 0
+}
