@@ -46,6 +46,7 @@ type App struct {
 	transport *transport.Transport
 	probe     *probe.Probe
 	reader    atomic.Pointer[ring.Reader] // nil before the probe is attached
+	books     *books
 	metrics   *metrics.Server
 }
 
@@ -88,10 +89,11 @@ func (a *App) buildDelivery(registry *prometheus.Registry, logger *slog.Logger) 
 	if err != nil {
 		return err
 	}
-	books := &books{probe: a.probe, ring: a.ringStats}
 	if a.spool, err = spool.New(spoolConfig(c.Spool, a.host), registry, logger); err != nil {
 		return err
 	}
+	books := &books{probe: a.probe, ring: a.ringStats, spool: a.spool.Stats, age: c.BatchAge}
+	a.books = books
 	a.transport, err = transport.New(transport.Config{
 		Address: c.Collector, Credentials: creds, Spool: a.spool,
 		ExporterID: a.host.exporterID, Host: a.host.name, BootID: a.host.bootID, Version: build.Current().Version,
@@ -108,7 +110,7 @@ func (a *App) buildDelivery(registry *prometheus.Registry, logger *slog.Logger) 
 		return err
 	}
 	a.pipeline = newPipeline(batcher, a.clock, a.names.local, c.BatchAge, sweepAfter(activeEvery, walkEvery))
-	books.p, books.spool = a.pipeline, a.spool.Stats
+	books.p = a.pipeline
 	if err := registry.Register(books); err != nil {
 		return fmt.Errorf("register the books: %w", err)
 	}
@@ -192,6 +194,7 @@ func (a *App) Run(ctx context.Context) error {
 		return err
 	}
 	defer a.closeProbe()
+	a.books.began.Store(time.Now().UnixNano())
 	if missing := a.probe.Missing(); missing != nil {
 		a.log.Warn("this host does not allow all of capture", "error", missing)
 	}

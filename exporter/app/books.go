@@ -2,6 +2,7 @@ package app
 
 import (
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -20,6 +21,7 @@ type reading struct {
 	refused uint64
 	p       *pipeline
 	spool   spool.Stats
+	gap     gap
 }
 
 // books shows the counters of capture on /metrics, and tells the collector what was lost. A book whose reading fails shows its
@@ -29,6 +31,8 @@ type books struct {
 	ring  func() ring.Stats
 	p     *pipeline
 	spool func() spool.Stats
+	age   time.Duration // of a batch at most
+	began atomic.Int64  // capture, ns since 1970
 
 	mu   sync.Mutex
 	last probe.Counters
@@ -36,6 +40,7 @@ type books struct {
 
 func (b *books) read() *reading {
 	r := &reading{ring: b.ring(), refused: b.p.batcher.Refused(), p: b.p, spool: b.spool()}
+	r.gap = gapAfter(r.spool.Before, b.age, b.began.Load())
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if c, err := b.probe.Counters(); err == nil {
@@ -43,6 +48,27 @@ func (b *books) read() *reading {
 	}
 	r.probe = b.last
 	return r
+}
+
+// gap is the time before this run in which connections went unseen: from the end of the run before to the beginning of capture. If
+// that run was killed, what it had seen and not sealed is lost too. All 0: there was none, or it left no word in the spool.
+type gap struct{ from, to, killed uint64 }
+
+// drainEvery is after how long at most the ring is read; see exporter/ring.
+const drainEvery = 200 * time.Millisecond
+
+// gapAfter returns the gap behind a run. A run that was killed had sealed what was older than a batch may be and the ring unread.
+func gapAfter(before spool.Before, batchAge time.Duration, began int64) gap {
+	if before.ExporterID == "" || began == 0 {
+		return gap{}
+	}
+	g := gap{to: uint64(began)}
+	from := before.Kept
+	if !before.InOrder {
+		g.killed, from = 1, from.Add(-batchAge-drainEvery)
+	}
+	g.from = uint64(min(max(0, from.UnixNano()), began)) // a clock may have been set back
+	return g
 }
 
 // entry is one cumulative counter. wire is its name in batch headers, "" for one that does not travel.
@@ -111,6 +137,9 @@ func entries() []entry {
 		{"", descDecoded, "failed", decoded(event.KindFailed)},
 		{"event.forgotten", descForgotten, "", func(r *reading) uint64 { return r.p.forgotten.Load() }},
 		{"batch.refused_rows", nil, "", func(r *reading) uint64 { return r.refused }},
+		{"gap.from_ns", nil, "", func(r *reading) uint64 { return r.gap.from }},
+		{"gap.to_ns", nil, "", func(r *reading) uint64 { return r.gap.to }},
+		{"gap.killed", nil, "", func(r *reading) uint64 { return r.gap.killed }},
 		{"spool.appended_rows", nil, "", func(r *reading) uint64 { return r.spool.Appended.Rows }},
 		{"spool.recovered_rows", nil, "", func(r *reading) uint64 { return r.spool.Recovered.Rows }},
 		{"spool.acked_rows", nil, "", func(r *reading) uint64 { return r.spool.Acked.Rows }},

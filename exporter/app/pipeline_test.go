@@ -136,6 +136,27 @@ func TestBooksTravelUnderFixedNames(t *testing.T) {
 	}
 }
 
+func TestGapBehindTheRunBefore(t *testing.T) {
+	kept := time.Unix(1_790_000_000, 0)
+	at := func(d time.Duration) uint64 { return uint64(kept.Add(d).UnixNano()) }
+	began := int64(at(5 * time.Second))
+	for name, c := range map[string]struct {
+		before spool.Before
+		began  int64
+		want   gap
+	}{
+		"none":               {spool.Before{}, began, gap{}},
+		"not capturing yet":  {spool.Before{ExporterID: "a", Kept: kept}, 0, gap{}},
+		"killed":             {spool.Before{ExporterID: "a", Kept: kept}, began, gap{at(-700 * time.Millisecond), at(5 * time.Second), 1}},
+		"stopped":            {spool.Before{ExporterID: "a", Kept: kept, InOrder: true}, began, gap{at(0), at(5 * time.Second), 0}},
+		"the clock set back": {spool.Before{ExporterID: "a", Kept: kept.Add(time.Hour), InOrder: true}, began, gap{at(5 * time.Second), at(5 * time.Second), 0}},
+	} {
+		if got := gapAfter(c.before, 500*time.Millisecond, c.began); got != c.want {
+			t.Errorf("%s: %+v, want %+v", name, got, c.want)
+		}
+	}
+}
+
 // BenchmarkRecord is the whole user-space path of a record: decode, number, convert, name, columns, seal, zstd.
 func BenchmarkRecord(b *testing.B) {
 	p := testPipeline(b, 1000, time.Hour, true, func(*flowv1.Batch) {})

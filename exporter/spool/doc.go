@@ -18,6 +18,8 @@
 //   - Everything has a bound: bytes on disk, age, number of batches and segments, bytes in memory, quarantine. Beyond it
 //     the oldest goes, counted in rows and batches by [Reason]: in = acked + rejected + dropped + pending, at any moment.
 //     A batch that overflows while under way stays in the books until its stream ends, because the collector may have it.
+//   - Every SyncEvery a run writes down until when it has kept everything, so that the next one can tell ([Stats].Before) from when on
+//     something of it may be missing.
 //   - Append waits for the disk at most appendWait, once; a disk that takes longer is not waited for until it is well.
 //     Next may wait for a read. Nothing else blocks.
 //
@@ -25,7 +27,7 @@
 //
 // # Files
 //
-// All in one directory, mode 0600: lock, N.seg (a segment, N counts up in 16 hex digits), N.rejected (one batch that a
+// All in one directory, mode 0600: lock (with the word of the run that holds it), N.seg (a segment, N counts up in 16 hex digits), N.rejected (one batch that a
 // collector refused, with the reason) and N.corrupt (a file whose head could not be read); the last two are bounded by
 // [Config.QuarantineBytes]. A file begins with its head, twice, each copy in a slot of 1024 bytes with its own checksum;
 // records follow, each a header of 32 bytes with its own CRC32C and the body, whose CRC32C is in the header. The checksum

@@ -14,8 +14,8 @@ import (
 // FS is the spool's directory. Names are plain file names in it.
 type FS interface {
 	// Lock makes the directory if needed and keeps every other spool out of it until the lock is closed. It is called
-	// again after it failed or was closed.
-	Lock() (io.Closer, error)
+	// again after it failed or was closed. The lock is a file like any other, and stays: a run leaves word in it.
+	Lock() (File, error)
 	// List returns the regular files.
 	List() ([]FileInfo, error)
 	// Create makes a new file; it must not exist.
@@ -69,12 +69,12 @@ func (d *dir) open() (*os.Root, error) {
 }
 
 type dirLock struct {
-	dir  *dir
-	file *os.File
+	diskFile
+	dir *dir
 }
 
 // Lock implements FS.
-func (d *dir) Lock() (io.Closer, error) {
+func (d *dir) Lock() (File, error) {
 	if err := os.MkdirAll(d.path, 0o700); err != nil {
 		return nil, err
 	}
@@ -98,7 +98,7 @@ func (d *dir) Lock() (io.Closer, error) {
 	d.mu.Lock()
 	d.root = root
 	d.mu.Unlock()
-	return &dirLock{d, file}, nil
+	return &dirLock{diskFile{file}, d}, nil
 }
 
 // Close gives the directory free.
@@ -110,7 +110,7 @@ func (l *dirLock) Close() error {
 	}
 	_ = l.dir.root.Close()
 	l.dir.root = nil
-	return l.file.Close()
+	return l.diskFile.Close()
 }
 
 // List implements FS.

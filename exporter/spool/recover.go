@@ -32,7 +32,9 @@ func (w *writer) attach() {
 		w.detached(err)
 		return
 	}
+	w.readWord(lock)
 	w.lock = lock
+	w.leaveWord(false)
 	found, number, bytes := w.sort(files)
 	w.mu.Lock()
 	w.index.segments = append(found, w.index.segments...)

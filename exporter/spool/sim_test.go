@@ -21,6 +21,7 @@ type sim struct {
 	durable  map[string]*simFile // the names as of the last Sync of the directory
 	capacity int                 // 0: none
 	locked   bool
+	word     simFile       // what is in the lock file
 	mounted  int           // counts boots: files opened before a crash are dead
 	stuck    time.Duration // how long a write takes
 	fail     error         // what every write and creation says
@@ -147,12 +148,9 @@ func (m *sim) used() (n int) {
 	return n
 }
 
-type simLock struct {
-	m       *sim
-	mounted int
-}
+type simLock struct{ *simHandle }
 
-func (m *sim) Lock() (io.Closer, error) {
+func (m *sim) Lock() (File, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.readOnly {
@@ -162,10 +160,10 @@ func (m *sim) Lock() (io.Closer, error) {
 		return nil, ErrLocked
 	}
 	m.locked = true
-	return &simLock{m, m.mounted}, nil
+	return simLock{&simHandle{m, &m.word, m.mounted}}, nil
 }
 
-func (l *simLock) Close() error {
+func (l simLock) Close() error {
 	l.m.mu.Lock()
 	defer l.m.mu.Unlock()
 	if l.mounted == l.m.mounted {

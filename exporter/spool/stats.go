@@ -74,6 +74,8 @@ type Stats struct {
 	OldestPending time.Duration // age of the oldest batch that is not settled
 	Scanning      bool          // the segments of earlier runs are not all counted yet
 
+	Before Before // how the run before this one ended
+
 	State State // of the disk
 	Err   error // why State is not DiskOK
 

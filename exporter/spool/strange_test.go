@@ -359,6 +359,37 @@ total to send                          11       110   16480  1m30s   1m30s   1  
 	}
 }
 
+func TestTheNextRunKnowsHowTheOneBeforeEnded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fs := newSim(1, 0)
+		next := func(run string) (*running, Before) {
+			r := start(t, simulated(fs, run))
+			synctest.Wait()
+			return r, r.Stats().Before
+		}
+		a, before := next("a")
+		same(t, "before the first", before, Before{})
+		a.append(2, 100)
+		time.Sleep(10*time.Second + 300*time.Millisecond)
+		fs.kill()
+		a.stop()
+		b, before := next("b")
+		same(t, "killed", before, Before{ExporterID: "a", Kept: time.Now().Add(-300 * time.Millisecond)})
+		fs.fail = unix.EIO // what is sealed from here on is in memory only
+		since := time.Now()
+		b.append(1, 100)
+		time.Sleep(10 * time.Second)
+		fs.kill()
+		b.stop()
+		fs.heal()
+		c, before := next("c")
+		same(t, "killed with a broken disk", before.InOrder || before.Kept.After(since), false)
+		c.stop()
+		_, before = next("d")
+		same(t, "stopped", before, Before{ExporterID: "c", Kept: time.Now(), InOrder: true})
+	})
+}
+
 func FuzzScan(f *testing.F) {
 	dir := left(f, 5, "host-a")
 	b, err := os.ReadFile(filepath.Join(dir, fileName(1, kindSegment)))

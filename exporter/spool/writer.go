@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"hash/crc32"
-	"io"
 	"math/rand/v2"
 	"slices"
 	"time"
@@ -19,7 +18,7 @@ const retireAfter = time.Minute
 // writer is Run's: it alone writes and removes segments.
 type writer struct {
 	*Spool
-	lock     io.Closer
+	lock     File
 	file     File     // of active
 	active   *segment // what is written to
 	dirty    bool     // it has unsynced bytes
@@ -76,6 +75,7 @@ func (w *writer) tick() {
 		w.seal(false)
 	}
 	w.sync()
+	w.leaveWord(false)
 	if !down || w.config.FS == nil {
 		return
 	}
@@ -296,6 +296,7 @@ func (w *writer) stop() {
 	left, lost := x.stats.Pending, x.stats.Dropped[Shutdown]
 	w.mu.Unlock()
 	w.settled()
+	w.leaveWord(lost == before)
 	if w.lock != nil {
 		w.lock.Close()
 	}

@@ -1,0 +1,60 @@
+package spool
+
+import "time"
+
+// Before is how the run before this one ended.
+type Before struct {
+	ExporterID string    // "": there was none, or it left no word
+	Kept       time.Time // everything given to Append until then was on disk or settled
+	InOrder    bool      // Run had returned, and nothing was lost by that. Otherwise the run was killed after Kept
+}
+
+const inOrder = "ended in order"
+
+// leaveWord writes into the lock file until when this run has kept everything. It is not synced: after a power cut the next run
+// finds an older word, and takes the gap for longer than it was.
+func (w *writer) leaveWord(ended bool) {
+	if w.lock == nil {
+		return
+	}
+	h := w.config.head(0, 0)
+	h.CreatedNs = w.kept().UnixNano()
+	if ended {
+		h.Reason = inOrder
+	}
+	slot, err := encodeSlot(h)
+	if err == nil {
+		err = w.lock.WriteAt(0, slot, slot)
+	}
+	if err != nil {
+		w.failed("leave word for the next run", err)
+	}
+}
+
+// kept returns the wall clock's time at which the oldest batch was sealed that is only in memory, now if there is none.
+func (w *writer) kept() time.Time {
+	now, boot := w.config.Clock.Wall(), w.config.Clock.Boot()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, e := range w.index.memory.entries {
+		if e.state != gone {
+			return now.Add(min(0, e.at-boot))
+		}
+	}
+	return now
+}
+
+// readWord takes what the run before left in the lock file.
+func (w *writer) readWord(lock File) {
+	h, err := readHead(lock)
+	if err != nil || h.Host != w.config.Host || h.ExporterID == w.config.ExporterID {
+		return
+	}
+	b := Before{ExporterID: h.ExporterID, Kept: time.Unix(0, h.CreatedNs), InOrder: h.Reason == inOrder}
+	w.mu.Lock()
+	w.index.stats.Before = b
+	w.mu.Unlock()
+	if !b.InOrder {
+		w.log.Warn("the run before was killed: what it had not sealed is lost", "exporter_id", plain(b.ExporterID), "all_kept_until", b.Kept)
+	}
+}
