@@ -29,9 +29,9 @@ func counters(read, ringFull, queued, acked, dropped uint64) []flow.Counter {
 		{Name: "ring.read", Value: read},
 		{Name: "probe.ring_full", Value: ringFull},
 		{Name: "probe.submitted", Value: read},
-		{Name: "transport.queued_rows", Value: queued},
-		{Name: "transport.acked_rows", Value: acked},
-		{Name: "transport.dropped_rows_queue_full", Value: dropped},
+		{Name: "spool.appended_rows", Value: queued},
+		{Name: "spool.acked_rows", Value: acked},
+		{Name: "spool.dropped_rows_overflow_size", Value: dropped},
 	}
 }
 
@@ -53,7 +53,7 @@ func TestCompleteness(t *testing.T) {
 	got := schematest.Query(t, s, "SELECT dateDiff('minute', toDateTime("+"'"+minute.Format("2006-01-02 15:04:05")+"', 'UTC'), minute), exporter_id, host, captured, lost, lost_rows, pending, round(complete, 4) FROM "+s.Database+".exporter_completeness ORDER BY ALL")
 	want := "0\te1\th1\t100\t{}\t0\t10\t1\n" +
 		"0\te2\th2\t10\t{}\t0\t0\t1\n" +
-		"1\te1\th1\t250\t{'probe.ring_full':50,'transport.dropped_rows_queue_full':10}\t60\t90\t0.76\n"
+		"1\te1\th1\t250\t{'probe.ring_full':50,'spool.dropped_rows_overflow_size':10}\t60\t90\t0.76\n"
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
@@ -85,8 +85,8 @@ func TestStoreAway(t *testing.T) {
 // TestLossesAreKnown: what the exporter calls a loss is one in the view.
 func TestLossesAreKnown(t *testing.T) {
 	for name, want := range map[string]bool{
-		"probe.ring_full": true, "probe.ends_missed": true, "ring.invalid": true, "batch.refused_rows": true, "transport.dropped_rows_queue_full": true,
-		"spool.dropped_rows_age": true, "probe.ends": false, "ring.read": false, "transport.acked_rows": false, "event.forgotten": false,
+		"probe.ring_full": true, "probe.ends_missed": true, "ring.invalid": true, "batch.refused_rows": true, "spool.dropped_rows_overflow_size": true,
+		"spool.rejected_rows": true, "probe.ends": false, "ring.read": false, "spool.acked_rows": false, "event.forgotten": false,
 	} {
 		got := schematest.Query(t, schematest.Server(t), "SELECT "+strings.ReplaceAll(schema.LossCondition, "name", "'"+name+"'"))
 		if (got == "1\n") != want {

@@ -5,7 +5,7 @@ import "strings"
 // LossCondition says which of an exporter's counters, by name, count records that are lost: those that say so, and some that have names
 // of their own. A record that was repaired later (event.forgotten) is none.
 const LossCondition = "(name IN ('probe.ring_full', 'probe.ends_missed', 'probe.recursion', 'probe.map_full', 'probe.map_nomem', 'ring.invalid', " +
-	"'batch.refused_rows', 'transport.rejected_rows') OR match(name, '[._](dropped|lost)_'))"
+	"'batch.refused_rows', 'spool.rejected_rows') OR match(name, '[._](dropped|lost)_'))"
 
 // CompletenessOf returns the SELECT of what each exporter captured and lost, by minute, out of the readings for which the SQL condition
 // holds. A minute's numbers are its reading less the one before, so the condition should take some minutes more than are asked for.
@@ -30,8 +30,9 @@ FROM
             arrayMap(name -> toUInt64(greatest(0, toInt64(counters[name]) - toInt64(before[name]))), losses))) AS lost_records,
         arraySum(mapValues(mapFilter((name, n) -> startsWith(name, 'probe.'), lost_records))) AS lost_before,
         arraySum(mapValues(mapFilter((name, n) -> NOT startsWith(name, 'probe.'), lost_records))) AS lost_after,
-        toUInt64(greatest(0, toInt64(counters['transport.queued_rows']) - toInt64(counters['transport.acked_rows'])
-            - toInt64(counters['transport.rejected_rows']) - toInt64(counters['transport.dropped_rows_queue_full']))) AS pending
+        toUInt64(greatest(0, toInt64(counters['spool.appended_rows'] + counters['spool.recovered_rows'])
+            - toInt64(counters['spool.acked_rows'] + counters['spool.rejected_rows']
+            + arraySum(mapValues(mapFilter((name, n) -> startsWith(name, 'spool.dropped_rows_'), counters)))))) AS pending
     FROM
     (
         SELECT minute, exporter_id, host, counters,

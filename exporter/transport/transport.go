@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -27,6 +28,8 @@ type Config struct {
 	Address     string                           // HOST:PORT of the collector
 	Credentials credentials.TransportCredentials // required; insecure.NewCredentials() for plain text
 	Spool       *spool.Spool                     // keeps the batches; required
+	// Dial opens a connection to the address. nil: TCP.
+	Dial func(ctx context.Context, address string) (net.Conn, error)
 
 	ExporterID string
 	Host       string
@@ -130,11 +133,10 @@ func (t *Transport) session(ctx context.Context) error {
 }
 
 func (t *Transport) dial() (*grpc.ClientConn, error) {
-	// passthrough: the host name is looked up again at each dial, not cached.
-	conn, err := grpc.NewClient("passthrough:///"+t.config.Address,
+	options := []grpc.DialOption{
 		grpc.WithTransportCredentials(t.config.Credentials),
 		grpc.WithStaticStreamWindowSize(windowBytes),
-		grpc.WithStaticConnWindowSize(2*windowBytes),
+		grpc.WithStaticConnWindowSize(2 * windowBytes),
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 30 * time.Second, Timeout: 10 * time.Second}),
 		grpc.WithConnectParams(grpc.ConnectParams{
 			Backoff:           backoff.Config{BaseDelay: retryFirst, Multiplier: 1.6, Jitter: 0.2, MaxDelay: retryMost},
@@ -142,9 +144,14 @@ func (t *Transport) dial() (*grpc.ClientConn, error) {
 		}),
 		grpc.WithDisableRetry(), // a stream that failed is a matter of this room
 		grpc.WithIdleTimeout(0),
-		grpc.WithUserAgent("tributary-exporter/"+t.config.Version),
+		grpc.WithUserAgent("tributary-exporter/" + t.config.Version),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxRecvBytes)),
-	)
+	}
+	if t.config.Dial != nil {
+		options = append(options, grpc.WithContextDialer(t.config.Dial))
+	}
+	// passthrough: the host name is looked up again at each dial, not cached.
+	conn, err := grpc.NewClient("passthrough:///"+t.config.Address, options...)
 	if err != nil {
 		return nil, fmt.Errorf("collector address %q: %w", t.config.Address, err)
 	}

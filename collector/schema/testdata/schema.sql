@@ -496,14 +496,15 @@ FROM
 (
     SELECT
         r.minute AS minute, r.exporter_id AS exporter_id, r.host AS host, counters, before,
-        arrayFilter(name -> (name IN ('probe.ring_full', 'probe.ends_missed', 'probe.recursion', 'probe.map_full', 'probe.map_nomem', 'ring.invalid', 'batch.refused_rows', 'transport.rejected_rows') OR match(name, '[._](dropped|lost)_')), mapKeys(counters)) AS losses,
+        arrayFilter(name -> (name IN ('probe.ring_full', 'probe.ends_missed', 'probe.recursion', 'probe.map_full', 'probe.map_nomem', 'ring.invalid', 'batch.refused_rows', 'spool.rejected_rows') OR match(name, '[._](dropped|lost)_')), mapKeys(counters)) AS losses,
         toUInt64(greatest(0, toInt64(counters['ring.read'] + counters['ring.walked']) - toInt64(before['ring.read'] + before['ring.walked']))) AS made,
         mapFilter((name, n) -> n > 0, mapFromArrays(arrayMap(name -> toString(name), losses),
             arrayMap(name -> toUInt64(greatest(0, toInt64(counters[name]) - toInt64(before[name]))), losses))) AS lost_records,
         arraySum(mapValues(mapFilter((name, n) -> startsWith(name, 'probe.'), lost_records))) AS lost_before,
         arraySum(mapValues(mapFilter((name, n) -> NOT startsWith(name, 'probe.'), lost_records))) AS lost_after,
-        toUInt64(greatest(0, toInt64(counters['transport.queued_rows']) - toInt64(counters['transport.acked_rows'])
-            - toInt64(counters['transport.rejected_rows']) - toInt64(counters['transport.dropped_rows_queue_full']))) AS pending
+        toUInt64(greatest(0, toInt64(counters['spool.appended_rows'] + counters['spool.recovered_rows'])
+            - toInt64(counters['spool.acked_rows'] + counters['spool.rejected_rows']
+            + arraySum(mapValues(mapFilter((name, n) -> startsWith(name, 'spool.dropped_rows_'), counters)))))) AS pending
     FROM
     (
         SELECT minute, exporter_id, host, counters,
