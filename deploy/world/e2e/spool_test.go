@@ -3,6 +3,7 @@ package e2e
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"os/exec"
 	"path/filepath"
 	"strings"
@@ -21,11 +22,13 @@ func TestExporterKilledWhileTheCollectorIsAway(t *testing.T) {
 	unseen := r.part(whole, 1, 3)
 	truth.Connections = append(truth.Connections, unseen.Connections...)
 	r.awaitSealed(ends(truth))
+	killed := time.Now()
 	r.exporter.kill()
 	if rows := r.spooled(); rows < ends(unseen) {
 		t.Errorf("%d rows in the spool, %d connection ends were captured while the collector was away", rows, ends(unseen))
 	}
 
+	restarted := time.Now()
 	r.launchExporter("--identity", r.identity())
 	r.awaitCapture()
 	truth.Connections = append(truth.Connections, r.part(whole, 2, 3).Connections...)
@@ -38,6 +41,19 @@ func TestExporterKilledWhileTheCollectorIsAway(t *testing.T) {
 		t.Errorf("records of %d runs, want 2", n)
 	}
 	r.checkSpoolEmpties()
+	r.checkGap(killed, restarted)
+}
+
+// checkGap wants the new run to have told the collector from when to when something may be missing: not later than the kill, at most
+// 2 s before it, and until it captured.
+func (r *rig) checkGap(killed, restarted time.Time) {
+	r.t.Helper()
+	const from, to = `counters['gap.from_ns']`, `counters['gap.to_ns']`
+	within := func(column string, after, before time.Time) string {
+		return fmt.Sprintf("max(%s) BETWEEN %d AND %d", column, after.UnixNano(), before.UnixNano())
+	}
+	r.waitFor(1, 20*time.Second, `SELECT max(counters['gap.killed']) AND `+within(from, killed.Add(-2*time.Second), killed)+
+		` AND `+within(to, restarted, time.Now())+` FROM exporter_health`)
 }
 
 // awaitSealed waits until the exporter has sealed at least n ends of connections, and what else it had read.
