@@ -1,6 +1,7 @@
 package app
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -8,6 +9,7 @@ import (
 	"net/http"
 	"net/netip"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -76,8 +78,13 @@ func (c *collector) answerWhois(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 	}
+	port, err := strconv.ParseUint(cmp.Or(q.Get("port"), "0"), 10, 16)
+	if err != nil {
+		http.Error(w, "port must be a number from 0 to 65535", http.StatusBadRequest)
+		return
+	}
 	w.Header().Set("Content-Type", "application/json")
-	_ = json.NewEncoder(w).Encode(c.whois(addr, at, q.Get("network"))) // a client that went away
+	_ = json.NewEncoder(w).Encode(c.whois(addr, uint16(port), at, q.Get("network"))) // a client that went away
 }
 
 const (
@@ -85,11 +92,20 @@ const (
 	maxWhoisRange = 1000             // how many of them
 )
 
-// whois asks the table in one network, or in all where the address was ever claimed.
-func (c *collector) whois(addr netip.Addr, at time.Time, network string) *query.WhoisAnswer {
+// whois asks the table in one network, or in all where the address was claimed around that time; where it was in none, why not.
+func (c *collector) whois(addr netip.Addr, port uint16, at time.Time, network string) *query.WhoisAnswer {
 	out := &query.WhoisAnswer{Address: addr.Unmap().String(), At: at, Source: "ownership"}
 	v := c.table.View(time.Now().UnixNano())
 	a := ownership.AddrFrom(addr)
+	ask := func(name string, id ownership.NetworkID) {
+		answer := v.Lookup(id, a, port, at.UnixNano(), int64(c.cfg.Hold.Tolerance))
+		owner := query.WhoisOwner{Network: name, Evidence: "none", Why: answer.Why.String()}
+		if o := answer.Owner; o != nil {
+			owner.Workload, owner.Instance, owner.Zone, owner.Region, owner.Release = o.Workload, o.Instance, o.Zone, o.Region, o.Release
+			owner.Evidence = "claim"
+		}
+		out.Answers = append(out.Answers, owner)
+	}
 	from, to := at.Add(-whoisAround).UnixNano(), at.Add(whoisAround).UnixNano()
 	c.table.Networks(func(name string, id ownership.NetworkID) bool {
 		if network != "" && name != network {
@@ -99,18 +115,15 @@ func (c *collector) whois(addr netip.Addr, at time.Time, network string) *query.
 		if len(ranges) == 0 {
 			return true
 		}
-		answer := v.Lookup(id, a, 0, at.UnixNano(), int64(c.cfg.Hold.Tolerance))
-		owner := query.WhoisOwner{Network: name, Evidence: "none", Why: answer.Why.String()}
-		if o := answer.Owner; o != nil {
-			owner.Workload, owner.Instance, owner.Zone, owner.Region, owner.Release = o.Workload, o.Instance, o.Zone, o.Region, o.Release
-			owner.Evidence = "claim"
-		}
-		out.Answers = append(out.Answers, owner)
+		ask(name, id)
 		for i := range ranges {
 			out.Ranges = append(out.Ranges, whoisRange(name, &ranges[i]))
 		}
 		return len(out.Ranges) < maxWhoisRange
 	})
+	if len(out.Answers) == 0 {
+		ask(network, c.table.Network(network))
+	}
 	slices.SortFunc(out.Ranges, func(x, y query.WhoisRange) int { return x.From.Compare(y.From) })
 	slices.SortFunc(out.Answers, func(x, y query.WhoisOwner) int { return strings.Compare(x.Network, y.Network) })
 	return out

@@ -58,7 +58,30 @@ func TestWhois(t *testing.T) {
 			t.Errorf("%s ago: %v %+v, want %q", at, err, answer, want)
 		}
 	}
-	for _, bad := range []string{"?address=x", "?address=10.7.0.1&at=yesterday", ""} {
+	port := &ownership.Claim{
+		Exporter: "e2", Host: "e2", Network: "lab", Addr: ownership.AddrFrom(netip.MustParseAddr("10.7.0.2")), PortFrom: 100, PortTo: 199,
+		From: ago(20 * time.Second), Owner: ownership.Owner{Workload: "shop/part"},
+	}
+	if err := c.table.Claim(port, now.UnixNano()); err != nil {
+		t.Fatal(err)
+	}
+	watermark("e1", now.UnixNano())
+	for question, want := range map[string]string{
+		"address=10.7.0.2&port=150": "shop/part named", "address=10.7.0.2&port=80": " no_evidence", "address=10.7.0.9": " no_evidence",
+		"address=8.8.8.8": " external",
+	} {
+		r, err := http.Get("http://" + cfg.APIListen + query.WhoisPath + "?at=" + url.QueryEscape(now.Add(-10*time.Second).Format(time.RFC3339)) + "&" + question)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var answer query.WhoisAnswer
+		err = json.NewDecoder(r.Body).Decode(&answer)
+		r.Body.Close()
+		if err != nil || len(answer.Answers) != 1 || answer.Answers[0].Workload+" "+answer.Answers[0].Why != want {
+			t.Errorf("%s: %v %+v, want %q", question, err, answer, want)
+		}
+	}
+	for _, bad := range []string{"?address=10.7.0.1&port=70000", "?address=x", "?address=10.7.0.1&at=yesterday", ""} {
 		r, err := http.Get("http://" + cfg.APIListen + query.WhoisPath + bad)
 		if err != nil {
 			t.Fatal(err)

@@ -9,11 +9,13 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
+	"strconv"
 	"strings"
 	"time"
 )
 
-// WhoisPath is where the collector's API answers whois: GET WhoisPath?address=…&at=RFC3339[&network=…] with a WhoisAnswer.
+// WhoisPath is where the collector's API answers whois: GET WhoisPath?address=…&at=RFC3339[&port=…][&network=…] with a
+// WhoisAnswer. Without a port only claims of the whole address answer.
 const WhoisPath = "/v1/whois"
 
 // WhoisAnswer is what is known about an address at a time.
@@ -56,6 +58,7 @@ type WhoisRange struct {
 // WhoisOptions is the question.
 type WhoisOptions struct {
 	Address, At, Network string // At as ParseTime reads it, "" means now; Network "" means all
+	Port                 uint16 // for addresses that are shared by port; 0: none
 	API                  string // base URL of the collector's API; "" asks the store only
 	Format               Format
 }
@@ -73,7 +76,7 @@ func Whois(ctx context.Context, c *Client, o WhoisOptions, now Clock, w io.Write
 			return err
 		}
 	}
-	answer, apiErr := askAPI(ctx, o.API, addr, at, o.Network)
+	answer, apiErr := askAPI(ctx, o.API, addr, at, o)
 	if apiErr != nil || !answer.knows() {
 		fromFlows, err := c.whoisFromFlows(ctx, addr, at, o.Network)
 		if err != nil {
@@ -98,15 +101,18 @@ func (a *WhoisAnswer) knows() bool {
 // maxAnswerBytes bounds what the API may say.
 const maxAnswerBytes = 8 << 20
 
-func askAPI(ctx context.Context, api string, addr netip.Addr, at time.Time, network string) (*WhoisAnswer, error) {
+func askAPI(ctx context.Context, api string, addr netip.Addr, at time.Time, o WhoisOptions) (*WhoisAnswer, error) {
 	if api == "" {
 		return nil, errors.New("the collector's API is not configured")
 	}
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
 	q := url.Values{"address": {addr.String()}, "at": {at.UTC().Format(time.RFC3339Nano)}}
-	if network != "" {
-		q.Set("network", network)
+	if o.Network != "" {
+		q.Set("network", o.Network)
+	}
+	if o.Port != 0 {
+		q.Set("port", strconv.Itoa(int(o.Port)))
 	}
 	r, err := http.NewRequestWithContext(ctx, http.MethodGet, strings.TrimSuffix(api, "/")+WhoisPath+"?"+q.Encode(), nil)
 	if err != nil {
@@ -219,7 +225,7 @@ func WriteWhois(a *WhoisAnswer, f Format, w io.Writer) error {
 	if _, err := fmt.Fprintln(w); err != nil {
 		return fmt.Errorf("write the answer: %w", err)
 	}
-	t := newTable(w, []string{"FROM", "TO", "WORKLOAD", "INSTANCE", "NETWORK", "ENDED"}, make([]bool, 6))
+	t := newTable(w, []string{"FROM", "TO", "WORKLOAD", "INSTANCE", "NETWORK", "PORTS", "EXPORTER", "ENDED"}, make([]bool, 8))
 	for _, r := range a.Ranges {
 		ended := r.Reason
 		if r.Open {
@@ -231,7 +237,7 @@ func WriteWhois(a *WhoisAnswer, f Format, w io.Writer) error {
 		case r.ClockErrorMs != 0:
 			ended += fmt.Sprintf(" (± %d ms)", r.ClockErrorMs)
 		}
-		t.row(r.From.UTC().Format(time.RFC3339Nano), r.To.UTC().Format(time.RFC3339Nano), r.Workload, r.Instance, r.Network, ended)
+		t.row(r.From.UTC().Format(time.RFC3339Nano), r.To.UTC().Format(time.RFC3339Nano), r.Workload, r.Instance, r.Network, r.Ports, r.Exporter, ended)
 	}
 	return t.flush()
 }
