@@ -32,8 +32,9 @@ func (h *host) send(m *flowv1.ControlRequest) {
 	}
 	h.deliver(data)
 	if h.sim.cfg.faults.repeat && h.sim.chance(0.02) {
+		l := h.stream.life
 		h.sim.time.after(h.sim.between(0, 3*sec), func() {
-			if h.stream.up && !h.frozen {
+			if h.stream.up && h.stream.life == l && !h.frozen {
 				h.deliver(data)
 			}
 		})

@@ -94,6 +94,12 @@ func TestFullSetReleasesTheRest(t *testing.T) {
 // TestFullSetEndsWhatBeganLast: what was claimed after the last watermark, and released while nobody listened, ends too. Left open it would be
 // verified by the next stream's watermarks for ever.
 func TestFullSetEndsWhatBeganLast(t *testing.T) {
+	for name, verified := range map[string]int64{"before the first watermark": 0, "after one": -5e9} {
+		t.Run(name, func(t *testing.T) { endsWhatBeganLast(t, verified) })
+	}
+}
+
+func endsWhatBeganLast(t *testing.T, verified int64) {
 	r := start(t, Config{})
 	now := time.Now().UnixNano()
 	mark := func(s grpc.BidiStreamingClient[flowv1.ControlRequest, flowv1.ControlResponse], at int64) {
@@ -103,7 +109,9 @@ func TestFullSetEndsWhatBeganLast(t *testing.T) {
 		<-r.woken
 	}
 	c := r.control(t, "e1")
-	mark(c, now-5e9)
+	if verified != 0 {
+		mark(c, now+verified)
+	}
 	sendOwnership(t, c, &flowv1.Ownership{Claims: []*flowv1.Claim{claim(1, "shop/web", uint64(now-4e9))}})
 	<-r.woken
 	c = r.control(t, "e1")

@@ -93,6 +93,7 @@ func (v View) absent(addr Addr, q query) Answer {
 // has not verified that far yet, and nothing else near it. ok false means that the case is not that simple.
 func (v View) fast(e *entry, q query) (a Answer, ok bool) {
 	tol, most := q.hi-q.at, v.t.mostSlack.Load()
+	others, began := false, int64(open) // a range before; when the one that names did
 	from, until := int64(e.lost.Load())*second+tol, int64(math.MaxInt64)
 	if q.at < from {
 		return a, false
@@ -109,7 +110,7 @@ func (v View) fast(e *entry, q query) (a Answer, ok bool) {
 			until = min(until, begin-most-tol-1)
 			continue
 		case end < q.lo-most:
-			from = max(from, end+most+tol+1)
+			from, others = max(from, end+most+tol+1), true
 			continue
 		case ok:
 			return a, false
@@ -132,6 +133,7 @@ func (v View) fast(e *entry, q query) (a Answer, ok bool) {
 		case a.Owner == nil || x.who.Load() == nil, v.quiet && v.young(begin, end):
 			return a, false
 		case begin <= q.lo && end >= q.hi:
+			began = begin
 			from, until = max(from, begin+tol), min(until, end-tol)
 		case isOpen && begin <= q.hi && end < q.hi && v.alive(x.advanced.Load()):
 			a = wait
@@ -141,8 +143,16 @@ func (v View) fast(e *entry, q query) (a Answer, ok bool) {
 		}
 		ok = true
 	}
-	a.From, a.Until = from, until
-	return a, ok
+	a.From, a.Until = v.lasting(from, began, others), until
+	return a, ok && q.at >= a.From
+}
+
+// lasting is from when on an answer holds: where others had the address before, doubt has a say in the beginning.
+func (v View) lasting(from, began int64, others bool) int64 {
+	if !others || began == open {
+		return from
+	}
+	return max(from, began+int64(v.t.cfg.Bridge))
 }
 
 // young: the owner was not seen for long. In the quiet time that may be the claim of a host that froze and does not know yet that it lost the

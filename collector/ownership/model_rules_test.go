@@ -7,23 +7,26 @@ import (
 	"time"
 )
 
-// contested: somebody else, who has not been heard of for a while but is not given up, began before best did and was still there when best began, or
-// had the address between two ranges of best's instance.
-func (m *model) contested(rs []*mrange, best *mrange, tol, now int64) bool {
+// doubt: somebody else, who has not been heard of for a while but is not given up, began before best did and was still there when best began, or
+// had the address between two ranges of best's instance. Or he gave it back, and best has not lasted for long.
+func (m *model) doubt(rs []*mrange, best *mrange, at, tol, now int64) Why {
+	why := Named
+	if now < m.cfg.QuietUntil && m.end(best)-best.from-2*m.slack(best) < int64(m.cfg.Bridge) {
+		why = Pending
+	}
 	for _, r := range rs {
-		if !r.isOpen || m.alive(r, now) || m.dead(r, now) || r.from >= best.from || m.agree(best, r, tol, now) {
+		if r.from >= best.from || m.agree(best, r, tol, now) {
 			continue
 		}
-		if m.ends(r) >= m.begins(best) {
-			return true
+		back := slices.ContainsFunc(rs, func(z *mrange) bool { return z.from < r.from && sameInst(z.owner, best.owner) })
+		if r.isOpen && !m.alive(r, now) && !m.dead(r, now) && (back || m.ends(r) >= m.begins(best)) {
+			return Pending
 		}
-		for _, z := range rs {
-			if z.from < r.from && sameInst(z.owner, best.owner) {
-				return true
-			}
+		if back && why == Named && at-best.from < int64(m.cfg.Bridge) {
+			why = Gap
 		}
 	}
-	return false
+	return why
 }
 
 // looseBefore are the others who ended before without a release and without a successor, where best does not cover the whole tolerance

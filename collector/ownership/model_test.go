@@ -98,7 +98,7 @@ func (m *model) claim(c *Claim, now int64) bool {
 }
 
 func (m *model) release(r *Release, now int64) bool {
-	if r.At <= 0 || r.At > now+int64(m.cfg.MaxAhead) {
+	if r.At <= 0 && !r.Absent || r.At > now+int64(m.cfg.MaxAhead) {
 		return false
 	}
 	for _, g := range m.ranges {
@@ -251,8 +251,8 @@ func (m *model) set(rs []*mrange, at, tol, now int64) manswer {
 		one := allAgree(touching, touching)
 		switch {
 		case one && len(covering) > 0 && allAgree([]*mrange{best}, unverified):
-			if m.contested(rs, best, tol, now) || now < m.cfg.QuietUntil && m.end(best)-best.from-2*m.slack(best) < int64(m.cfg.Bridge) {
-				return manswer{why: Pending, kind: "around", who: best}
+			if why := m.doubt(rs, best, at, tol, now); why != Named {
+				return manswer{why: why, kind: "around", who: best}
 			}
 			return name(best, "around")
 		case len(unverified) > 0:

@@ -85,8 +85,8 @@ func judgeSet(v View, q query, s []span) finding {
 	best, several, full, later := touching(q, s)
 	switch {
 	case full && !several && !(later && othersMayReach(q, best, s)):
-		if contested(best, s, q.hi-q.at) || v.quiet && v.young(best.from+best.slack, best.end-best.slack) {
-			return found(Answer{Why: Pending}, around, best)
+		if why := v.doubt(q, best, s); why != Named {
+			return found(Answer{Why: why}, around, best)
 		}
 		return named(best, around)
 	case later:
@@ -178,25 +178,32 @@ func othersMayReach(q query, best *span, s []span) bool {
 	return false
 }
 
-// contested: another owner's range is open, its exporter stands still, and best may be the claim of a host that froze, lost the address to that
-// owner, and does not know it yet: both were there at once, or best's instance had the address before that owner and has it again. Nobody
-// knows who is right until the exporter comes back or is given up.
-func contested(best *span, s []span, tol int64) bool {
+// doubt says why best, which covers the moment, may still be the claim of a host that froze, lost the address, and does not know it yet. It is
+// pending while another owner's exporter, who was there when best began or came after an earlier range of best's instance, stands still;
+// and in the quiet time while best's owner has not been seen for long. It is a gap where another owner has had the address since best's instance
+// had it first, until best has lasted for as long as Bridge: by then such a host has been told.
+func (v View) doubt(q query, best *span, s []span) Why {
+	why := Named
+	if v.quiet && v.young(best.from+best.slack, best.end-best.slack) {
+		why = Pending
+	}
 	for i := range s {
 		r := &s[i]
-		if !r.open || r.alive || r.settled || r.from >= best.from || agree(best, r, tol) {
+		if r.from >= best.from || agree(best, r, q.hi-q.at) {
 			continue
 		}
-		if r.ends() >= best.begins() {
-			return true
-		}
+		back := false
 		for j := range s {
-			if z := &s[j]; z.from < r.from && sameInstance(z, best) {
-				return true
-			}
+			back = back || s[j].from < r.from && sameInstance(&s[j], best)
+		}
+		switch silent := r.open && !r.alive && !r.settled; {
+		case silent && (back || r.ends() >= best.begins()):
+			return Pending
+		case back && why == Named && v.young(best.from, q.at):
+			why = Gap
 		}
 	}
-	return false
+	return why
 }
 
 func sameInstance(a, b *span) bool {

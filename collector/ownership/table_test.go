@@ -122,6 +122,24 @@ func TestAnswers(t *testing.T) {
 			w.claim("a", web, 11)
 			w.mark("a", 80, 80)
 		}, 16, 80, 0, "shop/web/w1"},
+		{"back after a freeze, after the one who had the address meanwhile", func(w world) {
+			w.claim("a", web, 0)
+			w.mark("a", 5, 5)
+			w.claim("b", api, 8)
+			w.release("b", 12)
+			w.claim("a", web, 13)
+			w.mark("a", 20, 20)
+			w.mark("b", 20, 20)
+		}, 16, 20, 0, "gap"},
+		{"the same, and still there later", func(w world) {
+			w.claim("a", web, 0)
+			w.mark("a", 5, 5)
+			w.claim("b", api, 8)
+			w.release("b", 12)
+			w.claim("a", web, 13)
+			w.mark("a", 30, 30)
+			w.mark("b", 30, 30)
+		}, 29, 30, 0, "shop/web/w1"},
 		{"handover from a crashed host", func(w world) {
 			w.claim("b", api, 0)
 			w.mark("b", 12, 12)

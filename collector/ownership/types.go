@@ -58,7 +58,8 @@ type Release struct {
 	PortFrom, PortTo  uint16
 	At                int64
 	Reason            string
-	// Absent: the range is not in the exporter's whole set. It ends even if it began after At: left open, it would name one who is gone.
+	// Absent: the range is not in the exporter's whole set. It ends even if it began after At, which is 0 before the first watermark: left open,
+	// it would name one who is gone.
 	Absent bool
 }
 

@@ -247,7 +247,7 @@ func (t *Table) Release(r *Release, now int64) error {
 		return t.refuse(BadAddress, "release")
 	case !portsOK(r.PortFrom, r.PortTo):
 		return t.refuse(BadPorts, "release")
-	case r.At <= 0:
+	case r.At <= 0 && !r.Absent:
 		return t.refuse(BadTime, "release")
 	case r.At > now+int64(t.cfg.MaxAhead):
 		return t.refuse(FromFuture, "release")
