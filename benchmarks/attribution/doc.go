@@ -5,7 +5,7 @@
 // the sender and unmarshalled by the receiver. What is simulated: hosts, networks, clocks, exporters and time. Nothing sleeps: one queue of
 // events is worked off in the order of virtual time, and a seed gives the same run again.
 //
-//	go run ./benchmarks/attribution -seeds 20 -faults all
+//	go run ./benchmarks/attribution -seeds 20
 //
 // The program ends with 1 if a bar of -bars is missed. README.md has the method and the figures.
 package main
