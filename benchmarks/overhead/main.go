@@ -1,0 +1,113 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"strings"
+	"time"
+)
+
+// bench is one run of the benchmark.
+type bench struct {
+	exporter     string
+	exporterArgs []string
+	processor    int
+	pairs        int
+	duration     time.Duration
+	collector    *collector
+}
+
+func main() {
+	role := flag.String("role", "", "what this process is to be; set by the benchmark itself")
+	rate := flag.Int("rate", 0, "connections a second of the load; set by the benchmark itself")
+	b := &bench{}
+	flag.StringVar(&b.exporter, "exporter", "bin/tributary-exporter", "the exporter to measure")
+	args := flag.String("exporter-args", "", "more arguments for it")
+	flag.IntVar(&b.processor, "processor", 0, "the processor of the load")
+	flag.IntVar(&b.pairs, "pairs", 12, "pairs of runs, without and with each tracer")
+	flag.DurationVar(&b.duration, "duration", time.Second, "of each run")
+	own := flag.Duration("own", 10*time.Second, "how long to measure what the exporter uses itself, three times; 0: not at all")
+	flag.Parse()
+	b.exporterArgs = strings.Fields(*args)
+	var err error
+	if *role == "load" {
+		err = runLoad(b.processor, *rate, b.duration)
+	} else {
+		err = b.run(*own)
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "overhead:", err)
+		os.Exit(1)
+	}
+}
+
+func (b *bench) run(own time.Duration) error {
+	if os.Geteuid() != 0 {
+		return errors.New("this benchmark needs root")
+	}
+	if err := avoid(b.processor); err != nil {
+		return err
+	}
+	c, stop, err := startCollector()
+	if err != nil {
+		return err
+	}
+	defer stop()
+	b.collector = c
+	if b.pairs > 0 {
+		if err := b.compare(); err != nil {
+			return err
+		}
+	}
+	if own > 0 {
+		return b.own(own)
+	}
+	return nil
+}
+
+// own prints what the exporter uses itself.
+func (b *bench) own(d time.Duration) error {
+	fmt.Printf("\n| connections/s | exporter's CPU, of a core | RSS MiB | records | lost |\n|--:|--:|--:|--:|--:|\n")
+	for _, perSecond := range []int{-1, 1000, 0} {
+		c, err := b.cost(perSecond, d)
+		if err != nil {
+			return err
+		}
+		fmt.Println(c)
+	}
+	lines, err := b.perEvent(5 * time.Second)
+	if err != nil {
+		return err
+	}
+	fmt.Printf("\nKernel programs, measuring included (about 30 ns a run):\n\n")
+	for _, line := range lines {
+		fmt.Println("-", line)
+	}
+	return nil
+}
+
+// load runs the load in a process of its own and returns its result.
+func (b *bench) load(perSecond int, d time.Duration) (loadResult, error) {
+	self, err := os.Executable()
+	if err != nil {
+		return loadResult{}, err
+	}
+	cmd := exec.Command(self, "-role", "load", "-processor", fmt.Sprint(b.processor), "-rate", fmt.Sprint(perSecond), "-duration", d.String())
+	cmd.Stderr = os.Stderr
+	out, err := cmd.Output()
+	if err != nil {
+		return loadResult{}, fmt.Errorf("the load: %w", err)
+	}
+	var r loadResult
+	if err := json.Unmarshal(out, &r); err != nil {
+		return loadResult{}, fmt.Errorf("the load's result: %w", err)
+	}
+	if r.Connections == 0 || r.CPU == 0 {
+		return loadResult{}, errors.New("the load made no connection")
+	}
+	return r, nil
+}
