@@ -41,6 +41,9 @@ type App struct {
 	host      host
 	clock     *clock.Clock
 	names     *names
+	local     namer
+	claims    transport.Claims
+	replay    bool
 	pipeline  *pipeline
 	spool     *spool.Spool
 	transport *transport.Transport
@@ -75,6 +78,7 @@ func New(c config.Config, logger *slog.Logger) (*App, error) {
 		return nil, err
 	}
 	a.names = &names{own: newOwnProcess(a.host), book: book}
+	a.local, a.claims = a.names.local, a.names
 	if err := a.buildDelivery(registry, logger); err != nil {
 		return nil, err
 	}
@@ -97,19 +101,19 @@ func (a *App) buildDelivery(registry *prometheus.Registry, logger *slog.Logger) 
 	a.transport, err = transport.New(transport.Config{
 		Address: c.Collector, Credentials: creds, Spool: a.spool,
 		ExporterID: a.host.exporterID, Host: a.host.name, BootID: a.host.bootID, Version: build.Current().Version,
-		Claims: a.names, Counters: books.counters,
+		Claims: a.claims, Counters: books.counters,
 	}, registry, logger)
 	if err != nil {
 		return err
 	}
 	batcher, err := batch.New(batch.Config{
 		ExporterID: a.host.exporterID, Host: a.host.name, BootID: a.host.bootID, Rows: c.BatchRows,
-		Compress: c.Compression == config.CompressionZstd, Counters: books.counters, Emit: a.transport.Add,
+		Compress: c.Compression == config.CompressionZstd, Replay: a.replay, Counters: books.counters, Emit: a.transport.Add,
 	}, registry)
 	if err != nil {
 		return err
 	}
-	a.pipeline = newPipeline(batcher, a.clock, a.names.local, c.BatchAge, sweepAfter(activeEvery, walkEvery))
+	a.pipeline = newPipeline(batcher, a.clock, a.local, c.BatchAge, sweepAfter(activeEvery, walkEvery))
 	books.p = a.pipeline
 	if err := registry.Register(books); err != nil {
 		return fmt.Errorf("register the books: %w", err)

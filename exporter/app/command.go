@@ -25,7 +25,7 @@ func NewCommand() *cobra.Command {
 	root.SetVersionTemplate("tributary-exporter {{.Version}}\n")
 	root.SilenceErrors, root.SilenceUsage = true, true
 	root.CompletionOptions.DisableDefaultCmd = true
-	root.AddCommand(runCommand("run"), doctorCommand(), spoolCommand())
+	root.AddCommand(runCommand("run"), doctorCommand(), spoolCommand(), recordCommand(), replayCommand())
 	return root
 }
 
@@ -102,5 +102,25 @@ func spoolCommand() *cobra.Command {
 		return report.Write(cmd.OutOrStdout(), time.Now())
 	})
 	cmd.Flags().StringVarP(&output, "output", "o", "table", "table, or json: one object a line")
+	return cmd
+}
+
+// recordCommand keeps the kernel's records in a file instead of sending them.
+func recordCommand() *cobra.Command {
+	limit := int64(1 << 30)
+	cmd := configured("record FILE", "Keep the kernel's records in a file, for a replay anywhere", func(ctx context.Context, cmd *cobra.Command, c config.Config, logger *slog.Logger) error {
+		return Record(ctx, c, cmd.Flags().Arg(0), limit, logger)
+	})
+	cmd.Args = cobra.ExactArgs(1)
+	cmd.Flags().Int64Var(&limit, "limit", limit, "size in bytes at which the recording ends; a signal ends it earlier")
+	return cmd
+}
+
+// replayCommand needs neither root nor the kernel's help.
+func replayCommand() *cobra.Command {
+	cmd := configured("replay FILE", "Send what a recording has, marked as replay, under an exporter_id of its own", func(ctx context.Context, cmd *cobra.Command, c config.Config, logger *slog.Logger) error {
+		return Replay(ctx, c, cmd.Flags().Arg(0), logger)
+	})
+	cmd.Args = cobra.ExactArgs(1)
 	return cmd
 }

@@ -18,11 +18,13 @@ type collector struct {
 	flowv1.UnimplementedCollectorServer
 	address string
 
-	mu   sync.Mutex
-	rows map[[2]uint64]row // by flow_id and record_seq
-	last map[string]uint64 // counters of the last batch
-	mark int               // watermarks
-	said []string          // claims and releases
+	mu       sync.Mutex
+	rows     map[[2]uint64]row // by flow_id and record_seq
+	last     map[string]uint64 // counters of the last batch
+	mark     int               // watermarks
+	said     []string          // claims and releases
+	host     string            // of the last batch
+	exporter string
 }
 
 type row struct {
@@ -31,6 +33,7 @@ type row struct {
 	remote                              netip.Addr
 	tx, rx                              uint64
 	errno                               uint32
+	replay                              bool
 }
 
 func startCollector(t *testing.T) *collector {
@@ -72,6 +75,9 @@ func (c *collector) Flows(stream flowv1.Collector_FlowsServer) error {
 			return err
 		}
 		c.keep(b)
+		c.mu.Lock()
+		c.host, c.exporter = m.GetBatch().GetHost(), m.GetBatch().GetExporterId()
+		c.mu.Unlock()
 		seq := m.GetBatch().GetBatchSeq()
 		if err := stream.Send(&flowv1.FlowsResponse{ReceivedSeq: seq, Acked: []*flowv1.SeqRange{{First: seq, Last: seq}}}); err != nil {
 			return err
@@ -123,7 +129,7 @@ func (c *collector) keep(b *flow.Batch) {
 			workload: b.Strings[u32(flow.LocalWorkload, i)], network: b.Strings[u32(flow.Network, i)], comm: b.Strings[u32(flow.Comm, i)],
 			localPort: u32(flow.LocalPort, i), remotePort: u32(flow.RemotePort, i),
 			remote: netip.AddrFrom16(b.Addrs[u32(flow.RemoteAddr, i)]).Unmap(),
-			tx:     u64(flow.TxBytes, i), rx: u64(flow.RxBytes, i), errno: u32(flow.Errno, i),
+			tx:     u64(flow.TxBytes, i), rx: u64(flow.RxBytes, i), errno: u32(flow.Errno, i), replay: u32(flow.Replay, i) == 1,
 		}
 	}
 	for _, counter := range b.Counters {

@@ -23,6 +23,7 @@ type Config struct {
 	BootID     string
 	Rows       int  // rows of a full batch, 1 to MaxRows
 	Compress   bool // zstd
+	Replay     bool // the rows come from a recording
 	// Counters returns the exporter's cumulative counters; called once a batch, at sealing. nil means none.
 	Counters func() []*flowv1.Counter
 	// Emit takes over each sealed batch, in the order of batch_seq. Required.
@@ -114,6 +115,7 @@ func (b *Batcher) Add(e *event.Event, at Times, local *Local) (first bool) {
 	b.addIdentity(e, local)
 	addMoments(w, e, at)
 	addCounters(w, e)
+	w.Set32(flow.Replay, bit(b.config.Replay))
 	b.metrics.open.Set(float64(w.Rows()))
 	if w.Full() {
 		b.Flush(Full)

@@ -44,14 +44,14 @@ func Check() error {
 }
 
 func checkVersion() error {
-	if release := kernelRelease(); !newEnough(release) {
+	if release := KernelRelease(); !newEnough(release) {
 		return fmt.Errorf("%w; this is %s", ErrOldKernel, release)
 	}
 	return nil
 }
 
-// kernelRelease is such as "6.1.0-50-cloud-amd64"; "" cannot be parsed, like any other that is not understood.
-func kernelRelease() string {
+// KernelRelease is the running kernel, such as "6.1.0-50-cloud-amd64"; "" cannot be parsed, like any other that is not understood.
+func KernelRelease() string {
 	var uts unix.Utsname
 	if err := unix.Uname(&uts); err != nil {
 		return ""

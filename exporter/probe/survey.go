@@ -35,7 +35,7 @@ const manyTracers = 4
 // nothing else proves that it can be done; so their few connections are seen and forgotten.
 func Survey(opts Options) []Finding {
 	var s survey
-	s.must(checkVersion(), "the kernel is new enough: "+kernelRelease())
+	s.must(checkVersion(), "the kernel is new enough: "+KernelRelease())
 	s.must(checkCapabilities(), "the privileges suffice to load and attach programs")
 	s.must(checkTypes(), "the kernel has type information (BTF) and the tracepoints")
 	s.must(features.HaveMapType(ebpf.RingBuf), "the kernel has ring buffers")
