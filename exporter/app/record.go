@@ -89,10 +89,16 @@ func Record(ctx context.Context, c config.Config, file string, limit int64, logg
 			}
 		})
 	}
-	return r.run(until, options, logger)
+	if err := r.run(until, options, logger); err != nil {
+		return err
+	}
+	if ctx.Err() == nil { // it was not the user who ended it
+		return context.Cause(until)
+	}
+	return nil
 }
 
-// run captures until ctx ends; its cause, if it is none of the user's, is the error.
+// run captures until ctx ends.
 func (r *recorder) run(ctx context.Context, options probe.Options, logger *slog.Logger) error {
 	p := probe.New(options)
 	if err := p.Start(); err != nil {
@@ -110,9 +116,6 @@ func (r *recorder) run(ctx context.Context, options probe.Options, logger *slog.
 	counters, cerr := p.Counters()
 	err = errors.Join(err, cerr, p.Detach(), p.Close(), r.out.Close())
 	logger.Info("recorded", log.Component, "app", "records", reader.Stats().Read+reader.Stats().Walked, "bytes", r.out.Written(), "lost", counters.RingFull)
-	if cause := context.Cause(ctx); err == nil && !errors.Is(cause, context.Canceled) {
-		return cause
-	}
 	return err
 }
 
