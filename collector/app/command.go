@@ -69,7 +69,7 @@ func embeddedChildCommand() *cobra.Command {
 		Hidden: true,
 		Args:   cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			logger, err := log.New(os.Stderr, "info", "text")
+			logger, err := log.New(os.Stderr, "info", log.JSON) // the parent reads it
 			if err != nil {
 				return err
 			}

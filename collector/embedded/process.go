@@ -2,12 +2,15 @@ package embedded
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"fmt"
 	"log/slog"
+	"maps"
 	"os"
 	"os/exec"
 	"runtime"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -79,7 +82,8 @@ func (p *process) why() string {
 // maxLogLine bounds one line of the child in the log.
 const maxLogLine = 2000
 
-// lastLine passes the child's standard error on to the log, line by line, and remembers the last one.
+// lastLine passes the child's standard error on to the log, line by line, and remembers the last one that is not a log line: what the
+// child, or the engine, said before it ended.
 type lastLine struct {
 	logger *slog.Logger
 
@@ -105,11 +109,33 @@ func (l *lastLine) Write(p []byte) (int, error) {
 }
 
 func (l *lastLine) finish() {
-	if text := string(bytes.TrimSpace(l.partial)); text != "" {
-		l.last = text
-		l.logger.Info("engine says", "line", text)
+	if line := bytes.TrimSpace(l.partial); len(line) > 0 && !relay(l.logger, line) {
+		l.last = string(line)
+		l.logger.Info("engine says", "line", l.last)
 	}
 	l.partial = l.partial[:0]
+}
+
+// relay logs a JSON log line of the child as the parent's own.
+func relay(logger *slog.Logger, line []byte) bool {
+	var attributes map[string]any
+	if json.Unmarshal(line, &attributes) != nil {
+		return false
+	}
+	message, _ := attributes[slog.MessageKey].(string)
+	name, _ := attributes[slog.LevelKey].(string)
+	var level slog.Level
+	if message == "" || level.UnmarshalText([]byte(name)) != nil {
+		return false
+	}
+	var args []any
+	for _, key := range slices.Sorted(maps.Keys(attributes)) {
+		if key != slog.MessageKey && key != slog.LevelKey && key != slog.TimeKey {
+			args = append(args, key, attributes[key])
+		}
+	}
+	logger.Log(context.Background(), level, message, args...)
+	return true
 }
 
 func (l *lastLine) String() string {

@@ -47,8 +47,17 @@ type program struct {
 func newRig(t *testing.T, hosts []world.Host, kafka bool) *rig {
 	t.Helper()
 	r := bareRig(t, kafka)
+	r.observe(hosts)
+	return r
+}
+
+// observe builds a world of the hosts and starts everything.
+func (r *rig) observe(hosts []world.Host) {
+	t := r.t
+	t.Helper()
 	r.world = world.New(hosts, t.Output())
 	t.Cleanup(func() {
+		r.stop()
 		if err := r.world.Close(); err != nil {
 			t.Error(err)
 		}
@@ -65,7 +74,6 @@ func newRig(t *testing.T, hosts []world.Host, kafka bool) *rig {
 	}
 	r.startCollector()
 	r.startExporter("--identity", r.identity())
-	return r
 }
 
 func (r *rig) identity() string {
@@ -178,6 +186,7 @@ func (r *rig) stop() {
 			p.end(r.t)
 		}
 	}
+	r.exporter, r.collector = nil, nil
 }
 
 // end stops the program kindly; a program that does not go is a failure.
