@@ -79,6 +79,11 @@ func (r *rig) run(plan []world.Step) world.Truth {
 
 func (r *rig) stored(truth world.Truth) {
 	r.t.Helper()
+	defer func() {
+		if r.t.Failed() {
+			r.t.Logf("what is stored: %v", r.rows(`SELECT role, kind, local_why, remote_why, max(version), count() FROM flows WHERE `+r.inWorld()+` GROUP BY ALL`))
+		}
+	}()
 	r.waitFor(ends(truth), 30*time.Second, `SELECT count() FROM flows WHERE kind IN ('closed', 'failed') AND remote_why != 'pending' AND `+r.inWorld())
 }
 
