@@ -32,7 +32,7 @@ func TestDiskFull(t *testing.T) {
 	r.serve()
 	ballast := filepath.Join(data, "ballast")
 	fill(t, ballast)
-	const acked = "tributary_exporter_transport_acked_rows_total"
+	const acked = "tributary_exporter_spool_acked_rows_total"
 	before := r.sample(r.exporterMetrics).sum(acked)
 	truth, err := r.world.RunPlan(r.ctx, r.plan(1_000))
 	if err != nil {
@@ -89,7 +89,7 @@ func (r *rig) untilLog(p *program, text string) {
 func (r *rig) untilPending(n uint64) {
 	r.t.Helper()
 	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
-		if r.sample(r.exporterMetrics).sum("tributary_exporter_transport_pending_rows") >= float64(n) {
+		if r.sample(r.exporterMetrics).sum("tributary_exporter_spool_pending_rows") >= float64(n) {
 			return
 		}
 	}
