@@ -20,24 +20,25 @@ static __always_inline int received_moved(struct flow_record *rec, struct tcp_so
 	return received != rec->rx_bytes;
 }
 
+/* The last walk: everything is due. Set by user space before it. */
+__u32 walk_all;
+
 /*
  * A socket that is gone or closed while its entry is not marked: its CLOSE was not
  * seen (the kernel skips a program that a softirq would nest in itself on one CPU).
  * Entries younger than a second are left alone, because the tracepoint of a
- * new connection fires before its state is stored.
+ * new connection fires before its state is stored. What closed after capture was
+ * detached, before the last walk, is not missed but later than our watch.
  */
 static __always_inline void drop_missed(__u64 id, __u64 now, __u64 key)
 {
-	if (now < id + 1000000000ULL)
+	if (walk_all || now < id + 1000000000ULL)
 		return;
 	if (bpf_map_delete_elem(&open_sockets, &key))
 		return;
 	count(FLOW_COUNTER_REMOVED);
 	count(FLOW_COUNTER_ENDS_MISSED);
 }
-
-/* The last walk: everything is due. Set by user space before it. */
-__u32 walk_all;
 
 static __always_inline void note_due(__u64 due)
 {
