@@ -12,7 +12,7 @@ func identityFields() []Field {
 		header(BootID, "boot_id", typeText, codecPlain, "/proc/sys/kernel/random/boot_id", "one boot of that host"),
 		column(flow.Network, "exporter/identity", "address space of both addresses: equal addresses in different networks are different machines"),
 		column(flow.Comm, "kernel, task comm", "name of the program's thread (at most 15 bytes) that opened, accepted or closed the socket"),
-		column(flow.Netns, "exporter/identity", "network namespace of the socket: its name under /run/netns, or its inode number"),
+		column(flow.Netns, "exporter/identity", "network namespace of the socket: its inode number, as in /proc/PID/ns/net"),
 		coded(wide(flow.FlowID, "exporter", "one end of one connection; counts up within exporter_id"), codecDelta),
 		column(flow.RecordSeq, "exporter", "number of the record within its flow, from 0"),
 		header(BatchSeq, "batch_seq", "UInt64", codecDelta, "exporter", "the batch that carried the row; counts up within exporter_id, from 1"),
