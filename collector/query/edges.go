@@ -2,7 +2,9 @@ package query
 
 import (
 	"context"
+	"errors"
 	"maps"
+	"sync"
 	"time"
 
 	"tributary/collector/schema"
@@ -79,11 +81,25 @@ func (c *Client) edges(ctx context.Context, w window, now time.Time, f edgeFilte
 	}
 	statement := "SELECT " + edgeGroup + ",\n    " + schema.ShowEdges() + "\nFROM (" + c.edgesIn(plan(w, minutes, hours, now)) + ") AS e" + f.where() +
 		"\nGROUP BY " + edgeGroup + edgesOrder
+	var open []openRow
+	var openErr error
+	var both sync.WaitGroup
+	both.Go(func() { open, openErr = c.open(ctx, w, now, f) })
 	found, err := collect[Edge](ctx, c, statement, f.params)
-	if err != nil {
+	both.Wait()
+	if err := errors.Join(err, openErr); err != nil {
 		return nil, err
 	}
-	return found, c.addOpen(ctx, found, w, now, f)
+	index := make(map[edgeOf]*Edge, len(found))
+	for i := range found {
+		index[found[i].key()] = &found[i]
+	}
+	for _, r := range open {
+		if e := index[r.key()]; e != nil { // an edge without a record in the window is none of the window
+			e.Open, e.Unanswered = r.Open, r.Unanswered
+		}
+	}
+	return found, nil
 }
 
 // aliveWithin is longer than the time between two records of a connection that lives.
@@ -95,8 +111,8 @@ type openRow struct {
 	Unanswered uint64 `json:"unanswered"`
 }
 
-// addOpen counts the connections that live at the end of the window, from single records.
-func (c *Client) addOpen(ctx context.Context, edges []Edge, w window, now time.Time, f edgeFilter) error {
+// open counts the connections that live at the end of the window, from single records.
+func (c *Client) open(ctx context.Context, w window, now time.Time, f edgeFilter) ([]openRow, error) {
 	at := now
 	if !w.until.IsZero() && w.until.Before(now) {
 		at = w.until
@@ -104,20 +120,7 @@ func (c *Client) addOpen(ctx context.Context, edges []Edge, w window, now time.T
 	from := schema.EdgesOf(c.database(), "toDateTime(0, 'UTC')", sqlTime(at.Add(-aliveWithin), ""), sqlTime(at.Add(time.Nanosecond), ""), schema.Part{})
 	statement := "SELECT " + edgeGroup + ", sum(e.open) AS open, sum(e.unanswered) AS unanswered FROM (" + from + ") AS e" + f.where() +
 		"\nGROUP BY " + edgeGroup + "\nHAVING open > 0 OR unanswered > 0"
-	rows, err := collect[openRow](ctx, c, statement, f.params)
-	if err != nil {
-		return err
-	}
-	index := make(map[edgeOf]*Edge, len(edges))
-	for i := range edges {
-		index[edges[i].key()] = &edges[i]
-	}
-	for _, r := range rows {
-		if e := index[r.key()]; e != nil { // an edge without a record in the window is none of the window
-			e.Open, e.Unanswered = r.Open, r.Unanswered
-		}
-	}
-	return nil
+	return collect[openRow](ctx, c, statement, f.params)
 }
 
 // around returns the edges within depth steps of a workload, in either direction.

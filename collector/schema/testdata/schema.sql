@@ -349,9 +349,7 @@ SELECT
 FROM
 (
     SELECT
-        toStartOfMinute(toDateTime(end_time_ns, 'UTC')) AS minute,
-        role = 'client' AS by_client,
-        network,
+        minute, network, by_client, close_reason, last_state, start_time_ns, end_time_ns,
         if(by_client, local_workload, remote_workload) AS client_workload,
         toString(if(by_client, local_why, remote_why)) AS client_why,
         if(by_client, local_zone, remote_zone) AS client_zone,
@@ -363,32 +361,43 @@ FROM
         if(by_client, remote_region, local_region) AS server_region,
         if(by_client, remote_release, local_release) AS server_release,
         if(by_client, remote_port, local_port) AS server_port,
-        arrayExists(s -> s.1 != role AND if(by_client,
-            start_time_ns <= s.2 + toIntervalSecond(5) AND end_time_ns >= s.2 - toIntervalSecond(5),
-            s.2 <= start_time_ns + toIntervalSecond(5) AND s.3 >= start_time_ns - toIntervalSecond(5)), sightings) AS mirrored,
         CAST(multiIf(NOT by_client, 'server_only', mirrored, 'both', 'client_only') AS Enum8('client_only' = 1, 'server_only' = 2, 'both' = 3)) AS class,
         toUInt64(connections) * sample_rate AS stands_for,
         toUInt64(failures) * sample_rate AS failed,
         start_observed AND record_seq = 0 AS opened,
         kind = 'closed' AS ended,
-        kind = 'active' AND NOT arrayExists(s -> s.5 = flow AND s.6 > record_seq AND s.4 = minute AND s.3 < toDateTime64('2200-01-01 00:00:00', 9, 'UTC'), sightings) AS lives,
-        close_reason,
-        last_state,
+        kind = 'active' AND NOT overtaken AS lives,
         if(by_client, tx_bytes, rx_bytes) * sample_rate AS to_server,
         if(by_client, rx_bytes, tx_bytes) * sample_rate AS to_client,
         toUInt64(retrans_segs) * sample_rate AS again,
         toUInt32(round(exp2(round(log2(srtt_us) * 8) / 8))) AS rounded_rtt,
-        toUInt32(round(exp2(round(log2(connect_us) * 8) / 8))) AS rounded_connect,
-        start_time_ns,
-        end_time_ns
-    FROM (SELECT *, sipHash128(network, if(role = 'client', (local_addr, local_port, remote_addr, remote_port), (remote_addr, remote_port, local_addr, local_port))) AS connection, sipHash64(exporter_id, flow_id) AS flow FROM tributary.flows WHERE role != 'unknown' AND end_time_ns >= (SELECT toDateTime64(max(start), 9, 'UTC') + toIntervalMinute(count() > 0) FROM tributary.closed WHERE step = 'minute') AND end_time_ns < toDateTime64('2200-01-01 00:00:00', 9, 'UTC') AND 1) AS own
-    INNER JOIN
+        toUInt32(round(exp2(round(log2(connect_us) * 8) / 8))) AS rounded_connect
+    FROM
     (
-        SELECT sipHash128(network, if(role = 'client', (local_addr, local_port, remote_addr, remote_port), (remote_addr, remote_port, local_addr, local_port))) AS connection, groupArray((role, start_time_ns, end_time_ns, toStartOfMinute(toDateTime(end_time_ns, 'UTC')), sipHash64(exporter_id, flow_id), record_seq)) AS sightings
-        FROM tributary.flows
-        WHERE role != 'unknown' AND end_time_ns >= (SELECT toDateTime64(max(start), 9, 'UTC') + toIntervalMinute(count() > 0) FROM tributary.closed WHERE step = 'minute') - toIntervalSecond(40) AND end_time_ns < toDateTime64('2200-01-01 00:00:00', 9, 'UTC') + toIntervalSecond(10) AND 1
-        GROUP BY connection
-    ) AS near USING (connection)
+        SELECT
+            own.*,
+            arrayExists(s -> s.1 != role AND if(by_client,
+                start_time_ns <= s.2 + toIntervalSecond(5) AND end_time_ns >= s.2 - toIntervalSecond(5),
+                s.2 <= start_time_ns + toIntervalSecond(5) AND s.3 >= start_time_ns - toIntervalSecond(5)), sightings) AS mirrored,
+            arrayExists(s -> s.5 = flow AND s.6 > record_seq AND s.4 = minute AND s.3 < toDateTime64('2200-01-01 00:00:00', 9, 'UTC'), sightings) AS overtaken
+        FROM
+        (
+            SELECT
+                toStartOfMinute(toDateTime(end_time_ns, 'UTC')) AS minute, role = 'client' AS by_client, sipHash128(network, if(role = 'client', (local_addr, local_port, remote_addr, remote_port), (remote_addr, remote_port, local_addr, local_port))) AS connection, sipHash64(exporter_id, flow_id) AS flow,
+                role, network, record_seq, kind, close_reason, last_state, sample_rate, connections, failures, start_observed,
+                start_time_ns, end_time_ns, local_port, remote_port, tx_bytes, rx_bytes, retrans_segs, srtt_us, connect_us,
+                local_workload, local_zone, local_region, local_release, local_why, remote_workload, remote_zone, remote_region, remote_release, remote_why
+            FROM tributary.flows_raw FINAL
+            WHERE role != 'unknown' AND end_time_ns >= (SELECT toDateTime64(max(start), 9, 'UTC') + toIntervalMinute(count() > 0) FROM tributary.closed WHERE step = 'minute') AND end_time_ns < toDateTime64('2200-01-01 00:00:00', 9, 'UTC') AND 1
+        ) AS own
+        INNER JOIN
+        (
+            SELECT sipHash128(network, if(role = 'client', (local_addr, local_port, remote_addr, remote_port), (remote_addr, remote_port, local_addr, local_port))) AS connection, groupArray((role, start_time_ns, end_time_ns, toStartOfMinute(toDateTime(end_time_ns, 'UTC')), sipHash64(exporter_id, flow_id), record_seq)) AS sightings
+            FROM tributary.flows_raw FINAL
+            WHERE role != 'unknown' AND end_time_ns >= (SELECT toDateTime64(max(start), 9, 'UTC') + toIntervalMinute(count() > 0) FROM tributary.closed WHERE step = 'minute') - toIntervalSecond(40) AND end_time_ns < toDateTime64('2200-01-01 00:00:00', 9, 'UTC') + toIntervalSecond(10) AND 1
+            GROUP BY connection
+        ) AS near USING (connection)
+    )
     WHERE by_client OR NOT mirrored
 )
 GROUP BY minute, client_workload, server_workload, server_port, class, network, client_why, server_why, client_zone, client_region, client_release, server_zone, server_region, server_release;
