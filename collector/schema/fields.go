@@ -13,11 +13,11 @@ func identityFields() []Field {
 		column(flow.Network, "exporter/identity", "address space of both addresses: equal addresses in different networks are different machines"),
 		column(flow.Comm, "kernel, task comm", "name of the program's thread (at most 15 bytes) that opened, accepted or closed the socket"),
 		column(flow.Netns, "exporter/identity", "network namespace of the socket: its inode number, as in /proc/PID/ns/net"),
-		coded(wide(flow.FlowID, "exporter", "one end of one connection; counts up within exporter_id"), codecDelta),
+		wide(flow.FlowID, "exporter", "one end of one connection; counts up within exporter_id"),
 		column(flow.RecordSeq, "exporter", "number of the record within its flow, from 0"),
 		header(BatchSeq, "batch_seq", "UInt64", codecDelta, "exporter", "the batch that carried the row; counts up within exporter_id, from 1"),
 		wide(flow.SockCookie, "kernel, socket cookie", "the kernel's number of the socket, unique for a boot"),
-		wide(flow.CgroupID, "kernel, cgroup id", "cgroup (v2) of the socket's owner"),
+		coded(wide(flow.CgroupID, "kernel, cgroup id", "cgroup (v2) of the socket's owner"), codecPlain),
 		column(flow.Version, "collector", "rank of the evidence of both ends in the high bits, then a counter; of rows with the same key the highest version is the answer"),
 	}
 }
@@ -38,8 +38,8 @@ func kindFields() []Field {
 func timeFields() []Field {
 	return []Field{
 		wide(flow.StartTimeNs, "exporter/clock", "start of the connection: of a client its first SYN, of a server ESTABLISHED minus the round trip of the SYN-ACK"),
-		wide(flow.IntervalStartNs, "exporter/clock", "start of the interval the row's counters cover"),
-		wide(flow.EndTimeNs, "exporter/clock", "end of the interval; in closed and failed records the end of the connection; decides partition and minute"),
+		coded(wide(flow.IntervalStartNs, "exporter/clock", "start of the interval the row's counters cover"), codecSmall),
+		coded(wide(flow.EndTimeNs, "exporter/clock", "end of the interval; in closed and failed records the end of the connection; decides partition and minute"), codecSmall),
 		header(ReceivedTime, "received_time_ns", typeTime, codecPlain, "collector", "when the collector took the batch in, by its clock"),
 	}
 }
@@ -50,7 +50,7 @@ func addressFields() []Field {
 		column(flow.RemoteAddr, "kernel, socket", "the remote end's address; IPv4 mapped"),
 		column(flow.OrigRemoteAddr, "kernel, connect hook", "the address the program asked for, where NAT or a virtual address changed it"),
 		column(flow.LocalPort, "kernel, socket", "the local end's port"),
-		column(flow.RemotePort, "kernel, socket", "the remote end's port"),
+		coded(column(flow.RemotePort, "kernel, socket", "the remote end's port"), codecPlain),
 		column(flow.OrigRemotePort, "kernel, connect hook", "the port the program asked for, where NAT or a virtual address changed it"),
 	}
 }
@@ -96,8 +96,8 @@ func processFields() []Field {
 		column(flow.Accepted, "exporter", "a server's connection that the program has accepted"),
 		column(flow.Replay, "exporter", "the row comes from a recording"),
 		column(flow.Errno, "kernel, sk_err", "Linux error number of the end of the connection (111 is ECONNREFUSED)"),
-		column(flow.Pid, "kernel, task", "process that opened, accepted or closed the socket"),
-		column(flow.UID, "kernel, task", "user of that process"),
+		coded(column(flow.Pid, "kernel, task", "process that opened, accepted or closed the socket"), codecPlain),
+		coded(column(flow.UID, "kernel, task", "user of that process"), codecPlain),
 	}
 }
 

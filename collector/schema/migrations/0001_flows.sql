@@ -1,4 +1,5 @@
 -- Every version of every record. The key holds no name and nothing else that may change, so a row that is named later replaces itself.
+-- A sealed record never changes its cgroup_id. It puts the rows of one owner side by side, a tenth less on disk (docs/schema.md).
 -- Partitions are UTC days of end_time_ns: the sink cuts its blocks at the same edge.
 CREATE TABLE IF NOT EXISTS {{.Database}}.flows_raw
 (
@@ -6,7 +7,7 @@ CREATE TABLE IF NOT EXISTS {{.Database}}.flows_raw
 )
 ENGINE = ReplacingMergeTree(version)
 PARTITION BY toDate(end_time_ns, 'UTC')
-ORDER BY (toStartOfMinute(end_time_ns), exporter_id, flow_id, record_seq)
+ORDER BY (toStartOfMinute(end_time_ns), exporter_id, cgroup_id, flow_id, record_seq)
 TTL {{.TTL}}
 SETTINGS non_replicated_deduplication_window = 10000, fsync_after_insert = 1, fsync_part_directory = 1, ttl_only_drop_parts = 1;
 
