@@ -37,10 +37,10 @@ type TLS struct {
 
 // Spool bounds the sealed batches that are not yet acknowledged. Beyond a bound the oldest are dropped and counted.
 type Spool struct {
-	Dir         string        `yaml:"dir" usage:"directory of batches that are not yet acknowledged; empty: in memory only, and a kill loses them"`
-	MaxBytes    int64         `yaml:"max_bytes" usage:"disk for batches that are not yet acknowledged"`
-	MaxAge      time.Duration `yaml:"max_age" usage:"age at which a batch is given up; below the time for which the store keeps flows"`
-	MemoryBytes int64         `yaml:"memory_bytes" usage:"memory for these batches while they cannot be on disk"`
+	Dir         string        `yaml:"spool_dir" usage:"directory of batches that are not yet acknowledged; empty: in memory only, and a kill loses them"`
+	MaxBytes    int64         `yaml:"spool_max_bytes" usage:"disk for batches that are not yet acknowledged"`
+	MaxAge      time.Duration `yaml:"spool_max_age" usage:"age at which a batch is given up; below the time for which the store keeps flows"`
+	MemoryBytes int64         `yaml:"spool_memory_bytes" usage:"memory for these batches while they cannot be on disk"`
 }
 
 // Config is everything a user can set.
@@ -65,7 +65,7 @@ type Config struct {
 	BatchAge    time.Duration `yaml:"batch_age" usage:"how long a row waits for its batch to fill"`
 	Compression string        `yaml:"compression" usage:"of batches: zstd or none"`
 
-	Spool Spool `yaml:"spool"`
+	Spool Spool `yaml:",inline"`
 
 	FailedConnects bool `yaml:"failed_connects" usage:"record attempts that fail before their SYN (no route, policy); costs every system call of the host some nanoseconds"`
 
