@@ -98,6 +98,9 @@ func TestClassesAcrossMinutes(t *testing.T) {
 	rows = append(rows, pair(6, 210, 211)[1:]...)  // the client has none
 	rows = append(rows, pair(1, 4000, 4001)...)    // the same port in the next hour: another connection
 	rows[len(rows)-2].Flow, rows[len(rows)-1].Flow = 101, 101
+	replay := pair(7, 220, 221) // a recording is in no edge
+	replay[0].Replay, replay[1].Replay = true, true
+	rows = append(rows, replay...)
 	records.Load(t, s, t0, rows)
 	want := "shop/web\tshop/api\t80\tclient_only\t1\t1\t0\t100\t1000\n" +
 		"shop/web\tshop/api\t80\tserver_only\t1\t1\t0\t100\t1000\n" +

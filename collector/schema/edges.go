@@ -13,8 +13,8 @@ import (
 // client's record is `both` where a server's record of the same connection is near it, else `client_only`; a server's record is
 // `server_only` where no client's record is near it, and in no class where there is one. The same connection means the same addresses and
 // ports, and times that overlap within 5 s (two clocks). Near means within the records' own rhythm: a connection that lives has a record
-// at 5 s and every 30 s, so whatever else it has is at most 35 s before or 5 s after. Records whose role is unknown are in no edge. Every
-// sum is weighted by sample_rate.
+// at 5 s and every 30 s, so whatever else it has is at most 35 s before or 5 s after. Records whose role is unknown are in no edge, nor
+// are those of a recording (replay). Every sum is weighted by sample_rate.
 
 const classType = "Enum8('client_only' = 1, 'server_only' = 2, 'both' = 3)"
 
@@ -225,13 +225,13 @@ FROM
                 start_time_ns, end_time_ns, local_port, remote_port, tx_bytes, rx_bytes, retrans_segs, srtt_us, connect_us,
                 local_workload, local_zone, local_region, local_release, local_why, remote_workload, remote_zone, remote_region, remote_release, remote_why
             FROM $database.flows_raw FINAL
-            WHERE role != 'unknown' AND end_time_ns >= $from AND end_time_ns < $to AND $part
+            WHERE role != 'unknown' AND NOT replay AND end_time_ns >= $from AND end_time_ns < $to AND $part
         ) AS own
         INNER JOIN
         (
             SELECT $connection AS connection, groupArray((role, start_time_ns, end_time_ns, $at, $flow, record_seq)) AS sightings
             FROM $database.flows_raw FINAL
-            WHERE role != 'unknown' AND end_time_ns >= $from - toIntervalSecond(40) AND end_time_ns < $to + toIntervalSecond(10) AND $part
+            WHERE role != 'unknown' AND NOT replay AND end_time_ns >= $from - toIntervalSecond(40) AND end_time_ns < $to + toIntervalSecond(10) AND $part
             GROUP BY connection
         ) AS near USING (connection)
     )
@@ -249,7 +249,7 @@ const recordedOf = `SELECT
     count() AS records,
     sumMapIf(map(toString(remote_why), toUInt64(1)), remote_workload = '') AS unnamed
 FROM $database.flows
-WHERE end_time_ns >= $from AND end_time_ns < $to
+WHERE NOT replay AND end_time_ns >= $from AND end_time_ns < $to
 GROUP BY minute, exporter_id, host, workload`
 
 const (

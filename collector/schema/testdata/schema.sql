@@ -389,13 +389,13 @@ FROM
                 start_time_ns, end_time_ns, local_port, remote_port, tx_bytes, rx_bytes, retrans_segs, srtt_us, connect_us,
                 local_workload, local_zone, local_region, local_release, local_why, remote_workload, remote_zone, remote_region, remote_release, remote_why
             FROM tributary.flows_raw FINAL
-            WHERE role != 'unknown' AND end_time_ns >= (SELECT toDateTime64(max(start), 9, 'UTC') + toIntervalMinute(count() > 0) FROM tributary.closed WHERE step = 'minute') AND end_time_ns < toDateTime64('2200-01-01 00:00:00', 9, 'UTC') AND 1
+            WHERE role != 'unknown' AND NOT replay AND end_time_ns >= (SELECT toDateTime64(max(start), 9, 'UTC') + toIntervalMinute(count() > 0) FROM tributary.closed WHERE step = 'minute') AND end_time_ns < toDateTime64('2200-01-01 00:00:00', 9, 'UTC') AND 1
         ) AS own
         INNER JOIN
         (
             SELECT sipHash128(network, if(role = 'client', (local_addr, local_port, remote_addr, remote_port), (remote_addr, remote_port, local_addr, local_port))) AS connection, groupArray((role, start_time_ns, end_time_ns, toStartOfMinute(toDateTime(end_time_ns, 'UTC')), sipHash64(exporter_id, flow_id), record_seq)) AS sightings
             FROM tributary.flows_raw FINAL
-            WHERE role != 'unknown' AND end_time_ns >= (SELECT toDateTime64(max(start), 9, 'UTC') + toIntervalMinute(count() > 0) FROM tributary.closed WHERE step = 'minute') - toIntervalSecond(40) AND end_time_ns < toDateTime64('2200-01-01 00:00:00', 9, 'UTC') + toIntervalSecond(10) AND 1
+            WHERE role != 'unknown' AND NOT replay AND end_time_ns >= (SELECT toDateTime64(max(start), 9, 'UTC') + toIntervalMinute(count() > 0) FROM tributary.closed WHERE step = 'minute') - toIntervalSecond(40) AND end_time_ns < toDateTime64('2200-01-01 00:00:00', 9, 'UTC') + toIntervalSecond(10) AND 1
             GROUP BY connection
         ) AS near USING (connection)
     )
@@ -452,7 +452,7 @@ SELECT
     count() AS records,
     sumMapIf(map(toString(remote_why), toUInt64(1)), remote_workload = '') AS unnamed
 FROM tributary.flows
-WHERE end_time_ns >= (SELECT toDateTime64(max(start), 9, 'UTC') + toIntervalMinute(count() > 0) FROM tributary.closed WHERE step = 'minute') AND end_time_ns < toDateTime64('2200-01-01 00:00:00', 9, 'UTC')
+WHERE NOT replay AND end_time_ns >= (SELECT toDateTime64(max(start), 9, 'UTC') + toIntervalMinute(count() > 0) FROM tributary.closed WHERE step = 'minute') AND end_time_ns < toDateTime64('2200-01-01 00:00:00', 9, 'UTC')
 GROUP BY minute, exporter_id, host, workload;
 
 -- Every workload that was a client or a server of a connection, while edges are kept.
@@ -531,3 +531,99 @@ SELECT c.minute AS minute, c.exporter_id AS exporter_id, c.host AS host, w.workl
     c.captured AS captured, c.lost AS lost, c.lost_rows AS lost_rows, c.pending AS pending, c.complete AS complete
 FROM tributary.exporter_completeness AS c
 LEFT JOIN tributary.recorded_1m AS w ON w.minute = c.minute AND w.exporter_id = c.exporter_id;
+
+-- migration 4: edges_without_replays
+
+-- Edges of the minutes that are not closed yet are read through these views: a recording (replay) is in none of them.
+CREATE OR REPLACE VIEW tributary.edges_1m AS
+SELECT minute, client_workload, server_workload, server_port, class, network, client_why, server_why, client_zone, client_region, client_release, server_zone, server_region, server_release, connections, closed, resets, open, unanswered, failures, failures_by_reason, bytes_to_server, bytes_to_client, retrans_segs, rtt_us, connect_us, first_seen, last_seen
+FROM tributary.edges_1m_gens
+WHERE (minute, gen) IN (SELECT start, gen FROM tributary.closed_latest WHERE step = 'minute')
+UNION ALL
+SELECT
+    minute, client_workload, server_workload, server_port, class, network, client_why, server_why, client_zone, client_region, client_release, server_zone, server_region, server_release,
+    sumIf(stands_for, opened) AS connections,
+    sumIf(stands_for, ended) AS closed,
+    sumIf(stands_for, ended AND close_reason IN ('rst_local', 'rst_remote')) AS resets,
+    sumIf(stands_for, lives AND last_state != 'syn_sent') AS open,
+    sumIf(stands_for, lives AND last_state = 'syn_sent') AS unanswered,
+    sum(failed) AS failures,
+    sumMapIf(map(toString(close_reason), failed), failed > 0) AS failures_by_reason,
+    sum(to_server) AS bytes_to_server,
+    sum(to_client) AS bytes_to_client,
+    sum(again) AS retrans_segs,
+    quantilesBFloat16StateIf(0.5, 0.95, 0.99)(rounded_rtt, rounded_rtt > 0) AS rtt_us,
+    quantilesBFloat16StateIf(0.5, 0.95, 0.99)(rounded_connect, rounded_connect > 0 AND opened AND by_client) AS connect_us,
+    min(toDateTime64(start_time_ns, 3, 'UTC')) AS first_seen,
+    max(toDateTime64(end_time_ns, 3, 'UTC')) AS last_seen
+FROM
+(
+    SELECT
+        minute, network, by_client, close_reason, last_state, start_time_ns, end_time_ns,
+        if(by_client, local_workload, remote_workload) AS client_workload,
+        toString(if(by_client, local_why, remote_why)) AS client_why,
+        if(by_client, local_zone, remote_zone) AS client_zone,
+        if(by_client, local_region, remote_region) AS client_region,
+        if(by_client, local_release, remote_release) AS client_release,
+        if(by_client, remote_workload, local_workload) AS server_workload,
+        toString(if(by_client, remote_why, local_why)) AS server_why,
+        if(by_client, remote_zone, local_zone) AS server_zone,
+        if(by_client, remote_region, local_region) AS server_region,
+        if(by_client, remote_release, local_release) AS server_release,
+        if(by_client, remote_port, local_port) AS server_port,
+        CAST(multiIf(NOT by_client, 'server_only', mirrored, 'both', 'client_only') AS Enum8('client_only' = 1, 'server_only' = 2, 'both' = 3)) AS class,
+        toUInt64(connections) * sample_rate AS stands_for,
+        toUInt64(failures) * sample_rate AS failed,
+        start_observed AND record_seq = 0 AS opened,
+        kind = 'closed' AS ended,
+        kind = 'active' AND NOT overtaken AS lives,
+        if(by_client, tx_bytes, rx_bytes) * sample_rate AS to_server,
+        if(by_client, rx_bytes, tx_bytes) * sample_rate AS to_client,
+        toUInt64(retrans_segs) * sample_rate AS again,
+        toUInt32(round(exp2(round(log2(srtt_us) * 8) / 8))) AS rounded_rtt,
+        toUInt32(round(exp2(round(log2(connect_us) * 8) / 8))) AS rounded_connect
+    FROM
+    (
+        SELECT
+            own.*,
+            arrayExists(s -> s.1 != role AND if(by_client,
+                start_time_ns <= s.2 + toIntervalSecond(5) AND end_time_ns >= s.2 - toIntervalSecond(5),
+                s.2 <= start_time_ns + toIntervalSecond(5) AND s.3 >= start_time_ns - toIntervalSecond(5)), sightings) AS mirrored,
+            arrayExists(s -> s.5 = flow AND s.6 > record_seq AND s.4 = minute AND s.3 < toDateTime64('2200-01-01 00:00:00', 9, 'UTC'), sightings) AS overtaken
+        FROM
+        (
+            SELECT
+                toStartOfMinute(toDateTime(end_time_ns, 'UTC')) AS minute, role = 'client' AS by_client, sipHash128(network, if(role = 'client', (local_addr, local_port, remote_addr, remote_port), (remote_addr, remote_port, local_addr, local_port))) AS connection, sipHash64(exporter_id, flow_id) AS flow,
+                role, network, record_seq, kind, close_reason, last_state, sample_rate, connections, failures, start_observed,
+                start_time_ns, end_time_ns, local_port, remote_port, tx_bytes, rx_bytes, retrans_segs, srtt_us, connect_us,
+                local_workload, local_zone, local_region, local_release, local_why, remote_workload, remote_zone, remote_region, remote_release, remote_why
+            FROM tributary.flows_raw FINAL
+            WHERE role != 'unknown' AND NOT replay AND end_time_ns >= (SELECT toDateTime64(max(start), 9, 'UTC') + toIntervalMinute(count() > 0) FROM tributary.closed WHERE step = 'minute') AND end_time_ns < toDateTime64('2200-01-01 00:00:00', 9, 'UTC') AND 1
+        ) AS own
+        INNER JOIN
+        (
+            SELECT sipHash128(network, if(role = 'client', (local_addr, local_port, remote_addr, remote_port), (remote_addr, remote_port, local_addr, local_port))) AS connection, groupArray((role, start_time_ns, end_time_ns, toStartOfMinute(toDateTime(end_time_ns, 'UTC')), sipHash64(exporter_id, flow_id), record_seq)) AS sightings
+            FROM tributary.flows_raw FINAL
+            WHERE role != 'unknown' AND NOT replay AND end_time_ns >= (SELECT toDateTime64(max(start), 9, 'UTC') + toIntervalMinute(count() > 0) FROM tributary.closed WHERE step = 'minute') - toIntervalSecond(40) AND end_time_ns < toDateTime64('2200-01-01 00:00:00', 9, 'UTC') + toIntervalSecond(10) AND 1
+            GROUP BY connection
+        ) AS near USING (connection)
+    )
+    WHERE by_client OR NOT mirrored
+)
+GROUP BY minute, client_workload, server_workload, server_port, class, network, client_why, server_why, client_zone, client_region, client_release, server_zone, server_region, server_release;
+
+CREATE OR REPLACE VIEW tributary.recorded_1m AS
+SELECT minute, exporter_id, host, workload, records, unnamed
+FROM tributary.recorded_1m_gens
+WHERE (minute, gen) IN (SELECT start, gen FROM tributary.closed_latest WHERE step = 'minute')
+UNION ALL
+SELECT
+    toStartOfMinute(toDateTime(end_time_ns, 'UTC')) AS minute, exporter_id, host, local_workload AS workload,
+    count() AS records,
+    sumMapIf(map(toString(remote_why), toUInt64(1)), remote_workload = '') AS unnamed
+FROM tributary.flows
+WHERE NOT replay AND end_time_ns >= (SELECT toDateTime64(max(start), 9, 'UTC') + toIntervalMinute(count() > 0) FROM tributary.closed WHERE step = 'minute') AND end_time_ns < toDateTime64('2200-01-01 00:00:00', 9, 'UTC')
+GROUP BY minute, exporter_id, host, workload;
+
+-- What is noted of minutes is of use while their edges are kept, 30 days. Hours are kept for 400.
+ALTER TABLE tributary.closed MODIFY TTL start + toIntervalDay(if(step = 'minute', 31, 400));

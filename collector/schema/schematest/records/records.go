@@ -28,6 +28,7 @@ type Record struct {
 	Tx, Rx        uint64
 	Reason, State uint32
 	Observed      bool
+	Replay        bool
 }
 
 func batch(t0 time.Time, rows []Record) *flow.Batch {
@@ -56,6 +57,9 @@ func batch(t0 time.Time, rows []Record) *flow.Batch {
 		}
 		if r.Observed {
 			b.U32[flow.StartObserved][i] = 1
+		}
+		if r.Replay {
+			b.U32[flow.Replay][i] = 1
 		}
 		at := func(s float64) uint64 { return uint64(t0.Add(time.Duration(s * 1e9)).UnixNano()) }
 		b.U64[flow.FlowID][i] = r.Flow
