@@ -86,7 +86,8 @@ type CaptureFlowRecord struct {
 	Role           uint8
 	LastState      uint8
 	FirstFin       uint8
-	Reserved       uint16
+	AskedPort      uint16
+	AskedAddr      [16]uint8
 }
 
 type CaptureListener struct {
@@ -131,10 +132,11 @@ type CaptureOpenSocket struct {
 	Role        uint8
 	FirstFin    uint8
 	Flags       uint16
-	Reserved    uint16
+	AskedPort   uint16
 	DataSegsFin uint32
 	ReceivedFin uint32
 	Reserved2   uint32
+	AskedAddr   [16]uint8
 }
 
 // Names of all BPF objects in the ELF.

@@ -8,45 +8,8 @@
  */
 #pragma once
 
+#include "asked.h"
 #include "end.h"
-
-/* What a program gives to connect; of the family's form only what both share is here. */
-struct sockaddr_in {
-	__u16 family;
-	__be16 port;
-	__be32 addr;
-};
-
-struct sockaddr_in6 {
-	__u16 family;
-	__be16 port;
-	__be32 flowinfo;
-	__u32 addr[4];
-};
-
-struct connect_args {
-	__u64 fd;
-	__u64 addr;
-	__u64 len;
-};
-
-static __always_inline void read_args(struct connect_args *args, struct task_struct *task)
-{
-	struct pt_regs *regs = (struct pt_regs *)bpf_task_pt_regs(task);
-	const int probe = 1;
-
-	if (field_exists(regs->di)) {
-		args->fd = READ(regs, di);
-		args->addr = READ(regs, si);
-		args->len = READ(regs, dx);
-	} else {
-		struct pt_regs___arm64 *arm = (void *)regs;
-
-		args->fd = READ(arm, orig_x0);
-		args->addr = READ(arm, regs[1]);
-		args->len = READ(arm, regs[2]);
-	}
-}
 
 /* The socket behind a file descriptor of the task, if it is one that could be TCP's. */
 static __always_inline struct sock *socket_of(struct task_struct *task, __u64 fd)
@@ -70,30 +33,6 @@ static __always_inline struct sock *socket_of(struct task_struct *task, __u64 fd
 	if (READ(socket, type) != SOCK_STREAM)
 		return 0;
 	return READ(socket, sk);
-}
-
-/* Where the program wanted to go. 0 if it is no address of the socket's family. */
-static __always_inline int read_wanted(struct flow_record *rec, const struct connect_args *args, __u16 family)
-{
-	struct sockaddr_in6 to = {};
-	__u32 size = args->len < sizeof(to) ? sizeof(struct sockaddr_in) : sizeof(to);
-	__u32 *words = (__u32 *)rec->remote_addr;
-
-	if (args->len < sizeof(struct sockaddr_in) || bpf_probe_read_user(&to, size, (const void *)args->addr))
-		return 0;
-	rec->remote_port = ntohs(to.port);
-	if (to.family != family)
-		return 0;
-	if (family == AF_INET) {
-		map_ipv4(rec->remote_addr, to.flowinfo); /* at the place of sockaddr_in's address */
-		return 1;
-	}
-	if (family != AF_INET6 || size < sizeof(to))
-		return 0;
-#pragma unroll
-	for (int i = 0; i < 4; i++)
-		words[i] = to.addr[i];
-	return 1;
 }
 
 /* A failure of which the state tracepoint has not told. */
@@ -153,11 +92,11 @@ int failed_connect(struct sys_exit_args *ctx)
 	if (ctx->ret >= 0 || ctx->ret == -EINPROGRESS || ctx->ret == -EISCONN || ctx->ret == -EAFNOSUPPORT)
 		return 0;
 	task = bpf_get_current_task_btf();
-	read_args(&args, task);
+	read_args(&args, task, 1);
 	sk = socket_of(task, args.fd);
 	if (!sk || READ(sk, __sk_common.skc_state) != TCP_CLOSE || !in_scope(sk, 1) || !is_new_failure(sk))
 		return 0;
-	if (!read_wanted(&rec, &args, READ(sk, __sk_common.skc_family)))
+	if (!read_asked(rec.remote_addr, &rec.remote_port, &args, READ(sk, __sk_common.skc_family)))
 		return 0;
 	read_never_sent(&rec, sk, -ctx->ret);
 	if (read_current(&owner)) {

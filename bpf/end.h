@@ -29,6 +29,8 @@ static __always_inline void read_unobserved(struct flow_record *rec, struct tcp_
 	rec->uid = 0;
 	__builtin_memset(rec->comm, 0, sizeof(rec->comm));
 	rec->connect_us = 0;
+	rec->asked_port = 0;
+	__builtin_memset(rec->asked_addr, 0, sizeof(rec->asked_addr));
 	rec->retrans_syn = 0;
 	rec->retrans_closing = 0;
 	rec->first_fin = FLOW_FIN_NONE;

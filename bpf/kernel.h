@@ -261,11 +261,13 @@ struct pt_regs {
 	unsigned long di;
 	unsigned long si;
 	unsigned long dx;
+	unsigned long orig_ax;
 };
 
 struct pt_regs___arm64 {
 	__u64 regs[31];
 	__u64 orig_x0;
+	__s32 syscallno;
 };
 
 struct seq_file;

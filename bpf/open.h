@@ -2,7 +2,7 @@
 /* The beginnings: clients, listeners, servers, and what transitions tell until the end. */
 #pragma once
 
-#include "read.h"
+#include "asked.h"
 
 static __always_inline int insert(__u64 key, const struct open_socket *open)
 {
@@ -41,6 +41,7 @@ static __always_inline void open_client(struct sock *sk)
 	for (int i = 0; i < 3; i++)
 		open.chrono_base[i] = tp->chrono_stat[i];
 	read_current(&open.owner);
+	note_asked(&open, sk);
 	insert_open(sk, &open);
 }
 

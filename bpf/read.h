@@ -145,7 +145,6 @@ static __always_inline void read_socket(struct flow_record *rec, struct tcp_sock
 	/* not skc_num: that is already 0 at CLOSE */
 	rec->local_port = ntohs(READ(inet, inet_sport));
 	rec->remote_port = ntohs(READ(sk, __sk_common.skc_dport));
-	rec->reserved = 0;
 	read_addresses(rec->local_addr, rec->remote_addr, sk, probe);
 	read_place(rec, sk, probe);
 	read_counters(rec, tp, probe);
@@ -178,6 +177,8 @@ static __always_inline void read_open(struct flow_record *rec, const struct open
 	if (!(open->flags & FLOW_FLAG_FOUND))
 		rec->flags |= FLOW_FLAG_START_OBSERVED;
 	rec->connect_us = open->connect_us;
+	rec->asked_port = open->asked_port;
+	__builtin_memcpy(rec->asked_addr, open->asked_addr, sizeof(rec->asked_addr));
 	rec->retrans_syn = open->flags & FLOW_FLAG_ESTABLISHED ? open->retrans_syn : rec->retrans_segs;
 	rec->retrans_closing = 0;
 	if (open->first_fin) {

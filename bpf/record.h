@@ -86,10 +86,11 @@ struct flow_record {
 	__u8 role;	 /* enum flow_role */
 	__u8 last_state; /* before CLOSE; now, in an active record */
 	__u8 first_fin;	 /* enum flow_fin */
-	__u16 reserved;	 /* 0 */
+	__u16 asked_port; /* with asked_addr: what the program asked connect for; 0 where that is remote_ */
+	__u8 asked_addr[16];
 };
 
-_Static_assert(sizeof(struct flow_record) == 240, "exporter/event.Record has this size");
+_Static_assert(sizeof(struct flow_record) == 256, "exporter/event.Record has this size");
 
 /* Who owns a socket; all zero where unknown. */
 struct flow_owner {
@@ -119,16 +120,17 @@ struct open_socket {
 	__u8 role;
 	__u8 first_fin;
 	__u16 flags;
-	__u16 reserved;
+	__u16 asked_port;
 	__u32 data_segs_fin; /* segments with data that had come at the first FIN */
 	__u32 received_fin;  /* bytes, the lower half */
 	__u32 reserved2;
+	__u8 asked_addr[16]; /* and asked_port: what the program asked for; 0 where the socket goes there */
 };
 
 #define OPEN_CLOSING (1ULL << 63)
 #define OPEN_REPORTED (1ULL << 62)
 
-_Static_assert(sizeof(struct open_socket) == 112, "no hidden holes");
+_Static_assert(sizeof(struct open_socket) == 128, "no hidden holes");
 
 /* The key of listeners. */
 struct listener_key {

@@ -98,7 +98,7 @@ func numbered() event.Event {
 	e.CloseReason, e.LastState = event.CloseRstRemote, event.StateCloseWait
 	e.StartObserved, e.Accepted = true, true
 	e.NetnsInum = 4026531840
-	e.LocalAddr, e.RemoteAddr = mapped(10, 0, 0, 1), mapped(10, 0, 0, 2)
+	e.LocalAddr, e.RemoteAddr, e.OrigRemoteAddr = mapped(10, 0, 0, 1), mapped(10, 0, 0, 2), mapped(10, 0, 0, 3)
 	return e
 }
 
@@ -124,8 +124,8 @@ func TestEventBecomesColumns(t *testing.T) {
 			"kind": "closed", "role": "server", "role_source": "guessed", "close_reason": "rst_remote", "last_state": "close_wait",
 			"sample_rate": uint64(1), "connections": uint64(1), "failures": uint64(0),
 			"start_time_ns": uint64(noon), "interval_start_ns": uint64(noon + 10), "end_time_ns": uint64(noon + 30),
-			"local_addr": e.LocalAddr, "remote_addr": e.RemoteAddr, "orig_remote_addr": [16]byte{},
-			"local_port": uint64(e.LocalPort), "remote_port": uint64(e.RemotePort), "orig_remote_port": uint64(0),
+			"local_addr": e.LocalAddr, "remote_addr": e.RemoteAddr, "orig_remote_addr": e.OrigRemoteAddr,
+			"local_port": uint64(e.LocalPort), "remote_port": uint64(e.RemotePort), "orig_remote_port": uint64(e.OrigRemotePort),
 			"tx_bytes": e.TxBytes, "rx_bytes": e.RxBytes, "tx_bytes_before": e.TxBytesBefore, "rx_bytes_before": e.RxBytesBefore,
 			"tx_segs": uint64(e.TxSegs), "rx_segs": uint64(e.RxSegs), "retrans_segs": uint64(e.RetransSegs),
 			"retrans_syn": uint64(e.RetransSyn), "retrans_closing": uint64(e.RetransClosing), "retrans_bytes": e.RetransBytes,

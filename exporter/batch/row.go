@@ -26,6 +26,8 @@ func (b *Batcher) addIdentity(e *event.Event, local *Local) {
 	w.SetAddr(flow.RemoteAddr, e.RemoteAddr)
 	w.Set32(flow.LocalPort, uint32(e.LocalPort))
 	w.Set32(flow.RemotePort, uint32(e.RemotePort))
+	w.SetAddr(flow.OrigRemoteAddr, e.OrigRemoteAddr)
+	w.Set32(flow.OrigRemotePort, uint32(e.OrigRemotePort))
 
 	w.SetText(flow.Network, local.Network)
 	w.Set32(flow.LocalEvidence, local.Evidence)

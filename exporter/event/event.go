@@ -106,7 +106,10 @@ type Event struct {
 	RemoteAddr [16]byte
 	LocalPort  uint16
 	RemotePort uint16
-	Errno      uint16 // the socket's error at its end, e.g. 111 ECONNREFUSED; 0 is none
+	// OrigRemoteAddr and OrigRemotePort are what the program asked for where the connection goes elsewhere; 0 where it does not.
+	OrigRemoteAddr [16]byte
+	OrigRemotePort uint16
+	Errno          uint16 // the socket's error at its end, e.g. 111 ECONNREFUSED; 0 is none
 
 	SockCookie  uint64
 	NetnsCookie uint64 // unique for this boot

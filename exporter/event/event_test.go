@@ -35,7 +35,7 @@ const golden = "7856341280" + "88ffff" + "64943577000000000094357700000000005ed0
 	"23000000" + "1e000000" + "0b000000" + "21000000" + "0a000000" + "a8050000" +
 	"0c000000" + "03000000" + "04000000" + "a00f0000" + "000000f0" + "67120000" + "21000000" +
 	"00000000000000000000ffff0a000001" + "00000000000000000000ffff0a000002" + "6e67696e780000000000000000000000" +
-	"bb01" + "50c3" + "0000" + "0000" + "0700" + "02" + "02" + "09" + "02" + "0000"
+	"bb01" + "50c3" + "0000" + "0000" + "0700" + "02" + "02" + "09" + "02" + "0000" + "00000000000000000000000000000000"
 
 func TestDecodeGolden(t *testing.T) {
 	r := sample()
@@ -102,7 +102,7 @@ func TestDecodeRefuses(t *testing.T) {
 		{"far future", func(r *Record) { r.EndNs = maxTime + 1 }, ErrTime},
 		{"errno", func(r *Record) { r.SkErr = 4096 }, ErrErrno},
 		{"soft errno", func(r *Record) { r.SkErrSoft = 4096 }, ErrErrno},
-		{"reserved", func(r *Record) { r.Reserved = 1 }, ErrReserved},
+		{"asked by nobody", func(r *Record) { r.Role, r.AskedPort = uint8(RoleServer), 1 }, ErrAsked},
 		{"found and observed", func(r *Record) { r.Flags |= flagFound }, ErrFlags},
 		{"role guessed although observed", func(r *Record) { r.Flags |= flagRoleGuessed }, ErrFlags},
 		{"a jiffy of a second", func(r *Record) { r.TickUs = 1e6 }, ErrCounters},

@@ -54,7 +54,8 @@ type Record struct {
 	Role           uint8
 	LastState      uint8
 	FirstFin       uint8
-	Reserved       uint16
+	AskedPort      uint16
+	AskedAddr      [16]uint8
 }
 
 // RecordSize is the size of a kernel record in bytes.
@@ -100,7 +101,7 @@ var (
 	ErrFlags    = errors.New("impossible flags")
 	ErrTime     = errors.New("impossible times")
 	ErrErrno    = errors.New("impossible error number")
-	ErrReserved = errors.New("reserved bytes are not zero")
+	ErrAsked    = errors.New("only a client asks for an address")
 	ErrIdentity = errors.New("impossible socket identity")
 	ErrCounters = errors.New("impossible counters")
 )
@@ -129,8 +130,8 @@ func (r *Record) Encode() []byte {
 
 func (r *Record) check() error {
 	switch {
-	case r.Reserved != 0:
-		return ErrReserved
+	case Role(r.Role) != RoleClient && (r.AskedPort != 0 || r.AskedAddr != [16]uint8{}):
+		return ErrAsked
 	case Kind(r.Kind) < KindActive || Kind(r.Kind) > KindFailed:
 		return fmt.Errorf("%w: %d", ErrKind, r.Kind)
 	case Role(r.Role) > RoleServer:
@@ -220,7 +221,7 @@ func (r *Record) fill(e *Event) {
 		Sock:          r.Sock, Opened: r.OpenedNs,
 		Start: r.StartNs, IntervalStart: r.StartNs, End: r.EndNs,
 		LocalAddr: r.LocalAddr, RemoteAddr: r.RemoteAddr,
-		LocalPort: r.LocalPort, RemotePort: r.RemotePort,
+		LocalPort: r.LocalPort, RemotePort: r.RemotePort, OrigRemoteAddr: r.AskedAddr, OrigRemotePort: r.AskedPort,
 		SockCookie: r.SockCookie, NetnsCookie: r.NetnsCookie, NetnsInum: r.NetnsInum,
 		CgroupID: r.CgroupID, SockCgroupID: r.SockCgroupID,
 		PID: r.PID, UID: r.UID, Comm: r.Comm,

@@ -20,7 +20,7 @@ var ErrClosed = errors.New("probe is not running")
 type Options struct {
 	// RingBytes is the size of the kernel ring, a power of two of at least a page.
 	// It must hold what arrives while the reader stands still: records a second ×
-	// seconds × 248. Default 1 MiB, which measured no loss at 120,000 records a
+	// seconds × 264. Default 1 MiB, which measured no loss at 120,000 records a
 	// second; its pages count twice in the process's resident memory.
 	RingBytes uint32
 	// OpenSockets bounds the connection ends that are followed at once. Default

@@ -2,6 +2,7 @@ package probe
 
 import (
 	"fmt"
+	"net/netip"
 	"os/exec"
 	"strings"
 	"testing"
@@ -32,6 +33,7 @@ type want struct {
 	place  string         // "a" or "b"; default: clients live in a, servers in b
 	pid    string         // "child", "none"; default: the test itself
 	queued bool           // a server's connection that was never accepted
+	asked  string         // where the program wanted to go, if elsewhere
 	also   func(e *event.Event) error
 }
 
@@ -56,7 +58,7 @@ func TestScenarios(t *testing.T) {
 	c := newCapture(t, Options{ActiveFirst: never, ActiveEvery: never, SynFirst: never, SynEvery: never, FailedConnects: true})
 	c.cookies = map[uint64]bool{}
 	var table []scenario
-	for _, rows := range [][]scenario{orderly, openings, processes, resets, timeouts, failures, unsent} {
+	for _, rows := range [][]scenario{orderly, openings, processes, resets, timeouts, failures, unsent, asked} {
 		table = append(table, rows...)
 	}
 	t.Logf("%d scenarios", len(table))
@@ -166,6 +168,8 @@ func (want want) compare(w *world, e *event.Event) error {
 		return fmt.Errorf("want tx %d rx %d", want.tx, want.rx)
 	case e.PID != pid || (pid != 0) != (e.CgroupID != 0) || e.SockCgroupID == 0:
 		return fmt.Errorf("want pid %d; cgroups %d, %d", pid, e.CgroupID, e.SockCgroupID)
+	case askedFor(e) != want.asked:
+		return fmt.Errorf("asked for %q, want %q", askedFor(e), want.asked)
 	case e.Accepted != (want.role == sv && kind == event.KindClosed && !want.queued):
 		return fmt.Errorf("accepted: %v", e.Accepted)
 	case !e.StartObserved || e.RoleSource != event.RoleObserved || e.RecordSeq != 0 || e.IntervalStart != e.Start || e.SockCookie == 0 && e.LastState != event.StateClose:
@@ -180,6 +184,13 @@ func (want want) compare(w *world, e *event.Event) error {
 		return want.also(e)
 	}
 	return nil
+}
+
+func askedFor(e *event.Event) string {
+	if e.OrigRemoteAddr == [16]byte{} {
+		return ""
+	}
+	return netip.AddrPortFrom(netip.AddrFrom16(e.OrigRemoteAddr).Unmap(), e.OrigRemotePort).String()
 }
 
 // checkTimes allows a server's start 0.5 s before the beginning, because SYN cookies and deferred
