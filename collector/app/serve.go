@@ -3,6 +3,7 @@ package app
 import (
 	"context"
 	"crypto/rand"
+	"crypto/tls"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -81,6 +82,13 @@ func (c *collector) start(ctx context.Context) error {
 		return err
 	}
 	c.stops = append(c.stops, func(context.Context) { _ = grpcListener.Close() })
+	var httpsListener net.Listener
+	if c.cfg.HTTPSListen != "" {
+		if httpsListener, err = listen.TCP(ctx, "--https-listen", c.cfg.HTTPSListen); err != nil {
+			return err
+		}
+		c.stops = append(c.stops, func(context.Context) { _ = httpsListener.Close() })
+	}
 	if err := c.startMetrics(ctx); err != nil {
 		return err
 	}
@@ -99,8 +107,8 @@ func (c *collector) start(ctx context.Context) error {
 	if err := c.startAPI(ctx); err != nil {
 		return err
 	}
-	c.serve(grpcListener)
-	c.log.Info("ready for exporters", "listen", grpcListener.Addr().String(), "tls", c.tls != nil)
+	c.serve(grpcListener, httpsListener)
+	c.log.Info("ready for exporters", "listen", grpcListener.Addr().String(), "https_listen", c.cfg.HTTPSListen, "tls", c.tls != nil)
 	return nil
 }
 
@@ -225,10 +233,22 @@ func (c *collector) expire(ctx context.Context) {
 }
 
 // serve opens the front door; drain closes it.
-func (c *collector) serve(l net.Listener) {
+func (c *collector) serve(grpc, https net.Listener) {
 	go func() {
-		if err := c.ingest.Serve(l); err != nil {
+		if err := c.ingest.Serve(grpc); err != nil {
 			c.failed <- fmt.Errorf("gRPC ingest: %w", err)
+		}
+	}()
+	if https == nil {
+		return
+	}
+	var config *tls.Config
+	if c.tls != nil {
+		config = c.tls.Config()
+	}
+	go func() {
+		if err := c.ingest.ServeHTTP(https, config); err != nil {
+			c.failed <- fmt.Errorf("HTTPS ingest: %w", err)
 		}
 	}()
 }

@@ -27,6 +27,7 @@ type Config struct {
 	Region     string         `yaml:"region" usage:"the region this collector serves"`
 
 	Listen        string `yaml:"listen" usage:"address of the gRPC ingest"`
+	HTTPSListen   string `yaml:"https_listen" usage:"address of the HTTPS ingest, such as 127.0.0.1:4748; empty: none. Plain HTTP where there is no certificate, for a proxy on this host"`
 	APIListen     string `yaml:"api_listen" usage:"address of the collector's HTTP API; empty: none"`
 	MetricsListen string `yaml:"metrics_listen" usage:"address of /metrics, /healthz and /readyz; empty: none"`
 	TLSCert       string `yaml:"tls_cert" usage:"file with the certificate of the listeners, PEM; reloaded when it changes"`
@@ -123,7 +124,7 @@ func (c *Config) checkListeners() error {
 	if err := tlsconf.CheckListener("--listen", c.Listen, c.TLSCert != "", c.Insecure); err != nil {
 		return err
 	}
-	for flag, address := range map[string]string{"--api-listen": c.APIListen, "--metrics-listen": c.MetricsListen} {
+	for flag, address := range map[string]string{"--https-listen": c.HTTPSListen, "--api-listen": c.APIListen, "--metrics-listen": c.MetricsListen} {
 		if address == "" {
 			continue
 		}

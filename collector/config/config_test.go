@@ -42,6 +42,7 @@ func TestRefused(t *testing.T) {
 		"is written http://":            {"--clickhouse", "ftp://x"},
 		`"a" is not host:port`:          {"--kafka", "a"},
 		"has no TLS":                    {"--listen", "0.0.0.0:4747"},
+		"--https-listen :4748 is open":  {"--https-listen", ":4748"},
 		"--api-listen :8747 is open":    {"--api-listen", ":8747"},
 		"go together":                   {"--tls-cert", "x"},
 		"tls_client_ca needs":           {"--tls-client-ca", "x"},

@@ -27,6 +27,11 @@ type claimRef struct{ generation uint64 }
 
 // Control implements flowv1.CollectorServer.
 func (s *Server) Control(stream grpc.BidiStreamingServer[flowv1.ControlRequest, flowv1.ControlResponse]) error {
+	return s.control(stream)
+}
+
+// control is the life of a stream of claims, whatever carries it.
+func (s *Server) control(stream controlCarrier) error {
 	s.metrics.streams.WithLabelValues("control").Inc()
 	defer s.metrics.streams.WithLabelValues("control").Dec()
 	first, err := stream.Recv()
@@ -62,7 +67,7 @@ type control struct {
 	s          *Server
 	e          *exporter
 	host       string
-	stream     grpc.BidiStreamingServer[flowv1.ControlRequest, flowv1.ControlResponse]
+	stream     controlCarrier
 	generation uint64 // of this stream and its set of claims
 }
 

@@ -1,5 +1,5 @@
-// Package ingest is the collector's front door: the gRPC server that takes batches, claims and watermarks from exporters and tells them
-// what became of their batches.
+// Package ingest is the collector's front door: the servers (gRPC, and HTTP/1.1 where it is asked for) that take batches, claims and watermarks
+// from exporters and tell them what became of their batches. Over HTTP a stream is a sequence of POSTs; behind that all is the same.
 //
 // What it promises. A batch is validated whole before anybody else sees it; one that is not valid is refused with a gRPC status code and
 // a sentence, counted, and neither its stream nor the process suffers. A batch that was seen before (by exporter_id and batch_seq) is not
@@ -9,7 +9,8 @@
 //
 // What blocks. Batches that are taken in and not yet done are bounded in bytes for the whole node; over the bound a Flows stream is no
 // longer read, so that gRPC's flow control slows its exporter. The Control stream never waits for that: claims and watermarks are always
-// taken. Memory a stream is fixed: static windows, one message, no growth with bandwidth.
+// taken. Memory a stream is fixed: static windows, one message, no growth with bandwidth. An HTTP body waits for its turn before it is
+// read, and is cut off if it trickles; connections that say nothing are closed.
 //
 // What is lost. Nothing that was acknowledged. What was taken in and not acknowledged when the process dies is sent again by its
 // exporter.

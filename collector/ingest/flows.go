@@ -16,6 +16,11 @@ import (
 
 // Flows implements flowv1.CollectorServer.
 func (s *Server) Flows(stream grpc.BidiStreamingServer[flowv1.FlowsRequest, flowv1.FlowsResponse]) error {
+	return s.flows(stream)
+}
+
+// flows is the life of a stream of batches, whatever carries it.
+func (s *Server) flows(stream flowsCarrier) error {
 	s.metrics.streams.WithLabelValues("flows").Inc()
 	defer s.metrics.streams.WithLabelValues("flows").Dec()
 	first, err := stream.Recv()
@@ -43,7 +48,7 @@ func (s *Server) Flows(stream grpc.BidiStreamingServer[flowv1.FlowsRequest, flow
 	return <-received
 }
 
-func (s *Server) receive(ctx context.Context, r *runs, stream grpc.BidiStreamingServer[flowv1.FlowsRequest, flowv1.FlowsResponse]) error {
+func (s *Server) receive(ctx context.Context, r *runs, stream flowsCarrier) error {
 	for {
 		m, err := stream.Recv()
 		if errors.Is(err, io.EOF) {
@@ -153,7 +158,7 @@ func (s *Server) refuse(e *exporter, m *flowv1.Batch, code codes.Code, reason st
 }
 
 // tell sends what there is to say whenever there is something.
-func (s *Server) tell(ctx context.Context, r *runs, stream grpc.BidiStreamingServer[flowv1.FlowsRequest, flowv1.FlowsResponse]) error {
+func (s *Server) tell(ctx context.Context, r *runs, stream flowsCarrier) error {
 	for {
 		select {
 		case <-ctx.Done():

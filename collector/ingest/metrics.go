@@ -13,6 +13,7 @@ type metrics struct {
 	pendingRows, pendingBytes    prometheus.Gauge
 	streams                      *prometheus.GaugeVec
 	claims, releases, watermarks *prometheus.CounterVec
+	posts                        *prometheus.CounterVec
 }
 
 func newMetrics(reg prometheus.Registerer) *metrics {
@@ -48,7 +49,9 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		claims:       counters("claims_total", "Claims, by what became of them.", "result", results...),
 		releases:     counters("releases_total", "Releases, by what became of them.", "result", results...),
 		watermarks:   counters("watermarks_total", "Watermarks, by what became of them.", "result", "accepted", "refused"),
-		streams:      prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "tributary_collector_ingest_streams", Help: "Open streams."}, []string{"stream"}),
+		posts: counters("http_requests_total", "Requests of streams over HTTP, by what became of them.", "result",
+			"taken", "repeated", "polled", "busy", "slow", "refused", "unknown_stream", "ended"),
+		streams: prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "tributary_collector_ingest_streams", Help: "Open streams."}, []string{"stream"}),
 	}
 	m.streams.WithLabelValues("flows")
 	m.streams.WithLabelValues("control")

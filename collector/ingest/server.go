@@ -74,7 +74,7 @@ func (c Config) withDefaults() Config {
 	return c
 }
 
-// Server is the gRPC front door.
+// Server is the front door: gRPC, and HTTP where it is asked for.
 type Server struct {
 	flowv1.UnimplementedCollectorServer
 	cfg       Config
@@ -89,6 +89,7 @@ type Server struct {
 	batches   sync.Pool
 	openers   sync.Pool
 	grpc      *grpc.Server
+	door      *door
 	quiet     chan struct{} // closed by Quiesce
 	quietOnce sync.Once
 }
@@ -118,6 +119,7 @@ func New(cfg Config, table Table, pipeline Pipeline, wake func(), reg prometheus
 	}
 	s.grpc = grpc.NewServer(s.options()...)
 	flowv1.RegisterCollectorServer(s.grpc, s)
+	s.door = newDoor(s)
 	return s, nil
 }
 
@@ -127,7 +129,7 @@ func (s *Server) options() []grpc.ServerOption {
 		grpc.MaxRecvMsgSize(maxMessageBytes), grpc.MaxConcurrentStreams(s.cfg.MaxStreams),
 		grpc.ReadBufferSize(64 << 10), grpc.WriteBufferSize(16 << 10), grpc.MaxHeaderListSize(16 << 10),
 		grpc.ConnectionTimeout(10 * time.Second),
-		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 20 * time.Second, Timeout: 10 * time.Second}),
+		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 20 * time.Second, Timeout: 10 * time.Second, MaxConnectionIdle: time.Minute}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}),
 	}
 	if s.cfg.Credentials != nil {
@@ -161,6 +163,7 @@ func (s *Server) Stop(ctx context.Context) {
 		s.grpc.GracefulStop()
 		close(done)
 	}()
+	s.door.stop(ctx)
 	select {
 	case <-done:
 	case <-ctx.Done():

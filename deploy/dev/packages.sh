@@ -4,8 +4,8 @@
 #   packages.sh build|generate|demo|test [--list]
 #
 # As root on Debian or Ubuntu it calls apt-get, by package name, without recommended packages. Otherwise it names what is
-# missing in one sentence and ends with status 1. --list prints the missing packages and installs nothing. None of the
-# packages starts a service.
+# missing in one sentence and ends with status 1. --list prints the missing packages and installs nothing. No service is
+# started: nginx-light has one, and invoke-rc.d does not start it in runlevel 1.
 set -euo pipefail
 
 # What a job needs: "package probe" lines, where the probe is a command or, with a slash, a file.
@@ -25,6 +25,7 @@ needs() {
       echo "libc6-dev /usr/include/stdlib.h"
       echo "default-jre-headless java"
       echo "maven mvn"
+      echo "nginx-light nginx"
       ;;
     *) echo "usage: packages.sh build|generate|demo|test [--list]" >&2; exit 2 ;;
   esac
@@ -54,7 +55,7 @@ if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
   exit 1
 fi
 echo "installing with apt-get: ${missing[*]}"
-export DEBIAN_FRONTEND=noninteractive
+export DEBIAN_FRONTEND=noninteractive RUNLEVEL=1
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
 install() { apt-get install -y -q --no-install-recommends "${missing[@]}" >"$log" 2>&1; }

@@ -10,8 +10,6 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"google.golang.org/grpc/credentials"
-	"google.golang.org/grpc/credentials/insecure"
 
 	"tributary/exporter/batch"
 	"tributary/exporter/clock"
@@ -89,7 +87,7 @@ func New(c config.Config, logger *slog.Logger) (*App, error) {
 func (a *App) buildDelivery(registry *prometheus.Registry, logger *slog.Logger) error {
 	c := a.config
 	certificates := tlsconf.NewMetrics(registry, program)
-	creds, err := credentialsOf(c, tlsconf.Options{Use: "collector", Log: logger, Metrics: certificates})
+	to, err := waysOf(c, tlsconf.Options{Use: "collector", Log: logger, Metrics: certificates})
 	if err != nil {
 		return err
 	}
@@ -98,11 +96,9 @@ func (a *App) buildDelivery(registry *prometheus.Registry, logger *slog.Logger) 
 	}
 	books := &books{probe: a.probe, ring: a.ringStats, spool: a.spool.Stats, age: c.BatchAge}
 	a.books = books
-	a.transport, err = transport.New(transport.Config{
-		Address: c.Collector, Credentials: creds, Spool: a.spool,
-		ExporterID: a.host.exporterID, Host: a.host.name, BootID: a.host.bootID, Version: build.Current().Version,
-		Claims: a.claims, Counters: books.counters,
-	}, registry, logger)
+	to.Spool, to.Claims, to.Counters = a.spool, a.claims, books.counters
+	to.ExporterID, to.Host, to.BootID, to.Version = a.host.exporterID, a.host.name, a.host.bootID, build.Current().Version
+	a.transport, err = transport.New(to, registry, logger)
 	if err != nil {
 		return err
 	}
@@ -139,17 +135,6 @@ func spoolConfig(c config.Spool, h host) spool.Config {
 		s.FS = spool.Dir(c.Dir)
 	}
 	return s
-}
-
-func credentialsOf(c config.Config, options tlsconf.Options) (credentials.TransportCredentials, error) {
-	if !c.Encrypted() {
-		return insecure.NewCredentials(), nil
-	}
-	client, err := tlsconf.NewClient(tlsconf.ClientFiles{CA: c.TLS.CA, Cert: c.TLS.Cert, Key: c.TLS.Key, ServerName: c.TLS.ServerName}, options)
-	if err != nil {
-		return nil, err
-	}
-	return client.GRPC(), nil
 }
 
 func (a *App) ringStats() ring.Stats {

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"net"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -28,7 +27,7 @@ func Doctor(ctx context.Context, c config.Config, out io.Writer) error {
 	d.should(identity.CheckCgroups(), "cgroup v2 is mounted: sockets are named by container, pod and unit")
 	d.should(clockSynchronised(), "the clock is synchronised")
 	d.identity(ctx, c)
-	d.should(dial(ctx, c.Collector), "something listens at "+c.Collector)
+	d.ways(ctx, c)
 	if d.write != nil {
 		return fmt.Errorf("write the findings: %w", d.write)
 	}
@@ -127,13 +126,4 @@ func (d *doctor) identity(ctx context.Context, c config.Config) {
 	for _, text := range absent {
 		d.line("warn", text+": nothing is claimed for it")
 	}
-}
-
-func dial(ctx context.Context, address string) error {
-	dialer := net.Dialer{Timeout: 2 * time.Second}
-	conn, err := dialer.DialContext(ctx, "tcp", address)
-	if err != nil {
-		return fmt.Errorf("no collector at %s (--collector): %w", address, err)
-	}
-	return conn.Close()
 }

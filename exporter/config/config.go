@@ -43,6 +43,14 @@ type Spool struct {
 	MemoryBytes int64         `yaml:"spool_memory_bytes" usage:"memory for these batches while they cannot be on disk"`
 }
 
+// Ways are the ways to the collector.
+type Ways struct {
+	Order      []string      `yaml:"transports" usage:"ways to the collector, best first: grpc, https"`
+	HTTPS      string        `yaml:"collector_https" usage:"URL of the collector's HTTPS ingest, or of a proxy before it; default: the host of --collector, port 4748"`
+	Proxy      string        `yaml:"proxy" secret:"url" usage:"URL of the proxy that leads to --collector-https; default: HTTPS_PROXY, HTTP_PROXY and NO_PROXY of the environment"`
+	ProbeEvery time.Duration `yaml:"transport_probe_every" usage:"how often a better way than the present one is tried again"`
+}
+
 // Config is everything a user can set.
 type Config struct {
 	Collector string `yaml:"collector" usage:"address of the collector, HOST:PORT"`
@@ -51,6 +59,7 @@ type Config struct {
 	Identity  string `yaml:"identity" usage:"YAML file that names the workloads of this host; watched while running"`
 	Network   string `yaml:"network" usage:"name of the address space of this host's addresses"`
 	TLS       TLS    `yaml:",inline"`
+	Ways      Ways   `yaml:",inline"`
 	Insecure  bool   `yaml:"insecure" usage:"allow plain text to a collector, and metrics, beyond this host"`
 
 	MetricsListen string `yaml:"metrics_listen" usage:"address of /metrics, /healthz and /readyz"`
@@ -83,6 +92,7 @@ func Default() Config {
 		Collector: "127.0.0.1:4747", Scope: ScopeHost, Network: "default", MetricsListen: "127.0.0.1:9748",
 		BatchRows: 1000, BatchAge: 500 * time.Millisecond, Compression: CompressionZstd,
 		Spool:          Spool{Dir: spoolDir, MaxBytes: 256 << 20, MaxAge: 6 * time.Hour, MemoryBytes: 64 << 20},
+		Ways:           Ways{Order: []string{"grpc"}, ProbeEvery: 10 * time.Minute},
 		FailedConnects: true, RingBytes: 1 << 20, OpenSockets: 262144,
 		ShutdownTimeout: 5 * time.Second, LogLevel: "info", LogFormat: "text",
 	}
@@ -117,7 +127,7 @@ func (c *Config) Validate() error {
 	if c.Cgroup != "" && c.Scope != ScopeCgroup {
 		return fmt.Errorf("--cgroup %q needs --scope cgroup", c.Cgroup)
 	}
-	for _, check := range []func() error{c.checkNames, c.checkSizes} {
+	for _, check := range []func() error{c.checkWays, c.checkNames, c.checkSizes} {
 		if err := check(); err != nil {
 			return err
 		}

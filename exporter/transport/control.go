@@ -18,13 +18,14 @@ const (
 )
 
 // control is the life of one stream of claims, watermarks and health.
-func (t *Transport) control(ctx context.Context, client flowv1.CollectorClient) error {
+func (t *Transport) control(ctx context.Context, conn connection) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	stream, err := client.Control(ctx)
+	stream, err := conn.control(ctx)
 	if err != nil {
 		return err
 	}
+	defer t.expectAnswer(streamControl, cancel)()
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
@@ -40,15 +41,16 @@ func (t *Transport) control(ctx context.Context, client flowv1.CollectorClient) 
 }
 
 // listen takes what the collector says on the control stream until it ends.
-func (t *Transport) listen(stream flowv1.Collector_ControlClient) error {
+func (t *Transport) listen(stream controlStream) error {
 	for {
 		r, err := stream.Recv()
 		if err != nil {
 			return ended(err)
 		}
+		t.heard(streamControl)
 		switch m := r.GetMessage().(type) {
 		case *flowv1.ControlResponse_Welcome:
-			t.link.up(streamControl, short(m.Welcome.GetCollectorId()))
+			t.link.up(streamControl, short(m.Welcome.GetCollectorId()), t.where())
 		case *flowv1.ControlResponse_Refusal:
 			t.books.refusals.Add(1)
 			t.refusals.tell(m.Refusal)
@@ -57,7 +59,7 @@ func (t *Transport) listen(stream flowv1.Collector_ControlClient) error {
 }
 
 // speak sends the whole set of claims and then, in order, each change, a watermark every second, and health.
-func (t *Transport) speak(ctx context.Context, stream flowv1.Collector_ControlClient) error {
+func (t *Transport) speak(ctx context.Context, stream controlStream) error {
 	if err := stream.Send(&flowv1.ControlRequest{Message: &flowv1.ControlRequest_Hello{Hello: t.hello()}}); err != nil {
 		return fmt.Errorf("send hello: %w", err)
 	}
@@ -93,7 +95,7 @@ func (t *Transport) speak(ctx context.Context, stream flowv1.Collector_ControlCl
 }
 
 // sendAll sends a whole set in parts; the last one, empty where nothing is owned, says that it is whole.
-func (t *Transport) sendAll(stream flowv1.Collector_ControlClient, claims []*flowv1.Claim) error {
+func (t *Transport) sendAll(stream controlStream, claims []*flowv1.Claim) error {
 	for {
 		part := claims[:min(len(claims), maxClaims)]
 		claims = claims[len(part):]
@@ -108,7 +110,7 @@ func (t *Transport) sendAll(stream flowv1.Collector_ControlClient, claims []*flo
 
 // sendChange sends the releases of a change and then its claims, in parts: a message that held both would leave their order to
 // its reader, and an address may be released and claimed at once.
-func (t *Transport) sendChange(stream flowv1.Collector_ControlClient, o *flowv1.Ownership) error {
+func (t *Transport) sendChange(stream controlStream, o *flowv1.Ownership) error {
 	for part := range slices.Chunk(o.GetReleases(), maxClaims) {
 		if err := t.sendOwnership(stream, &flowv1.Ownership{Releases: part}); err != nil {
 			return err
@@ -122,7 +124,7 @@ func (t *Transport) sendChange(stream flowv1.Collector_ControlClient, o *flowv1.
 	return nil
 }
 
-func (t *Transport) sendOwnership(stream flowv1.Collector_ControlClient, o *flowv1.Ownership) error {
+func (t *Transport) sendOwnership(stream controlStream, o *flowv1.Ownership) error {
 	if err := stream.Send(&flowv1.ControlRequest{Message: &flowv1.ControlRequest_Ownership{Ownership: o}}); err != nil {
 		return fmt.Errorf("send claims: %w", err)
 	}
@@ -133,7 +135,7 @@ func (t *Transport) sendOwnership(stream flowv1.Collector_ControlClient, o *flow
 
 // sendWatermark first asks until when the claims are verified and then sends every change there is: those up to that time
 // are among them.
-func (t *Transport) sendWatermark(stream flowv1.Collector_ControlClient, changes Subscription) error {
+func (t *Transport) sendWatermark(stream controlStream, changes Subscription) error {
 	verified := t.config.Claims.VerifiedTo(time.Now().UnixNano())
 	for {
 		change, err := changes.poll()
@@ -159,7 +161,7 @@ func (t *Transport) sendWatermark(stream flowv1.Collector_ControlClient, changes
 }
 
 // sendHealth sends the counters, unless batches do.
-func (t *Transport) sendHealth(stream flowv1.Collector_ControlClient) error {
+func (t *Transport) sendHealth(stream controlStream) error {
 	if time.Since(time.Unix(0, t.lastAdd.Load())) < healthEvery*watermarkEvery {
 		return nil
 	}

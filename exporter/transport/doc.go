@@ -1,6 +1,6 @@
 // Package transport sends what exporter/spool keeps to a collector, and tells it who owns which address.
 //
-// One gRPC connection carries two streams. Flows sends batches and takes acknowledgements; Control sends claims, releases, a
+// Two streams go to the collector, over one gRPC connection or as POSTs over HTTP/1.1 where nothing else passes. Flows sends batches and takes acknowledgements; Control sends claims, releases, a
 // watermark every second, and health. Claims never wait behind batches: a batch may wait at the collector for a claim.
 //
 // What it promises:
@@ -15,6 +15,8 @@
 //   - Every change of ownership up to a moment T is on the stream before the watermark of T.
 //   - An acknowledgement of something never sent is a protocol error: counted, and the stream is opened again.
 //   - [Transport.Run] retries until its context ends: 100 ms after a loss, then slower, at most every 5 s, with jitter.
+//   - Of the ways in the order the first that works is used: after three attempts without an answer the next is tried, and one that
+//     comes before the present one is probed until it works again. Why is in the log and counted.
 //
 // It does not seal batches (exporter/batch), know identities (exporter/identity) or keep anything.
 package transport

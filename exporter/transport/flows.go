@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -15,19 +16,23 @@ import (
 )
 
 // flows is the life of one stream of batches.
-func (t *Transport) flows(ctx context.Context, client flowv1.CollectorClient) error {
+func (t *Transport) flows(ctx context.Context, conn connection) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	stream, err := client.Flows(ctx)
+	stream, err := conn.flows(ctx)
 	if err != nil {
 		return err
 	}
 	t.window.restart()
+	if t.route.now() != conn.way() { // it changed in this moment
+		t.window.turn()
+	}
+	defer t.expectAnswer(streamFlows, cancel)()
 	t.config.Spool.Restart()
 	if err := stream.Send(&flowv1.FlowsRequest{Message: &flowv1.FlowsRequest_Hello{Hello: t.hello()}}); err != nil && !errors.Is(err, io.EOF) {
 		return fmt.Errorf("send hello: %w", err)
 	}
-	t.link.up(streamFlows, "")
+	t.link.up(streamFlows, "", t.where())
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
@@ -41,16 +46,42 @@ func (t *Transport) flows(ctx context.Context, client flowv1.CollectorClient) er
 }
 
 // answers applies what the collector says until the stream ends.
-func (t *Transport) answers(stream flowv1.Collector_FlowsClient) error {
+func (t *Transport) answers(stream flowsStream) error {
 	for {
 		r, err := stream.Recv()
 		if err != nil {
 			return ended(err)
 		}
+		t.heard(streamFlows)
 		if err := t.apply(r); err != nil {
 			return err
 		}
 	}
+}
+
+var errSilent = errors.New("the collector does not answer")
+
+// expectAnswer ends a stream on which the collector says nothing; the function it returns forgets that.
+func (t *Transport) expectAnswer(name streamName, end context.CancelCauseFunc) (forget func()) {
+	before := t.link.answers(name)
+	timer := time.AfterFunc(helloMost, func() {
+		if t.link.answers(name) == before {
+			end(errSilent)
+		}
+	})
+	return func() { timer.Stop() }
+}
+
+// heard notes that the collector spoke on a stream.
+func (t *Transport) heard(name streamName) {
+	t.link.heard(name)
+	t.route.answered(name)
+}
+
+// where names the present way and where it leads, for logs.
+func (t *Transport) where() slog.Attr {
+	way := t.route.now()
+	return slog.Group("", "address", t.config.Destination(way), "transport", string(way))
 }
 
 // apply believes a response, or says why it cannot be true; then nothing of it has been applied.
@@ -91,7 +122,7 @@ func ended(err error) error {
 
 // sendBatches sends what there is as credit allows, until ctx ends (false) or the stream is drained (true). An error of
 // Send is the stream's: the receiving side has its reason and ends ctx.
-func (t *Transport) sendBatches(ctx context.Context, stream flowv1.Collector_FlowsClient) (drained bool) {
+func (t *Transport) sendBatches(ctx context.Context, stream flowsStream) (drained bool) {
 	for ctx.Err() == nil {
 		if t.window.draining() {
 			t.drain(ctx)
@@ -133,7 +164,7 @@ func opened(b spool.Batch) (*flowv1.Batch, error) {
 
 // drain takes the acknowledgements of what is under way; then the stream may end and the next one find another node.
 func (t *Transport) drain(ctx context.Context) {
-	t.log.Info("the collector asked to connect again", "address", t.config.Address)
+	t.log.Info("taking the last acknowledgements to connect again")
 	t.books.drains.Add(1)
 	most := time.NewTimer(drainMost)
 	defer most.Stop()

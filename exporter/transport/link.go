@@ -19,25 +19,38 @@ const (
 
 // link knows whether the collector is there and says so once for each change.
 type link struct {
-	address string
-	log     *slog.Logger
+	log *slog.Logger
 
 	mu        sync.Mutex
 	open      map[streamName]bool
-	ever      bool   // welcomed once
-	told      bool   // that it is connected
-	again     bool   // told once
-	reason    string // the last one told
+	spoken    map[streamName]uint64 // messages of the collector
+	ever      bool                  // welcomed once
+	told      bool                  // that it is connected
+	again     bool                  // told once
+	reason    string                // the last one told
 	since     time.Time
 	collector string
 }
 
-func newLink(address string, logger *slog.Logger) *link {
-	return &link{address: address, log: logger, open: make(map[streamName]bool), since: time.Now()}
+func newLink(logger *slog.Logger) *link {
+	return &link{log: logger, open: make(map[streamName]bool), spoken: make(map[streamName]uint64), since: time.Now()}
+}
+
+// heard counts what the collector says; answers returns the count.
+func (l *link) heard(name streamName) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.spoken[name]++
+}
+
+func (l *link) answers(name streamName) uint64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.spoken[name]
 }
 
 // up notes that a stream stands: Control when the collector has welcomed us, Flows when it is open.
-func (l *link) up(name streamName, collectorID string) {
+func (l *link) up(name streamName, collectorID string, where slog.Attr) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.open[name] = true
@@ -51,7 +64,7 @@ func (l *link) up(name streamName, collectorID string) {
 	if l.again {
 		message = "connected to the collector again"
 	}
-	l.log.Info(message, "address", l.address, "collector", l.collector, "after", time.Since(l.since).Round(time.Millisecond))
+	l.log.Info(message, where, "collector", l.collector, "after", time.Since(l.since).Round(time.Millisecond))
 	l.again, l.told, l.reason = true, true, ""
 }
 
@@ -62,7 +75,7 @@ func (l *link) down(name streamName) {
 }
 
 // lost says why a stream ended, unless that has been said.
-func (l *link) lost(name streamName, err error, pendingBatches uint64) {
+func (l *link) lost(name streamName, err error, where slog.Attr, pendingBatches uint64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	reason := reasonOf(err)
@@ -77,7 +90,7 @@ func (l *link) lost(name streamName, err error, pendingBatches uint64) {
 		message = "cannot reach the collector yet: batches are kept, check --collector and that tributary-collector runs"
 	}
 	l.told, l.reason = false, reason
-	l.log.Warn(message, "address", l.address, "stream", string(name), "reason", reason, "pending_batches", pendingBatches)
+	l.log.Warn(message, where, "stream", string(name), "reason", reason, "pending_batches", pendingBatches)
 }
 
 func (l *link) state() (now, ever bool) {

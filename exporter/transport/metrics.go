@@ -41,6 +41,8 @@ var (
 	descClaims    = describe("claims_total", "Claims sent, whole sets at the start of a stream included.")
 	descReleases  = describe("releases_total", "Releases sent.")
 	descWatermark = describe("watermarks_total", "Watermarks sent.")
+	descWay       = describe("in_use", "1 for the way to the collector that is in use, whether the collector answers on it or not.", "transport")
+	descSwitches  = describe("switches_total", "Changes of the way to the collector.", "reason")
 	descRefusals  = describe("refusals_total", "Claims that the collector did not take.")
 )
 
@@ -48,7 +50,7 @@ var (
 func (c *collector) Describe(out chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		descSent, descResent, descSentBytes, descUp, descRestarts, descProtocol, descDrains, descClaims, descReleases, descWatermark,
-		descRefusals,
+		descRefusals, descWay, descSwitches,
 	} {
 		out <- d
 	}
@@ -69,6 +71,13 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 	for _, name := range []streamName{streamFlows, streamControl} {
 		gauge(descUp, map[bool]float64{true: 1}[c.t.link.streamUp(name)], string(name))
 		counter(descRestarts, c.t.books.restarts[name].Load(), string(name))
+	}
+	way := c.t.Way()
+	for _, w := range Ways() {
+		gauge(descWay, map[bool]float64{true: 1}[w == way], string(w))
+	}
+	for _, reason := range reasons() {
+		counter(descSwitches, c.t.route.counted(reason), string(reason))
 	}
 	b := c.t.books
 	counter(descProtocol, b.protocolErrors.Load())

@@ -11,9 +11,9 @@ type retry struct {
 	failures int
 }
 
-// next takes how long the last attempt lasted.
-func (r *retry) next(lived time.Duration) time.Duration {
-	if lived >= steady {
+// next takes whether the last attempt was a success for a while.
+func (r *retry) next(success bool) time.Duration {
+	if success {
 		r.failures = 0
 	}
 	wait := retryFirst << min(r.failures, 10)

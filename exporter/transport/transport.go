@@ -6,16 +6,13 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"google.golang.org/grpc"
-	"google.golang.org/grpc/backoff"
-	"google.golang.org/grpc/connectivity"
 	"google.golang.org/grpc/credentials"
-	"google.golang.org/grpc/keepalive"
 	"google.golang.org/protobuf/proto"
 
 	"tributary/exporter/spool"
@@ -28,7 +25,10 @@ type Config struct {
 	Address     string                           // HOST:PORT of the collector
 	Credentials credentials.TransportCredentials // required; insecure.NewCredentials() for plain text
 	Spool       *spool.Spool                     // keeps the batches; required
-	// Dial opens a connection to the address. nil: TCP.
+	HTTPS       *HTTPSConfig                     // required where HTTPS is in Order
+	Order       []Way                            // best first; nil: gRPC alone
+	ProbeEvery  time.Duration                    // how often better ways than the present one are probed; 0: 10 min
+	// Dial opens a gRPC connection to the address. nil: TCP.
 	Dial func(ctx context.Context, address string) (net.Conn, error)
 
 	ExporterID string
@@ -47,10 +47,14 @@ const (
 	windowBytes  = 512 << 10
 	maxRecvBytes = 256 << 10 // responses are small
 
+	probeEvery = 10 * time.Minute
+
 	retryFirst = 100 * time.Millisecond
 	retryMost  = 5 * time.Second
 	steady     = 5 * time.Second // a stream that lived so long was a success: the next retry is a first one
 
+	// helloMost is how long a collector may take for its first word: behind a proxy that holds answers back it never comes.
+	helloMost = 20 * time.Second
 	drainMost = 10 * time.Second // how long acknowledgements are awaited on a stream that drains
 )
 
@@ -59,6 +63,7 @@ type Transport struct {
 	config   Config
 	window   *window
 	link     *link
+	route    *route
 	books    *books
 	refusals *refusals
 	log      *slog.Logger
@@ -68,8 +73,17 @@ type Transport struct {
 // New returns a transport that hands batches to the spool but sends nothing until Run.
 func New(config Config, registerer prometheus.Registerer, logger *slog.Logger) (*Transport, error) {
 	logger = log.Limited(logger.With(log.Component, "transport"), 10*time.Second)
+	if len(config.Order) == 0 {
+		config.Order = []Way{GRPC}
+	}
+	if config.ProbeEvery <= 0 {
+		config.ProbeEvery = probeEvery
+	}
+	if err := config.checkOrder(config.Order); err != nil {
+		return nil, err
+	}
 	t := &Transport{config: config, window: newWindow(config.ExporterID), books: newBooks(), log: logger}
-	t.link = newLink(config.Address, logger)
+	t.link, t.route = newLink(logger), newRoute(config.Order, logger)
 	var err error
 	if t.refusals, err = newRefusals(logger); err != nil {
 		return nil, err
@@ -78,6 +92,32 @@ func New(config Config, registerer prometheus.Registerer, logger *slog.Logger) (
 		return nil, fmt.Errorf("register the transport's metrics: %w", err)
 	}
 	return t, nil
+}
+
+// checkOrder refuses ways that there are not, and those that are not configured.
+func (c *Config) checkOrder(order []Way) error {
+	if len(order) == 0 {
+		return errors.New("the order of transports is empty")
+	}
+	for i, way := range order {
+		switch {
+		case !slices.Contains(Ways(), way):
+			return fmt.Errorf("transport %.32q is not grpc or https", way)
+		case slices.Contains(order[:i], way):
+			return fmt.Errorf("transport %q is named twice", way)
+		case way == HTTPS && c.HTTPS == nil:
+			return errors.New("transport https has no URL")
+		}
+	}
+	return nil
+}
+
+// Destination is where a way leads, for people.
+func (c *Config) Destination(way Way) string {
+	if way == HTTPS {
+		return c.HTTPS.URL.Redacted()
+	}
+	return c.Address
 }
 
 // Add takes a sealed batch over: the spool keeps its bytes from here on. Batches come in the order of batch_seq.
@@ -108,61 +148,69 @@ func (t *Transport) Run(ctx context.Context) error {
 		if err := t.session(ctx); err != nil && !errors.Is(err, errDrained) && ctx.Err() == nil {
 			return err
 		}
-		pause(ctx, wait.next(time.Since(began)))
+		pause(ctx, wait.next(time.Since(began) >= steady))
 	}
 	return nil
 }
 
-// session is the life of one connection: until ctx ends or the collector drains it.
+// session is the life of one connection: until ctx ends, the collector drains it, or another way is gone.
 func (t *Transport) session(ctx context.Context) error {
-	conn, err := t.dial()
+	conn, err := t.config.connect(t.route.now())
 	if err != nil {
 		return err
 	}
-	defer func() { _ = conn.Close() }() // closing a connection twice is the only error
+	defer conn.close()
 	ctx, cancel := context.WithCancel(ctx)
-	client := flowv1.NewCollectorClient(conn)
-	var control sync.WaitGroup
-	control.Go(func() {
-		t.keep(ctx, conn, streamControl, func(ctx context.Context) error { return t.control(ctx, client) })
+	var others sync.WaitGroup
+	others.Go(func() {
+		t.keep(ctx, conn, streamControl, func(ctx context.Context) error { return t.control(ctx, conn) })
+		cancel()
 	})
-	t.keep(ctx, conn, streamFlows, func(ctx context.Context) error { return t.flows(ctx, client) })
+	others.Go(func() { t.lookForBetter(ctx) })
+	t.keep(ctx, conn, streamFlows, func(ctx context.Context) error { return t.flows(ctx, conn) })
 	cancel()
-	control.Wait()
+	others.Wait()
 	return errDrained
 }
 
-func (t *Transport) dial() (*grpc.ClientConn, error) {
-	options := []grpc.DialOption{
-		grpc.WithTransportCredentials(t.config.Credentials),
-		grpc.WithStaticStreamWindowSize(windowBytes),
-		grpc.WithStaticConnWindowSize(2 * windowBytes),
-		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 30 * time.Second, Timeout: 10 * time.Second}),
-		grpc.WithConnectParams(grpc.ConnectParams{
-			Backoff:           backoff.Config{BaseDelay: retryFirst, Multiplier: 1.6, Jitter: 0.2, MaxDelay: retryMost},
-			MinConnectTimeout: retryMost,
-		}),
-		grpc.WithDisableRetry(), // a stream that failed is a matter of this room
-		grpc.WithIdleTimeout(0),
-		grpc.WithUserAgent("tributary-exporter/" + t.config.Version),
-		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxRecvBytes)),
+// lookForBetter probes the ways that come before the present one; when one works, the session is drained.
+func (t *Transport) lookForBetter(ctx context.Context) {
+	for ctx.Err() == nil {
+		timer := time.NewTimer(t.route.probeIn(t.config.ProbeEvery))
+		select {
+		case <-timer.C:
+		case <-t.route.wake: // the order has changed
+		case <-ctx.Done():
+		}
+		timer.Stop()
+		for _, way := range t.route.before() {
+			if t.config.Probe(ctx, way) == nil && ctx.Err() == nil && t.route.prefer(way) {
+				t.window.turn()
+				return
+			}
+		}
 	}
-	if t.config.Dial != nil {
-		options = append(options, grpc.WithContextDialer(t.config.Dial))
-	}
-	// passthrough: the host name is looked up again at each dial, not cached.
-	conn, err := grpc.NewClient("passthrough:///"+t.config.Address, options...)
-	if err != nil {
-		return nil, fmt.Errorf("collector address %q: %w", t.config.Address, err)
-	}
-	return conn, nil
 }
 
-// keep opens a stream again and again, until ctx ends or the collector drains it.
-func (t *Transport) keep(ctx context.Context, conn *grpc.ClientConn, name streamName, open func(context.Context) error) {
+// Reorder changes the ways that are tried, best first. The present streams are drained if that changes the way.
+func (t *Transport) Reorder(order []Way) error {
+	if err := t.config.checkOrder(order); err != nil {
+		return err
+	}
+	if t.route.reorder(order) {
+		t.window.turn()
+	}
+	return nil
+}
+
+// Way returns the present way to the collector.
+func (t *Transport) Way() Way { return t.route.now() }
+
+// keep opens a stream again and again, until ctx ends, the collector drains it, or another way is gone.
+func (t *Transport) keep(ctx context.Context, conn connection, name streamName, open func(context.Context) error) {
 	var wait retry
-	for {
-		began := time.Now()
+	for t.route.now() == conn.way() {
+		began, answers := time.Now(), t.link.answers(name)
 		err := open(ctx)
 		t.link.down(name)
 		if ctx.Err() != nil || errors.Is(err, errDrained) {
@@ -172,26 +220,13 @@ func (t *Transport) keep(ctx context.Context, conn *grpc.ClientConn, name stream
 			t.books.protocolErrors.Add(1)
 		}
 		t.books.restarts[name].Add(1)
-		t.link.lost(name, err, t.config.Spool.Stats().Pending.Batches)
-		lived := time.Since(began)
-		if conn.GetState() == connectivity.Ready {
-			pause(ctx, wait.next(lived))
-			continue
-		}
-		awaitReady(ctx, conn, wait.next(lived))
-	}
-}
-
-// awaitReady returns when the connection stands, and after most in any case: then the next attempt tells why it does not.
-func awaitReady(ctx context.Context, conn *grpc.ClientConn, most time.Duration) {
-	ctx, cancel := context.WithTimeout(ctx, most)
-	defer cancel()
-	pause(ctx, min(retryFirst, most)/2)
-	conn.Connect()
-	for state := conn.GetState(); state != connectivity.Ready; state = conn.GetState() {
-		if !conn.WaitForStateChange(ctx, state) {
+		t.link.lost(name, err, t.where(), t.config.Spool.Stats().Pending.Batches)
+		answered := t.link.answers(name) > answers
+		if !answered && t.route.lost(name, err) {
 			return
 		}
+		// Whoever cuts streams that work must not make us wait longer and longer.
+		conn.await(ctx, wait.next(answered || time.Since(began) >= steady))
 	}
 }
 

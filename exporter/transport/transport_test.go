@@ -279,6 +279,14 @@ func TestRejectedBatchesLeaveAndMetricsTell(t *testing.T) {
 	want := `
 # TYPE tributary_exporter_transport_drains_total counter
 tributary_exporter_transport_drains_total 0
+# TYPE tributary_exporter_transport_in_use gauge
+tributary_exporter_transport_in_use{transport="grpc"} 1
+tributary_exporter_transport_in_use{transport="https"} 0
+# TYPE tributary_exporter_transport_switches_total counter
+tributary_exporter_transport_switches_total{reason="alpn"} 0
+tributary_exporter_transport_switches_total{reason="preferred"} 0
+tributary_exporter_transport_switches_total{reason="reordered"} 0
+tributary_exporter_transport_switches_total{reason="unreachable"} 0
 # TYPE tributary_exporter_transport_protocol_errors_total counter
 tributary_exporter_transport_protocol_errors_total 0
 # TYPE tributary_exporter_transport_resent_batches_total counter

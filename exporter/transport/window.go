@@ -149,7 +149,15 @@ func settles(r *flowv1.FlowsResponse, seq uint64) bool {
 		slices.ContainsFunc(r.GetRejected(), func(x *flowv1.Rejected) bool { return x.GetBatchSeq() == seq })
 }
 
-// draining reports whether the collector asked to drain.
+// turn ends the present stream as if the collector had asked to drain: another way is better.
+func (w *window) turn() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.drain = true
+	signal(w.wake)
+}
+
+// draining reports whether the stream is to end.
 func (w *window) draining() bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()

@@ -71,12 +71,12 @@ func TestAnswersForEarlierRuns(t *testing.T) {
 func TestRetryGrowsAndForgets(t *testing.T) {
 	var r retry
 	for i, want := range []time.Duration{100, 200, 400, 800, 1600, 3200, 5000, 5000} {
-		got := r.next(0)
+		got := r.next(false)
 		if low, high := want*time.Millisecond*8/10, want*time.Millisecond*12/10; got < low || got > high {
 			t.Errorf("attempt %d waits %v, want %v to %v", i, got, low, high)
 		}
 	}
-	if got := r.next(steady); got > 120*time.Millisecond {
+	if got := r.next(true); got > 120*time.Millisecond {
 		t.Errorf("after a steady stream the wait is %v", got)
 	}
 }

@@ -1,0 +1,231 @@
+package ways
+
+import (
+	"context"
+	"crypto/tls"
+	"log/slog"
+	"net"
+	"net/netip"
+	"net/url"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"google.golang.org/grpc/credentials/insecure"
+
+	"tributary/collector/ingest"
+	"tributary/collector/ownership"
+	"tributary/exporter/spool"
+	"tributary/exporter/transport"
+	"tributary/proto/flow"
+	"tributary/proto/flowv1"
+	"tributary/service/tlsconf"
+	"tributary/service/tlsconf/tlstest"
+)
+
+// store acknowledges what comes through after a while, as sinks do.
+type store struct {
+	mu    sync.Mutex
+	rows  map[uint64]int // flow_id: how often
+	after time.Duration
+	done  func(*flow.Batch)
+}
+
+func (s *store) Add(b *flow.Batch) {
+	s.mu.Lock()
+	for i := range b.Rows {
+		s.rows[b.U64[flow.FlowID][i]]++
+	}
+	s.mu.Unlock()
+	time.AfterFunc(s.after, func() { s.done(b) })
+}
+
+// once reports how many rows came, and how many of them more than once.
+func (s *store) once() (rows, twice int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, n := range s.rows {
+		if n > 1 {
+			twice++
+		}
+	}
+	return len(s.rows), twice
+}
+
+// door is a collector's front door with a listener for each way.
+type door struct {
+	*ingest.Server
+	store       *store
+	table       *ownership.Table
+	grpc, https net.Listener
+	stop        func()
+}
+
+// open starts a front door. With a configuration HTTPS speaks TLS.
+func open(t *testing.T, config *tls.Config) *door {
+	t.Helper()
+	return openAt(t, config, listen(t, "127.0.0.1:0"), listen(t, "127.0.0.1:0"))
+}
+
+func openAt(t *testing.T, config *tls.Config, grpc, https net.Listener) *door {
+	t.Helper()
+	d := &door{store: &store{rows: map[uint64]int{}, after: 20 * time.Millisecond}, table: ownership.New(ownership.Config{}), grpc: grpc, https: https}
+	var err error
+	d.Server, err = ingest.New(ingest.Config{CollectorID: "c1"}, d.table, d.store, func() {}, prometheus.NewRegistry(), slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	d.store.done = d.Done
+	var serving sync.WaitGroup
+	serving.Go(func() { _ = d.Serve(grpc) })
+	serving.Go(func() {
+		if err := d.ServeHTTP(https, config); err != nil {
+			t.Error(err)
+		}
+	})
+	d.stop = sync.OnceFunc(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), 100*time.Millisecond)
+		defer cancel()
+		d.Stop(ctx)
+		serving.Wait()
+	})
+	t.Cleanup(d.stop)
+	return d
+}
+
+func listen(t *testing.T, address string) net.Listener {
+	t.Helper()
+	var l net.Listener
+	eventually(t, "listen on "+address, func() bool {
+		var err error
+		l, err = net.Listen("tcp", address)
+		return err == nil
+	})
+	return l
+}
+
+// certificates makes a collector's and an exporter's TLS configuration and says where the files are.
+func certificates(t *testing.T) (dir string, server *tls.Config, client func() *tls.Config) {
+	t.Helper()
+	dir = t.TempDir()
+	tlstest.New(t, "ca").Issue(dir, "collector")
+	file := func(name string) string { return filepath.Join(dir, name) }
+	options := tlsconf.Options{Use: "test", Log: slog.New(slog.DiscardHandler)}
+	s, err := tlsconf.NewServer(tlsconf.ServerFiles{Cert: file("cert.pem"), Key: file("key.pem"), ClientCA: file("ca.pem")}, options)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := tlsconf.NewClient(tlsconf.ClientFiles{CA: file("ca.pem"), Cert: file("cert.pem"), Key: file("key.pem")}, options)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return dir, s.Config(), c.Config
+}
+
+// exporter is a transport with its spool in memory, and one claim.
+type exporter struct {
+	*transport.Transport
+	t     *testing.T
+	spool *spool.Spool
+	seq   uint64
+}
+
+type claims struct{ from int64 }
+
+func (c claims) Subscribe(ctx context.Context) transport.Subscription {
+	none := make(chan *flowv1.Ownership)
+	context.AfterFunc(ctx, func() { close(none) })
+	claim := &flowv1.Claim{
+		Network: "default", Addr: net.ParseIP("10.0.0.1").To16(), Workload: "shop/web", Instance: "web-1", FromNs: c.from,
+	}
+	return transport.NewSubscription([]*flowv1.Claim{claim}, none, func(o *flowv1.Ownership) *flowv1.Ownership { return o })
+}
+
+func (claims) VerifiedTo(now int64) int64 { return now }
+
+func export(t *testing.T, grpcAddress string, change func(*transport.Config)) *exporter {
+	t.Helper()
+	c := spool.Default()
+	c.ExporterID, c.Host = "e-"+t.Name(), "h"
+	kept, err := spool.New(c, prometheus.NewRegistry(), slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	config := transport.Config{
+		Address: grpcAddress, Credentials: insecure.NewCredentials(), Spool: kept, ExporterID: c.ExporterID, Host: c.Host, Claims: claims{time.Now().UnixNano()},
+		Counters: func() []*flowv1.Counter { return nil }, ProbeEvery: 300 * time.Millisecond,
+	}
+	change(&config)
+	e := &exporter{t: t, spool: kept}
+	if e.Transport, err = transport.New(config, prometheus.NewRegistry(), slog.New(slog.NewTextHandler(t.Output(), nil))); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- e.Run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	})
+	return e
+}
+
+// overHTTPS makes HTTPS the only way.
+func overHTTPS(where string, config func() *tls.Config, proxy *url.URL) func(*transport.Config) {
+	return func(c *transport.Config) {
+		u, err := url.Parse(where)
+		if err != nil {
+			panic(err)
+		}
+		c.HTTPS = &transport.HTTPSConfig{URL: u, TLS: config, Proxy: proxyTo(proxy)}
+		c.Order = []transport.Way{transport.HTTPS}
+	}
+}
+
+var address = netip.MustParseAddr("10.0.0.1")
+
+const rows = 20
+
+// add seals n batches.
+func (e *exporter) add(n int) {
+	e.t.Helper()
+	for range n {
+		e.seq++
+		w := flow.NewBuilder(rows)
+		for i := range rows {
+			w.AddRow()
+			w.Set64(flow.FlowID, e.seq*1000+uint64(i))
+			w.Set32(flow.Kind, flow.KindClosed)
+			for _, f := range []flow.U64{flow.StartTimeNs, flow.IntervalStartNs, flow.EndTimeNs} {
+				w.Set64(f, uint64(time.Now().UnixNano()))
+			}
+		}
+		columns, count := w.Seal(nil)
+		e.Add(&flowv1.Batch{
+			ExporterId: "e-" + e.t.Name(), Host: "h", BatchSeq: e.seq, Rows: uint32(count), ColumnsBytes: uint32(len(columns)), Payload: columns,
+		})
+	}
+}
+
+// flush waits until all is acknowledged.
+func (e *exporter) flush() {
+	e.t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	if err := e.spool.Flush(ctx); err != nil {
+		e.t.Fatalf("not all is acknowledged: %+v", e.spool.Stats())
+	}
+}
+
+func eventually(t *testing.T, what string, f func() bool) {
+	t.Helper()
+	for end := time.Now().Add(20 * time.Second); !f(); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("waited in vain: %s", what)
+		}
+	}
+}
