@@ -205,15 +205,11 @@ func (d *door) post(w http.ResponseWriter, r *http.Request, kind string) ([]byte
 	if err := d.take(w, r, p, part); err != nil {
 		return nil, err
 	}
-	wait := r.Context()
-	cancel := context.CancelFunc(func() {})
-	if part == 1 {
-		wait, cancel = context.WithTimeout(wait, helloWait)
-	} else {
-		wait, cancel = context.WithCancel(wait)
-		cancel()
-	}
+	wait, cancel := context.WithTimeout(r.Context(), helloWait)
 	defer cancel()
+	if part > 1 {
+		cancel() // takes what there is
+	}
 	answer, ended, err := p.fetch(wait)
 	if ended && (err != nil || len(answer) == 0) {
 		return nil, endOf(err)
