@@ -90,16 +90,40 @@ type CaptureFlowRecord struct {
 	AskedAddr      [16]uint8
 }
 
-type CaptureListener struct {
-	_     structs.HostLayout
-	Sock  uint64
-	Owner struct {
+type CaptureListenSocket struct {
+	_          structs.HostLayout
+	Key        CaptureListenerKey
+	SockCookie uint64
+	SinceNs    uint64
+	Owner      struct {
 		_        structs.HostLayout
 		CgroupId uint64
 		Pid      uint32
 		Uid      uint32
 		Comm     [16]int8
 	}
+	OpenerPid    uint32
+	QueuedBefore uint32
+	Pass         uint32
+	Rank         uint32
+	Found        uint32
+	Reserved     uint32
+}
+
+type CaptureListener struct {
+	_           structs.HostLayout
+	Sock        uint64
+	Established uint64
+	LastNs      uint64
+	Owner       struct {
+		_        structs.HostLayout
+		CgroupId uint64
+		Pid      uint32
+		Uid      uint32
+		Comm     [16]int8
+	}
+	Sockets  uint32
+	Reserved uint32
 }
 
 type CaptureListenerKey struct {
@@ -108,6 +132,19 @@ type CaptureListenerKey struct {
 	NetnsInum uint32
 	Port      uint16
 	Family    uint16
+}
+
+type CaptureListenerRecord struct {
+	_                structs.HostLayout
+	Socket           CaptureListenSocket
+	Established      uint64
+	LastNs           uint64
+	Drops            uint32
+	AcceptQueue      uint32
+	AcceptQueueLimit uint32
+	SynQueue         uint32
+	SynOverflow      uint32
+	Reserved         uint32
 }
 
 type CaptureOpenSocket struct {
@@ -145,20 +182,25 @@ type CaptureOpenSocket struct {
 const (
 	CaptureMapCounters           = "counters"
 	CaptureMapEvents             = "events"
+	CaptureMapListenSockets      = "listen_sockets"
 	CaptureMapListeners          = "listeners"
 	CaptureMapOpenSockets        = "open_sockets"
 	CaptureMapRecordedFailures   = "recorded_failures"
 	CaptureProgFailedConnect     = "failed_connect"
+	CaptureProgFindHolders       = "find_holders"
 	CaptureProgFindSockets       = "find_sockets"
 	CaptureProgInetSockSetState  = "inet_sock_set_state"
+	CaptureProgReportListeners   = "report_listeners"
 	CaptureProgReportOpenSockets = "report_open_sockets"
 	CaptureProgTcpReceiveReset   = "tcp_receive_reset"
 	CaptureVarActiveEveryNs      = "active_every_ns"
 	CaptureVarActiveFirstNs      = "active_first_ns"
 	CaptureVarBtfFlowCounter     = "btf_flow_counter"
 	CaptureVarBtfFlowRecord      = "btf_flow_record"
+	CaptureVarBtfListenerRecord  = "btf_listener_record"
 	CaptureVarDecidedCgroups     = "decided_cgroups"
 	CaptureVarFillMarkBytes      = "fill_mark_bytes"
+	CaptureVarHoldersPass        = "holders_pass"
 	CaptureVarScopeCgroup        = "scope_cgroup"
 	CaptureVarScopeNetns         = "scope_netns"
 	CaptureVarSynEveryNs         = "syn_every_ns"
@@ -212,8 +254,10 @@ type CaptureSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type CaptureProgramSpecs struct {
 	FailedConnect     *ebpf.ProgramSpec `ebpf:"failed_connect"`
+	FindHolders       *ebpf.ProgramSpec `ebpf:"find_holders"`
 	FindSockets       *ebpf.ProgramSpec `ebpf:"find_sockets"`
 	InetSockSetState  *ebpf.ProgramSpec `ebpf:"inet_sock_set_state"`
+	ReportListeners   *ebpf.ProgramSpec `ebpf:"report_listeners"`
 	ReportOpenSockets *ebpf.ProgramSpec `ebpf:"report_open_sockets"`
 	TcpReceiveReset   *ebpf.ProgramSpec `ebpf:"tcp_receive_reset"`
 }
@@ -224,6 +268,7 @@ type CaptureProgramSpecs struct {
 type CaptureMapSpecs struct {
 	Counters         *ebpf.MapSpec `ebpf:"counters"`
 	Events           *ebpf.MapSpec `ebpf:"events"`
+	ListenSockets    *ebpf.MapSpec `ebpf:"listen_sockets"`
 	Listeners        *ebpf.MapSpec `ebpf:"listeners"`
 	OpenSockets      *ebpf.MapSpec `ebpf:"open_sockets"`
 	RecordedFailures *ebpf.MapSpec `ebpf:"recorded_failures"`
@@ -233,20 +278,22 @@ type CaptureMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type CaptureVariableSpecs struct {
-	ActiveEveryNs  *ebpf.VariableSpec `ebpf:"active_every_ns"`
-	ActiveFirstNs  *ebpf.VariableSpec `ebpf:"active_first_ns"`
-	BtfFlowCounter *ebpf.VariableSpec `ebpf:"btf_flow_counter"`
-	BtfFlowRecord  *ebpf.VariableSpec `ebpf:"btf_flow_record"`
-	DecidedCgroups *ebpf.VariableSpec `ebpf:"decided_cgroups"`
-	FillMarkBytes  *ebpf.VariableSpec `ebpf:"fill_mark_bytes"`
-	ScopeCgroup    *ebpf.VariableSpec `ebpf:"scope_cgroup"`
-	ScopeNetns     *ebpf.VariableSpec `ebpf:"scope_netns"`
-	SynEveryNs     *ebpf.VariableSpec `ebpf:"syn_every_ns"`
-	SynFirstNs     *ebpf.VariableSpec `ebpf:"syn_first_ns"`
-	TickUs         *ebpf.VariableSpec `ebpf:"tick_us"`
-	WalkAll        *ebpf.VariableSpec `ebpf:"walk_all"`
-	WalkNextDue    *ebpf.VariableSpec `ebpf:"walk_next_due"`
-	WatchConnects  *ebpf.VariableSpec `ebpf:"watch_connects"`
+	ActiveEveryNs     *ebpf.VariableSpec `ebpf:"active_every_ns"`
+	ActiveFirstNs     *ebpf.VariableSpec `ebpf:"active_first_ns"`
+	BtfFlowCounter    *ebpf.VariableSpec `ebpf:"btf_flow_counter"`
+	BtfFlowRecord     *ebpf.VariableSpec `ebpf:"btf_flow_record"`
+	BtfListenerRecord *ebpf.VariableSpec `ebpf:"btf_listener_record"`
+	DecidedCgroups    *ebpf.VariableSpec `ebpf:"decided_cgroups"`
+	FillMarkBytes     *ebpf.VariableSpec `ebpf:"fill_mark_bytes"`
+	HoldersPass       *ebpf.VariableSpec `ebpf:"holders_pass"`
+	ScopeCgroup       *ebpf.VariableSpec `ebpf:"scope_cgroup"`
+	ScopeNetns        *ebpf.VariableSpec `ebpf:"scope_netns"`
+	SynEveryNs        *ebpf.VariableSpec `ebpf:"syn_every_ns"`
+	SynFirstNs        *ebpf.VariableSpec `ebpf:"syn_first_ns"`
+	TickUs            *ebpf.VariableSpec `ebpf:"tick_us"`
+	WalkAll           *ebpf.VariableSpec `ebpf:"walk_all"`
+	WalkNextDue       *ebpf.VariableSpec `ebpf:"walk_next_due"`
+	WatchConnects     *ebpf.VariableSpec `ebpf:"watch_connects"`
 }
 
 // CaptureObjects contains all objects after they have been loaded into the kernel.
@@ -271,6 +318,7 @@ func (o *CaptureObjects) Close() error {
 type CaptureMaps struct {
 	Counters         *ebpf.Map `ebpf:"counters"`
 	Events           *ebpf.Map `ebpf:"events"`
+	ListenSockets    *ebpf.Map `ebpf:"listen_sockets"`
 	Listeners        *ebpf.Map `ebpf:"listeners"`
 	OpenSockets      *ebpf.Map `ebpf:"open_sockets"`
 	RecordedFailures *ebpf.Map `ebpf:"recorded_failures"`
@@ -280,6 +328,7 @@ func (m *CaptureMaps) Close() error {
 	return _CaptureClose(
 		m.Counters,
 		m.Events,
+		m.ListenSockets,
 		m.Listeners,
 		m.OpenSockets,
 		m.RecordedFailures,
@@ -290,20 +339,22 @@ func (m *CaptureMaps) Close() error {
 //
 // It can be passed to LoadCaptureObjects or ebpf.CollectionSpec.LoadAndAssign.
 type CaptureVariables struct {
-	ActiveEveryNs  *ebpf.Variable `ebpf:"active_every_ns"`
-	ActiveFirstNs  *ebpf.Variable `ebpf:"active_first_ns"`
-	BtfFlowCounter *ebpf.Variable `ebpf:"btf_flow_counter"`
-	BtfFlowRecord  *ebpf.Variable `ebpf:"btf_flow_record"`
-	DecidedCgroups *ebpf.Variable `ebpf:"decided_cgroups"`
-	FillMarkBytes  *ebpf.Variable `ebpf:"fill_mark_bytes"`
-	ScopeCgroup    *ebpf.Variable `ebpf:"scope_cgroup"`
-	ScopeNetns     *ebpf.Variable `ebpf:"scope_netns"`
-	SynEveryNs     *ebpf.Variable `ebpf:"syn_every_ns"`
-	SynFirstNs     *ebpf.Variable `ebpf:"syn_first_ns"`
-	TickUs         *ebpf.Variable `ebpf:"tick_us"`
-	WalkAll        *ebpf.Variable `ebpf:"walk_all"`
-	WalkNextDue    *ebpf.Variable `ebpf:"walk_next_due"`
-	WatchConnects  *ebpf.Variable `ebpf:"watch_connects"`
+	ActiveEveryNs     *ebpf.Variable `ebpf:"active_every_ns"`
+	ActiveFirstNs     *ebpf.Variable `ebpf:"active_first_ns"`
+	BtfFlowCounter    *ebpf.Variable `ebpf:"btf_flow_counter"`
+	BtfFlowRecord     *ebpf.Variable `ebpf:"btf_flow_record"`
+	BtfListenerRecord *ebpf.Variable `ebpf:"btf_listener_record"`
+	DecidedCgroups    *ebpf.Variable `ebpf:"decided_cgroups"`
+	FillMarkBytes     *ebpf.Variable `ebpf:"fill_mark_bytes"`
+	HoldersPass       *ebpf.Variable `ebpf:"holders_pass"`
+	ScopeCgroup       *ebpf.Variable `ebpf:"scope_cgroup"`
+	ScopeNetns        *ebpf.Variable `ebpf:"scope_netns"`
+	SynEveryNs        *ebpf.Variable `ebpf:"syn_every_ns"`
+	SynFirstNs        *ebpf.Variable `ebpf:"syn_first_ns"`
+	TickUs            *ebpf.Variable `ebpf:"tick_us"`
+	WalkAll           *ebpf.Variable `ebpf:"walk_all"`
+	WalkNextDue       *ebpf.Variable `ebpf:"walk_next_due"`
+	WatchConnects     *ebpf.Variable `ebpf:"watch_connects"`
 }
 
 // CapturePrograms contains all programs after they have been loaded into the kernel.
@@ -311,8 +362,10 @@ type CaptureVariables struct {
 // It can be passed to LoadCaptureObjects or ebpf.CollectionSpec.LoadAndAssign.
 type CapturePrograms struct {
 	FailedConnect     *ebpf.Program `ebpf:"failed_connect"`
+	FindHolders       *ebpf.Program `ebpf:"find_holders"`
 	FindSockets       *ebpf.Program `ebpf:"find_sockets"`
 	InetSockSetState  *ebpf.Program `ebpf:"inet_sock_set_state"`
+	ReportListeners   *ebpf.Program `ebpf:"report_listeners"`
 	ReportOpenSockets *ebpf.Program `ebpf:"report_open_sockets"`
 	TcpReceiveReset   *ebpf.Program `ebpf:"tcp_receive_reset"`
 }
@@ -320,8 +373,10 @@ type CapturePrograms struct {
 func (p *CapturePrograms) Close() error {
 	return _CaptureClose(
 		p.FailedConnect,
+		p.FindHolders,
 		p.FindSockets,
 		p.InetSockSetState,
+		p.ReportListeners,
 		p.ReportOpenSockets,
 		p.TcpReceiveReset,
 	)

@@ -6,6 +6,6 @@ set -eu
 cd "$(dirname "$0")"
 GOPACKAGE=bpf GOOS= GOARCH= exec go run github.com/cilium/ebpf/cmd/bpf2go \
 	-cc clang-14 -strip llvm-strip-14 -target bpfel -output-dir "$1" \
-	-type flow_record -type open_socket -type flow_counters -type flow_counter \
+	-type flow_record -type listener_record -type open_socket -type flow_counters -type flow_counter \
 	-cflags "-O2 -mcpu=v3 -Wall -Wextra -Wpadded -Werror -ffile-prefix-map=$PWD=." \
 	Capture capture.bpf.c -- -I.

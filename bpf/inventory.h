@@ -4,21 +4,6 @@
 
 #include "open.h"
 
-static __always_inline void found_listener(struct sock *sk, struct tcp_sock *tp)
-{
-	struct listener_key key = {};
-	struct listener value = { .sock = (__u64)sk };
-
-	listener_key(&key, tp);
-	/* current is who runs the inventory */
-	value.owner.cgroup_id = socket_cgroup(sk, 0);
-	/* one that we saw starting is known better */
-	if (bpf_map_update_elem(&listeners, &key, &value, BPF_NOEXIST) == 0)
-		return;
-	if (!bpf_map_lookup_elem(&listeners, &key))
-		count(FLOW_COUNTER_LISTENERS_FULL);
-}
-
 /*
  * Who opened it: children that nobody accepted are a server's; else by the bytes
  * (guess_role), else by whether somebody listens on the local port.
@@ -72,6 +57,29 @@ static __always_inline void found_open(struct open_socket *open, struct flow_rec
 		open->owner = l->owner;
 }
 
+static __always_inline void find_connection(struct bpf_iter__tcp *ctx, struct tcp_sock *tp, __u8 state)
+{
+	struct sock *sk = (struct sock *)tp;
+	struct open_socket open = {};
+	struct flow_record rec = {};
+	__u64 key = (__u64)sk;
+
+	if (bpf_map_lookup_elem(&open_sockets, &key))
+		return;
+	rec.end_ns = bpf_ktime_get_boot_ns();
+	rec.last_state = state;
+	read_socket(&rec, tp, 0);
+	found_role(&rec, sk, tp, state);
+	found_open(&open, &rec, sk, tp, state);
+	read_open(&rec, &open);
+	rec.flags |= FLOW_FLAG_REPORTED;
+	rec.kind = FLOW_KIND_ACTIVE;
+	if (bpf_seq_write(ctx->meta->seq, &rec, sizeof(rec)))
+		return;
+	if (insert(key, &open))
+		count(FLOW_COUNTER_FOUND);
+}
+
 /*
  * One call per socket of the namespace in which the iterator was opened, listeners
  * first; the kernel holds the socket's lock meanwhile, so that nothing moves. The
@@ -83,11 +91,8 @@ SEC("iter/tcp")
 int find_sockets(struct bpf_iter__tcp *ctx)
 {
 	struct sock_common *skc = ctx->sk_common;
-	struct open_socket open = {};
-	struct flow_record rec = {};
 	struct tcp_sock *tp;
 	struct sock *sk;
-	__u64 key;
 	__u8 state;
 
 	if (!skc)
@@ -101,24 +106,9 @@ int find_sockets(struct bpf_iter__tcp *ctx)
 	sk = (struct sock *)tp;
 	if (!in_scope(sk, 0))
 		return 0;
-	if (state == TCP_LISTEN) {
+	if (state == TCP_LISTEN)
 		found_listener(sk, tp);
-		return 0;
-	}
-	key = (__u64)sk;
-	if (bpf_map_lookup_elem(&open_sockets, &key))
-		return 0;
-	rec.end_ns = bpf_ktime_get_boot_ns();
-	rec.last_state = state;
-	read_socket(&rec, tp, 0);
-	found_role(&rec, sk, tp, state);
-	found_open(&open, &rec, sk, tp, state);
-	read_open(&rec, &open);
-	rec.flags |= FLOW_FLAG_REPORTED;
-	rec.kind = FLOW_KIND_ACTIVE;
-	if (bpf_seq_write(ctx->meta->seq, &rec, sizeof(rec)))
-		return 0;
-	if (insert(key, &open))
-		count(FLOW_COUNTER_FOUND);
+	else
+		find_connection(ctx, tp, state);
 	return 0;
 }

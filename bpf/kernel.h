@@ -64,6 +64,7 @@ static void (*bpf_ringbuf_submit)(void *data, __u64 flags) = (void *)132;
 static __u64 (*bpf_ringbuf_query)(void *ringbuf, __u64 flags) = (void *)134;
 static void *(*bpf_skc_to_tcp_sock)(void *sk) = (void *)137;
 static void *(*bpf_get_current_task_btf)(void) = (void *)158;
+static void *(*bpf_sock_from_file)(void *file) = (void *)162;
 static long (*bpf_task_pt_regs)(void *task) = (void *)175; /* since 5.15 */
 
 /* include/net/tcp_states.h */
@@ -83,6 +84,7 @@ enum {
 };
 
 #define IPPROTO_TCP 6
+#define IPPROTO_MPTCP 262
 #define AF_INET 2
 #define AF_INET6 10
 #define S_IFMT 0170000
@@ -166,8 +168,21 @@ struct sock_cgroup_data {
 
 struct socket;
 
+typedef struct {
+	int counter;
+} atomic_t;
+
+/* of sockets that share a port */
+struct sock_reuseport {
+	unsigned int synq_overflow_ts;
+};
+
 struct sock {
 	struct sock_common __sk_common;
+	atomic_t sk_drops;
+	__u32 sk_ack_backlog;
+	__u32 sk_max_ack_backlog;
+	struct sock_reuseport *sk_reuseport_cb;
 	__u16 sk_protocol;
 	int sk_err;
 	int sk_err_soft;
@@ -180,8 +195,13 @@ struct inet_sock {
 	__be16 inet_sport;
 };
 
+struct request_sock_queue {
+	atomic_t qlen;
+};
+
 struct inet_connection_sock {
 	struct inet_sock icsk_inet;
+	struct request_sock_queue icsk_accept_queue;
 	__u8 icsk_retransmits;
 	__u8 icsk_probes_out;
 };
@@ -196,6 +216,10 @@ struct minmax {
 };
 
 struct request_sock;
+
+struct tcp_options_received {
+	int ts_recent_stamp;
+};
 
 struct tcp_sock {
 	struct inet_connection_sock inet_conn;
@@ -223,7 +247,13 @@ struct tcp_sock {
 	struct minmax rtt_min;
 	__u32 snd_cwnd;
 	__u32 mss_cache;
+	struct tcp_options_received rx_opt;
 	struct request_sock *fastopen_rsk;
+};
+
+/* not there without CONFIG_MPTCP */
+struct mptcp_sock {
+	struct sock *first;
 };
 
 struct inode {
@@ -244,8 +274,23 @@ struct files_struct {
 	struct fdtable *fdt;
 };
 
+typedef struct {
+	__u32 val;
+} kuid_t;
+
+struct cred {
+	kuid_t uid;
+};
+
+struct css_set {
+	struct cgroup *dfl_cgrp;
+};
+
 struct task_struct {
 	unsigned int flags;
+	int tgid;
+	struct cred *cred;
+	struct css_set *cgroups;
 	struct task_struct *group_leader;
 	struct files_struct *files;
 	char comm[16];
@@ -279,6 +324,12 @@ struct bpf_iter_meta {
 struct bpf_iter__tcp {
 	struct bpf_iter_meta *meta;
 	struct sock_common *sk_common;
+};
+
+struct bpf_iter__task_file {
+	struct bpf_iter_meta *meta;
+	struct task_struct *task;
+	struct file *file;
 };
 
 struct bpf_iter__bpf_map_elem {

@@ -36,7 +36,16 @@ struct {
 	__type(value, struct open_socket);
 } open_sockets SEC(".maps");
 
-/* Who called listen, by address and port; of several (SO_REUSEPORT) the latest. */
+/* Sockets that listen, by their address. Read by report_listeners. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 16384);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, __u64);
+	__type(value, struct listen_socket);
+} listen_sockets SEC(".maps");
+
+/* The same by address and port, for their children; of several (SO_REUSEPORT) the latest's owner. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, 16384);
@@ -73,6 +82,7 @@ struct {
 
 /* Keep these types in BTF although they are no map's value. */
 const struct flow_record *const btf_flow_record;
+const struct listener_record *const btf_listener_record;
 const enum flow_counter *const btf_flow_counter;
 
 /* A softirq can interrupt a program on its own CPU, so even per-CPU counters are added to atomically. */

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0 OR MIT */
-/* The beginnings: clients, listeners, servers, and what transitions tell until the end. */
+/* The beginnings: clients, servers, and what transitions tell until the end. */
 #pragma once
 
 #include "asked.h"
+#include "listen.h"
 
 static __always_inline int insert(__u64 key, const struct open_socket *open)
 {
@@ -45,47 +46,6 @@ static __always_inline void open_client(struct sock *sk)
 	insert_open(sk, &open);
 }
 
-static __always_inline void listener_key(struct listener_key *key, struct tcp_sock *tp)
-{
-	struct sock *sk = (struct sock *)tp;
-	__u8 remote[16] __attribute__((aligned(4)));
-
-	read_addresses(key->addr, remote, sk, 0);
-	key->netns_inum = sk->__sk_common.skc_net.net->ns.inum;
-	key->port = ntohs(((struct inet_sock *)tp)->inet_sport);
-	key->family = sk->__sk_common.skc_family;
-}
-
-static __always_inline void set_words(__u8 *addr, __u32 third)
-{
-	__u32 *words = (__u32 *)addr;
-
-	words[0] = 0;
-	words[1] = 0;
-	words[2] = third;
-	words[3] = 0;
-}
-
-/* The listener that a new server socket came from: its exact address, then any address
- * of its family, then an IPv6 listener that takes IPv4. */
-static __always_inline struct listener *find_listener(struct tcp_sock *tp)
-{
-	struct listener_key key = {};
-	struct listener *l;
-
-	listener_key(&key, tp);
-	l = bpf_map_lookup_elem(&listeners, &key);
-	if (l)
-		return l;
-	set_words(key.addr, key.family == AF_INET ? 0xffff0000 : 0);
-	l = bpf_map_lookup_elem(&listeners, &key);
-	if (l)
-		return l;
-	set_words(key.addr, 0);
-	key.family = AF_INET6;
-	return bpf_map_lookup_elem(&listeners, &key);
-}
-
 /* SYN_RECV to ESTABLISHED (or further): a server's child; current is a stranger. */
 static __always_inline void open_server(struct sock *sk)
 {
@@ -106,8 +66,11 @@ static __always_inline void open_server(struct sock *sk)
 	open.start_ns = now - open.connect_us * 1000ULL;
 	open.retrans_syn = tp->total_retrans;
 	l = find_listener(tp);
-	if (l)
+	if (l) {
 		open.owner = l->owner;
+		__sync_fetch_and_add(&l->established, 1);
+		l->last_ns = now;
+	}
 	insert_open(sk, &open);
 }
 
@@ -143,35 +106,4 @@ static __always_inline void finish(struct sock *sk, struct open_socket *open, in
 	open->data_segs_fin = tp->data_segs_in;
 	open->received_fin = tp->bytes_received;
 	open->first_fin = newstate == TCP_CLOSE_WAIT ? FLOW_FIN_REMOTE : FLOW_FIN_LOCAL;
-}
-
-static __always_inline void listen_started(struct sock *sk)
-{
-	struct listener_key key = {};
-	struct listener value = { .sock = (__u64)sk };
-	struct tcp_sock *tp = bpf_skc_to_tcp_sock(sk);
-
-	if (!tp)
-		return;
-	listener_key(&key, tp);
-	if (!read_current(&value.owner))
-		return;
-	if (bpf_map_update_elem(&listeners, &key, &value, BPF_ANY))
-		count(FLOW_COUNTER_LISTENERS_FULL);
-}
-
-/* Children copied the owner when they were established, so it can go at once; only
- * its own entry, because a later listener may share the port. */
-static __always_inline void listen_ended(struct sock *sk)
-{
-	struct listener_key key = {};
-	struct tcp_sock *tp = bpf_skc_to_tcp_sock(sk);
-	struct listener *l;
-
-	if (!tp)
-		return;
-	listener_key(&key, tp);
-	l = bpf_map_lookup_elem(&listeners, &key);
-	if (l && l->sock == (__u64)sk)
-		bpf_map_delete_elem(&listeners, &key);
 }

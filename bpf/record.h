@@ -140,9 +140,40 @@ struct listener_key {
 	__u16 family;
 };
 
+/* The value of listeners: what those who come to an address need, and tell. */
 struct listener {
-	__u64 sock;
+	__u64 sock; /* of several the latest */
+	__u64 established; /* handshakes completed since we watch */
+	__u64 last_ns;	   /* the latest of them */
 	struct flow_owner owner;
+	__u32 sockets; /* that listen here (SO_REUSEPORT) */
+	__u32 reserved;
+};
+
+/* The value of listen_sockets. */
+struct listen_socket {
+	struct listener_key key;
+	__u64 sock_cookie;
+	__u64 since_ns;	      /* it listens since; where found, it was seen first */
+	struct flow_owner owner;
+	__u32 opener_pid;     /* who called listen; 0 where found */
+	__u32 queued_before;  /* where found: connections that waited to be accepted */
+	__u32 pass, rank;     /* of find_holders */
+	__u32 found;	      /* it is older than capture */
+	__u32 reserved;
+};
+
+/* How a listening socket stands; made by report_listeners. */
+struct listener_record {
+	struct listen_socket socket;
+	__u64 established; /* of its address */
+	__u64 last_ns;
+	__u32 drops;	   /* of the socket (sk_drops): segments that came for it and were dropped */
+	__u32 accept_queue;
+	__u32 accept_queue_limit;
+	__u32 syn_queue;
+	__u32 syn_overflow; /* see syn_overflow() */
+	__u32 reserved;
 };
 
 /*

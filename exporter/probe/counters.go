@@ -134,6 +134,8 @@ func (p *Probe) Costs() ([]ProgramCost, error) {
 		{bpf.CaptureProgFailedConnect, p.objects.FailedConnect},
 		{bpf.CaptureProgReportOpenSockets, p.objects.ReportOpenSockets},
 		{bpf.CaptureProgFindSockets, p.objects.FindSockets},
+		{bpf.CaptureProgReportListeners, p.objects.ReportListeners},
+		{bpf.CaptureProgFindHolders, p.objects.FindHolders},
 	}
 	costs := make([]ProgramCost, 0, len(named))
 	for _, n := range named {

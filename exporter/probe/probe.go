@@ -83,9 +83,11 @@ type Probe struct {
 	closed bool
 	// inventory opens a pass over the sockets of one namespace; it is nil once all were passed over.
 	inventory *link.Iter
+	listeners *link.Iter
 	detached  bool
 	missing   error
 	spaces    namespaces
+	holders   holders
 }
 
 // New returns a probe that does nothing yet.
@@ -159,6 +161,12 @@ func (p *Probe) attach() error {
 	p.iter = iter
 	if p.inventory, err = link.AttachIter(link.IterOptions{Program: p.objects.FindSockets}); err != nil {
 		return fmt.Errorf("attach the inventory: %w", err)
+	}
+	if p.listeners, err = link.AttachIter(link.IterOptions{Program: p.objects.ReportListeners, Map: p.objects.ListenSockets}); err != nil {
+		return fmt.Errorf("attach the walk of listeners: %w", err)
+	}
+	if p.holders.iter, err = link.AttachIter(link.IterOptions{Program: p.objects.FindHolders}); err != nil {
+		return fmt.Errorf("attach the search for holders of listeners: %w", err)
 	}
 	// resets first: a connection must not close with its reset unseen
 	for _, prog := range []*ebpf.Program{p.objects.TcpReceiveReset, p.objects.InetSockSetState} {
@@ -239,16 +247,16 @@ func (p *Probe) Close() error {
 // release needs mu and objects.
 func (p *Probe) release() error {
 	errs := []error{p.detach()}
-	if p.iter != nil {
-		errs = append(errs, p.iter.Close())
-	}
-	if p.inventory != nil {
-		errs = append(errs, p.inventory.Close())
+	for _, iter := range []*link.Iter{p.iter, p.inventory, p.listeners, p.holders.iter} {
+		if iter != nil {
+			errs = append(errs, iter.Close())
+		}
 	}
 	if p.stats != nil {
 		errs = append(errs, p.stats.Close())
 	}
 	errs = append(errs, p.objects.Close())
-	p.iter, p.inventory, p.stats, p.objects = nil, nil, nil, nil
+	p.iter, p.inventory, p.listeners, p.holders.iter = nil, nil, nil, nil
+	p.stats, p.objects = nil, nil
 	return errors.Join(errs...)
 }
