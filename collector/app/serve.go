@@ -19,6 +19,7 @@ import (
 	"tributary/collector/hold"
 	"tributary/collector/ingest"
 	"tributary/collector/ledger"
+	"tributary/collector/listeners"
 	"tributary/collector/ownership"
 	"tributary/collector/sink"
 	"tributary/collector/sink/kafka"
@@ -43,13 +44,14 @@ type collector struct {
 	registry *prometheus.Registry
 	failed   chan error // a part that ended by itself
 
-	tls    *tlsconf.Server // nil without TLS
-	table  *ownership.Table
-	sinks  sinks
-	ledger *ledger.Ledger // nil without ClickHouse
-	hold   *hold.Hold
-	ingest *ingest.Server
-	stops  []func(context.Context) // in the order of starting; run in reverse
+	tls       *tlsconf.Server // nil without TLS
+	table     *ownership.Table
+	sinks     sinks
+	ledger    *ledger.Ledger // nil without ClickHouse, like listeners
+	listeners *listeners.Store
+	hold      *hold.Hold
+	ingest    *ingest.Server
+	stops     []func(context.Context) // in the order of starting; run in reverse
 }
 
 // Serve runs a collector until ctx ends or a part of it fails for good.
@@ -164,7 +166,7 @@ func (c *collector) startPipeline() error {
 		CollectorID: randomID(), StoreEpoch: c.sinks.epoch, PendingBytes: c.cfg.PendingBytes, CreditBytes: c.cfg.CreditBytes,
 	}
 	if c.ledger != nil {
-		front.Ledger = c.ledger
+		front.Ledger, front.Listeners = c.ledger, c.listeners
 	}
 	if c.tls != nil {
 		front.Credentials = c.tls.GRPC()

@@ -15,6 +15,7 @@ import (
 	"tributary/collector/config"
 	"tributary/collector/embedded"
 	"tributary/collector/ledger"
+	"tributary/collector/listeners"
 	"tributary/collector/rollup"
 	"tributary/collector/schema"
 	"tributary/collector/sink"
@@ -196,16 +197,18 @@ func (c *collector) startClickHouse(server schema.Server) error {
 	}
 	c.sinks.schema.set(errors.New("the schema is being brought up to date"))
 	c.ledger = ledger.New(ledger.Config{}, server, c.registry, c.limited)
+	c.listeners = listeners.New(listeners.Config{}, server, c.registry, c.limited)
 	edges := rollup.New(rollup.Config{Collector: c.sinks.epoch, RawTTL: c.cfg.Store.RawTTL}, server, c.registry, c.limited)
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
 		if c.migrateAndInsert(ctx, server) {
-			var both sync.WaitGroup
-			both.Go(func() { c.ledger.Run(ctx) })
-			both.Go(func() { edges.Run(ctx) })
-			both.Wait()
+			var all sync.WaitGroup
+			all.Go(func() { c.ledger.Run(ctx) })
+			all.Go(func() { c.listeners.Run(ctx) })
+			all.Go(func() { edges.Run(ctx) })
+			all.Wait()
 		}
 	}()
 	c.stops = append(c.stops, func(context.Context) {

@@ -85,6 +85,9 @@ func (c *control) handle(m *flowv1.ControlRequest) error {
 	case *flowv1.ControlRequest_Health:
 		c.health(v.Health)
 		return nil
+	case *flowv1.ControlRequest_Listeners:
+		c.listeners(v.Listeners)
+		return nil
 	default:
 		return status.Error(codes.InvalidArgument, "an unknown message on the Control stream")
 	}
@@ -102,6 +105,41 @@ func (c *control) health(m *flowv1.Health) {
 		}
 	}
 	c.s.cfg.Ledger.Note(c.e.id, c.host, m.GetClockNs(), counters)
+}
+
+// listeners hands on what is sound of a list.
+func (c *control) listeners(m *flowv1.Listeners) {
+	sound := make([]*flowv1.Listener, 0, len(m.GetListeners()))
+	for _, l := range m.GetListeners() {
+		if soundListener(l) {
+			sound = append(sound, l)
+		}
+	}
+	c.s.metrics.listeners.WithLabelValues("accepted").Add(float64(len(sound)))
+	c.s.metrics.listeners.WithLabelValues("refused").Add(float64(len(m.GetListeners()) - len(sound)))
+	if len(sound) < len(m.GetListeners()) {
+		c.s.log.Warn("listeners refused: a name, address, port or time of theirs is out of bounds", "exporter_id", c.e.id, "number", len(m.GetListeners())-len(sound))
+	}
+	if c.s.cfg.Listeners != nil {
+		c.s.cfg.Listeners.Note(c.e.id, c.host, sound)
+	}
+}
+
+func soundListener(l *flowv1.Listener) bool {
+	for _, s := range []string{
+		l.GetNetwork(), l.GetNetns(), l.GetLocalWorkload(), l.GetLocalInstance(), l.GetLocalZone(), l.GetLocalRegion(), l.GetLocalRelease(), l.GetComm(),
+	} {
+		if len(s) > flow.MaxStringBytes || flow.Sanitize(s) != s {
+			return false
+		}
+	}
+	for _, t := range []int64{l.GetSinceNs(), l.GetEndedNs(), l.GetLastAcceptedNs(), l.GetReadTimeNs()} {
+		if t < 0 {
+			return false
+		}
+	}
+	return len(l.GetLocalAddr()) == 16 && l.GetLocalPort() <= 65535 &&
+		flow.EvidenceNames.Name(uint32(l.GetLocalEvidence())) != "" && flow.WhyNames.Name(uint32(l.GetLocalWhy())) != ""
 }
 
 func (c *control) watermark(m *flowv1.Watermark) error {

@@ -14,6 +14,7 @@ type metrics struct {
 	streams                      *prometheus.GaugeVec
 	claims, releases, watermarks *prometheus.CounterVec
 	posts                        *prometheus.CounterVec
+	listeners                    *prometheus.CounterVec
 }
 
 func newMetrics(reg prometheus.Registerer) *metrics {
@@ -51,7 +52,8 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		watermarks:   counters("watermarks_total", "Watermarks, by what became of them.", "result", "accepted", "refused"),
 		posts: counters("http_requests_total", "Requests of streams over HTTP, by what became of them.", "result",
 			"taken", "repeated", "polled", "busy", "slow", "refused", "unknown_stream", "ended"),
-		streams: prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "tributary_collector_ingest_streams", Help: "Open streams."}, []string{"stream"}),
+		listeners: counters("listeners_total", "Listeners that exporters told of, by what became of them.", "result", "accepted", "refused"),
+		streams:   prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "tributary_collector_ingest_streams", Help: "Open streams."}, []string{"stream"}),
 	}
 	m.streams.WithLabelValues("flows")
 	m.streams.WithLabelValues("control")

@@ -39,6 +39,11 @@ type Ledger interface {
 	Note(exporter, host string, at int64, counters []flow.Counter)
 }
 
+// Listeners takes what exporters say about listening sockets. It may keep them, and must not block.
+type Listeners interface {
+	Note(exporter, host string, listeners []*flowv1.Listener)
+}
+
 // Config sets the limits of the front door. Zero values mean the defaults.
 type Config struct {
 	CollectorID  string
@@ -49,6 +54,7 @@ type Config struct {
 	MaxStreams   uint32
 	Credentials  credentials.TransportCredentials // nil: no TLS
 	Ledger       Ledger                           // nil: nobody asks
+	Listeners    Listeners                        // nil: nobody asks
 }
 
 // Window sizes are static: grpc-go's own growth let 60 blocked streams hold 453 MB.

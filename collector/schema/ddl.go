@@ -9,6 +9,8 @@ import (
 	"strings"
 	"text/template"
 	"time"
+
+	"tributary/proto/flow"
 )
 
 // DefaultRawTTL is how long single rows are kept.
@@ -112,6 +114,8 @@ func values(o Options) map[string]string {
 		"Names":    "    " + strings.Join(Names(), ",\n    "),
 		"TTL":      ttlExpression(o.RawTTL),
 
+		"EvidenceType":   enum8(flow.EvidenceNames),
+		"WhyType":        enum8(flow.WhyNames),
 		"Completeness":   CompletenessOf(o.Database, "1"),
 		"EdgeColumns":    edgeDefinitions(),
 		"EdgeKey":        strings.Join(EdgeKey(), ", "),
@@ -148,7 +152,7 @@ func Tables() []string {
 	return []string{
 		"flows", "flows_raw", "edges", "edges_1m", "edges_1m_gens", "edges_1h", "edges_1h_gens", "recorded_1m", "recorded_1m_gens", "closed",
 		"closed_latest", "touched", "touch", "workloads", "exporter_health",
-		"exporter_completeness", "completeness", "schema_migrations",
+		"exporter_completeness", "completeness", "listeners", "listeners_1m", "schema_migrations",
 	}
 }
 

@@ -16,6 +16,7 @@ import (
 	"tributary/exporter/config"
 	"tributary/exporter/event"
 	"tributary/exporter/identity"
+	"tributary/exporter/listeners"
 	"tributary/exporter/probe"
 	"tributary/exporter/ring"
 	"tributary/exporter/spool"
@@ -44,6 +45,7 @@ type App struct {
 	replay    bool
 	pipeline  *pipeline
 	spool     *spool.Spool
+	listeners *listeners.Set // nil in a replay
 	transport *transport.Transport
 	probe     *probe.Probe
 	reader    atomic.Pointer[ring.Reader] // nil before the probe is attached
@@ -77,10 +79,24 @@ func New(c config.Config, logger *slog.Logger) (*App, error) {
 	}
 	a.names = &names{own: newOwnProcess(a.host), book: book}
 	a.local, a.claims = a.names.local, a.names
+	if err := a.buildListeners(registry, logger); err != nil {
+		return nil, err
+	}
 	if err := a.buildDelivery(registry, logger); err != nil {
 		return nil, err
 	}
 	return a, nil
+}
+
+func (a *App) buildListeners(registry *prometheus.Registry, logger *slog.Logger) (err error) {
+	comms := comms{}
+	a.listeners, err = listeners.New(listeners.Config{
+		Read: a.probe.Listeners, Overflows: probe.ReadOverflows, Wall: a.clock.Wall,
+		Name: func(l *probe.Listener) listeners.Name {
+			return a.names.listener(l, comms.of(&event.Event{Comm: l.Comm}), time.Now().UnixNano())
+		},
+	}, registry, logger)
+	return err
 }
 
 // buildDelivery builds what comes behind the names: batches, the spool, the transport, and the books of all.
@@ -98,8 +114,10 @@ func (a *App) buildDelivery(registry *prometheus.Registry, logger *slog.Logger) 
 	a.books = books
 	to.Spool, to.Claims, to.Counters = a.spool, a.claims, books.counters
 	to.ExporterID, to.Host, to.BootID, to.Version = a.host.exporterID, a.host.name, a.host.bootID, build.Current().Version
-	a.transport, err = transport.New(to, registry, logger)
-	if err != nil {
+	if a.listeners != nil {
+		to.Listeners = a.listeners.Subscribe
+	}
+	if a.transport, err = transport.New(to, registry, logger); err != nil {
 		return err
 	}
 	batcher, err := batch.New(batch.Config{
@@ -187,6 +205,7 @@ func (a *App) Run(ctx context.Context) error {
 	if missing := a.probe.Missing(); missing != nil {
 		a.log.Warn("this host does not allow all of capture", "error", missing)
 	}
+	background("listeners", a.listeners.Run)
 	err := a.capture(ctx, lasting)
 	a.deliver()
 	return err

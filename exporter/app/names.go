@@ -2,11 +2,14 @@ package app
 
 import (
 	"context"
+	"net/netip"
 
 	"tributary/exporter/batch"
 	"tributary/exporter/config"
 	"tributary/exporter/event"
 	"tributary/exporter/identity"
+	"tributary/exporter/listeners"
+	"tributary/exporter/probe"
 	"tributary/exporter/transport"
 )
 
@@ -40,6 +43,25 @@ func (n *names) local(e *event.Event, comm string, start int64) batch.Local {
 	return batch.Local{
 		Network: network, Workload: owner.Workload, Instance: owner.Instance, Zone: owner.Zone, Region: owner.Region,
 		Release: owner.Release, Evidence: owner.Evidence, Why: why,
+	}
+}
+
+// listener names a listening socket.
+func (n *names) listener(l *probe.Listener, comm string, now int64) listeners.Name {
+	network := ""
+	if !netip.AddrFrom16(l.Addr).Unmap().IsUnspecified() {
+		network = n.book.Network(l.NetnsInum, l.Addr)
+	}
+	if n.own.pid != 0 && l.PID == n.own.pid {
+		own := n.own.name
+		return listeners.Name{Network: network, Workload: own.Workload, Instance: own.Instance, Evidence: own.Evidence}
+	}
+	owner, why := n.book.Listener(identity.Socket{
+		NetnsIno: l.NetnsInum, CgroupID: l.CgroupID, Addr: l.Addr, Port: l.Port, StartNs: now, Comm: comm, Pid: l.PID, Role: uint8(event.RoleServer),
+	})
+	return listeners.Name{
+		Network: network, Workload: owner.Workload, Instance: owner.Instance, Zone: owner.Zone, Region: owner.Region, Release: owner.Release,
+		Evidence: owner.Evidence, Why: why,
 	}
 }
 

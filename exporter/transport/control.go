@@ -58,7 +58,8 @@ func (t *Transport) listen(stream controlStream) error {
 	}
 }
 
-// speak sends the whole set of claims and then, in order, each change, a watermark every second, and health.
+// speak sends the whole set of claims and of listeners and then, in order, each change of claims, and every second a watermark, the listeners
+// that have changed, and at times health.
 func (t *Transport) speak(ctx context.Context, stream controlStream) error {
 	if err := stream.Send(&flowv1.ControlRequest{Message: &flowv1.ControlRequest_Hello{Hello: t.hello()}}); err != nil {
 		return fmt.Errorf("send hello: %w", err)
@@ -66,6 +67,14 @@ func (t *Transport) speak(ctx context.Context, stream controlStream) error {
 	changes := t.config.Claims.Subscribe(ctx)
 	if err := t.sendAll(stream, changes.claims()); err != nil {
 		return err
+	}
+	var listeners <-chan []*flowv1.Listener
+	if t.config.Listeners != nil {
+		all, next := t.config.Listeners(ctx)
+		if err := t.sendListeners(stream, all); err != nil {
+			return err
+		}
+		listeners = next
 	}
 	ticker := time.NewTicker(watermarkEvery)
 	defer ticker.Stop()
@@ -84,6 +93,9 @@ func (t *Transport) speak(ctx context.Context, stream controlStream) error {
 			continue
 		}
 		if err := t.sendWatermark(stream, changes); err != nil {
+			return err
+		}
+		if err := t.sendWaiting(stream, listeners); err != nil {
 			return err
 		}
 		if ticks++; ticks%healthEvery == 0 {
@@ -157,6 +169,34 @@ func (t *Transport) sendWatermark(stream controlStream, changes Subscription) er
 		return fmt.Errorf("send watermark: %w", err)
 	}
 	t.books.watermarks.Add(1)
+	return nil
+}
+
+// sendWaiting sends the listeners that have changed.
+func (t *Transport) sendWaiting(stream controlStream, changes <-chan []*flowv1.Listener) error {
+	for {
+		select {
+		case changed, ok := <-changes:
+			if !ok {
+				return errBehind
+			}
+			if err := t.sendListeners(stream, changed); err != nil {
+				return err
+			}
+		default:
+			return nil
+		}
+	}
+}
+
+func (t *Transport) sendListeners(stream controlStream, list []*flowv1.Listener) error {
+	for part := range slices.Chunk(list, maxClaims) {
+		m := &flowv1.ControlRequest{Message: &flowv1.ControlRequest_Listeners{Listeners: &flowv1.Listeners{Listeners: part}}}
+		if err := stream.Send(m); err != nil {
+			return fmt.Errorf("send listeners: %w", err)
+		}
+		t.books.listeners.Add(uint64(len(part)))
+	}
 	return nil
 }
 

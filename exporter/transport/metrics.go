@@ -13,6 +13,7 @@ type books struct {
 	drains         atomic.Uint64
 	claims         atomic.Uint64
 	releases       atomic.Uint64
+	listeners      atomic.Uint64
 	watermarks     atomic.Uint64
 	refusals       atomic.Uint64
 }
@@ -40,6 +41,7 @@ var (
 	descDrains    = describe("drains_total", "Times the collector asked to connect again.")
 	descClaims    = describe("claims_total", "Claims sent, whole sets at the start of a stream included.")
 	descReleases  = describe("releases_total", "Releases sent.")
+	descListeners = describe("listeners_total", "Listeners sent, whole sets at the start of a stream included.")
 	descWatermark = describe("watermarks_total", "Watermarks sent.")
 	descWay       = describe("in_use", "1 for the way to the collector that is in use, whether the collector answers on it or not.", "transport")
 	descSwitches  = describe("switches_total", "Changes of the way to the collector.", "reason")
@@ -49,8 +51,8 @@ var (
 // Describe implements prometheus.Collector.
 func (c *collector) Describe(out chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
-		descSent, descResent, descSentBytes, descUp, descRestarts, descProtocol, descDrains, descClaims, descReleases, descWatermark,
-		descRefusals, descWay, descSwitches,
+		descSent, descResent, descSentBytes, descUp, descRestarts, descProtocol, descDrains, descClaims, descReleases, descListeners,
+		descWatermark, descRefusals, descWay, descSwitches,
 	} {
 		out <- d
 	}
@@ -84,6 +86,7 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 	counter(descDrains, b.drains.Load())
 	counter(descClaims, b.claims.Load())
 	counter(descReleases, b.releases.Load())
+	counter(descListeners, b.listeners.Load())
 	counter(descWatermark, b.watermarks.Load())
 	counter(descRefusals, b.refusals.Load())
 }

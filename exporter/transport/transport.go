@@ -37,6 +37,9 @@ type Config struct {
 	Version    string
 
 	Claims Claims // required
+	// Listeners returns what is listened on and what changes in it, until ctx ends; the channel is closed for a reader that is too slow.
+	// nil: there are none.
+	Listeners func(ctx context.Context) (all []*flowv1.Listener, changes <-chan []*flowv1.Listener)
 	// Counters returns the exporter's cumulative counters for Health messages. Required.
 	Counters func() []*flowv1.Counter
 }

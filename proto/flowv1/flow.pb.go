@@ -1569,6 +1569,7 @@ type ControlRequest struct {
 	//	*ControlRequest_Ownership
 	//	*ControlRequest_Watermark
 	//	*ControlRequest_Health
+	//	*ControlRequest_Listeners
 	Message       isControlRequest_Message `protobuf_oneof:"message"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1647,6 +1648,15 @@ func (x *ControlRequest) GetHealth() *Health {
 	return nil
 }
 
+func (x *ControlRequest) GetListeners() *Listeners {
+	if x != nil {
+		if x, ok := x.Message.(*ControlRequest_Listeners); ok {
+			return x.Listeners
+		}
+	}
+	return nil
+}
+
 type isControlRequest_Message interface {
 	isControlRequest_Message()
 }
@@ -1667,6 +1677,10 @@ type ControlRequest_Health struct {
 	Health *Health `protobuf:"bytes,4,opt,name=health,proto3,oneof"`
 }
 
+type ControlRequest_Listeners struct {
+	Listeners *Listeners `protobuf:"bytes,5,opt,name=listeners,proto3,oneof"`
+}
+
 func (*ControlRequest_Hello) isControlRequest_Message() {}
 
 func (*ControlRequest_Ownership) isControlRequest_Message() {}
@@ -1674,6 +1688,8 @@ func (*ControlRequest_Ownership) isControlRequest_Message() {}
 func (*ControlRequest_Watermark) isControlRequest_Message() {}
 
 func (*ControlRequest_Health) isControlRequest_Message() {}
+
+func (*ControlRequest_Listeners) isControlRequest_Message() {}
 
 type ControlResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -2281,6 +2297,314 @@ func (x *Watermark) GetClockNs() int64 {
 	return 0
 }
 
+// Listeners says which addresses are listened on: all of them at the start of a stream, then those that changed. Each stands for itself;
+// what is not said again stays as it was.
+type Listeners struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Listeners     []*Listener            `protobuf:"bytes,1,rep,name=listeners,proto3" json:"listeners,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Listeners) Reset() {
+	*x = Listeners{}
+	mi := &file_flow_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Listeners) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Listeners) ProtoMessage() {}
+
+func (x *Listeners) ProtoReflect() protoreflect.Message {
+	mi := &file_flow_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Listeners.ProtoReflect.Descriptor instead.
+func (*Listeners) Descriptor() ([]byte, []int) {
+	return file_flow_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *Listeners) GetListeners() []*Listener {
+	if x != nil {
+		return x.Listeners
+	}
+	return nil
+}
+
+// Listener is an address and port on which one or more sockets listen (SO_REUSEPORT), as they stood at read_time_ns. Counters run since
+// since_ns, as long as the exporter runs.
+type Listener struct {
+	state            protoimpl.MessageState `protogen:"open.v1"`
+	Network          string                 `protobuf:"bytes,1,opt,name=network,proto3" json:"network,omitempty"` // '' where it listens on every address
+	Netns            string                 `protobuf:"bytes,2,opt,name=netns,proto3" json:"netns,omitempty"`
+	LocalAddr        []byte                 `protobuf:"bytes,3,opt,name=local_addr,json=localAddr,proto3" json:"local_addr,omitempty"` // 16 bytes, IPv4 mapped; ::ffff:0.0.0.0 and :: are every address
+	LocalPort        uint32                 `protobuf:"varint,4,opt,name=local_port,json=localPort,proto3" json:"local_port,omitempty"`
+	LocalWorkload    string                 `protobuf:"bytes,5,opt,name=local_workload,json=localWorkload,proto3" json:"local_workload,omitempty"`
+	LocalInstance    string                 `protobuf:"bytes,6,opt,name=local_instance,json=localInstance,proto3" json:"local_instance,omitempty"`
+	LocalZone        string                 `protobuf:"bytes,7,opt,name=local_zone,json=localZone,proto3" json:"local_zone,omitempty"`
+	LocalRegion      string                 `protobuf:"bytes,8,opt,name=local_region,json=localRegion,proto3" json:"local_region,omitempty"`
+	LocalRelease     string                 `protobuf:"bytes,9,opt,name=local_release,json=localRelease,proto3" json:"local_release,omitempty"`
+	LocalEvidence    Evidence               `protobuf:"varint,10,opt,name=local_evidence,json=localEvidence,proto3,enum=tributary.flow.v1.Evidence" json:"local_evidence,omitempty"`
+	LocalWhy         Why                    `protobuf:"varint,11,opt,name=local_why,json=localWhy,proto3,enum=tributary.flow.v1.Why" json:"local_why,omitempty"`
+	CgroupId         uint64                 `protobuf:"varint,12,opt,name=cgroup_id,json=cgroupId,proto3" json:"cgroup_id,omitempty"` // of the process that holds it
+	Pid              uint32                 `protobuf:"varint,13,opt,name=pid,proto3" json:"pid,omitempty"`
+	Uid              uint32                 `protobuf:"varint,14,opt,name=uid,proto3" json:"uid,omitempty"`
+	Comm             string                 `protobuf:"bytes,15,opt,name=comm,proto3" json:"comm,omitempty"`
+	Sockets          uint32                 `protobuf:"varint,16,opt,name=sockets,proto3" json:"sockets,omitempty"`
+	SinceNs          int64                  `protobuf:"zigzag64,17,opt,name=since_ns,json=sinceNs,proto3" json:"since_ns,omitempty"`                        // ns since 1970
+	SinceObserved    bool                   `protobuf:"varint,18,opt,name=since_observed,json=sinceObserved,proto3" json:"since_observed,omitempty"`        // else it is older: since_ns is when it was found
+	EndedNs          int64                  `protobuf:"zigzag64,19,opt,name=ended_ns,json=endedNs,proto3" json:"ended_ns,omitempty"`                        // 0: it listens
+	LastAcceptedNs   int64                  `protobuf:"zigzag64,20,opt,name=last_accepted_ns,json=lastAcceptedNs,proto3" json:"last_accepted_ns,omitempty"` // 0: not since since_ns
+	Accepted         uint64                 `protobuf:"varint,21,opt,name=accepted,proto3" json:"accepted,omitempty"`
+	AcceptOverflows  uint64                 `protobuf:"varint,22,opt,name=accept_overflows,json=acceptOverflows,proto3" json:"accept_overflows,omitempty"` // segments dropped because the accept queue was full
+	SynOverflows     uint64                 `protobuf:"varint,23,opt,name=syn_overflows,json=synOverflows,proto3" json:"syn_overflows,omitempty"`          // SYNs dropped or answered by a cookie because the SYN queue was full
+	Drops            uint64                 `protobuf:"varint,24,opt,name=drops,proto3" json:"drops,omitempty"`                                            // segments dropped for any reason
+	AcceptQueue      uint32                 `protobuf:"varint,25,opt,name=accept_queue,json=acceptQueue,proto3" json:"accept_queue,omitempty"`
+	AcceptQueueLimit uint32                 `protobuf:"varint,26,opt,name=accept_queue_limit,json=acceptQueueLimit,proto3" json:"accept_queue_limit,omitempty"`
+	SynQueue         uint32                 `protobuf:"varint,27,opt,name=syn_queue,json=synQueue,proto3" json:"syn_queue,omitempty"`
+	ReadTimeNs       int64                  `protobuf:"zigzag64,28,opt,name=read_time_ns,json=readTimeNs,proto3" json:"read_time_ns,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
+}
+
+func (x *Listener) Reset() {
+	*x = Listener{}
+	mi := &file_flow_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Listener) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Listener) ProtoMessage() {}
+
+func (x *Listener) ProtoReflect() protoreflect.Message {
+	mi := &file_flow_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Listener.ProtoReflect.Descriptor instead.
+func (*Listener) Descriptor() ([]byte, []int) {
+	return file_flow_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *Listener) GetNetwork() string {
+	if x != nil {
+		return x.Network
+	}
+	return ""
+}
+
+func (x *Listener) GetNetns() string {
+	if x != nil {
+		return x.Netns
+	}
+	return ""
+}
+
+func (x *Listener) GetLocalAddr() []byte {
+	if x != nil {
+		return x.LocalAddr
+	}
+	return nil
+}
+
+func (x *Listener) GetLocalPort() uint32 {
+	if x != nil {
+		return x.LocalPort
+	}
+	return 0
+}
+
+func (x *Listener) GetLocalWorkload() string {
+	if x != nil {
+		return x.LocalWorkload
+	}
+	return ""
+}
+
+func (x *Listener) GetLocalInstance() string {
+	if x != nil {
+		return x.LocalInstance
+	}
+	return ""
+}
+
+func (x *Listener) GetLocalZone() string {
+	if x != nil {
+		return x.LocalZone
+	}
+	return ""
+}
+
+func (x *Listener) GetLocalRegion() string {
+	if x != nil {
+		return x.LocalRegion
+	}
+	return ""
+}
+
+func (x *Listener) GetLocalRelease() string {
+	if x != nil {
+		return x.LocalRelease
+	}
+	return ""
+}
+
+func (x *Listener) GetLocalEvidence() Evidence {
+	if x != nil {
+		return x.LocalEvidence
+	}
+	return Evidence_EVIDENCE_NONE
+}
+
+func (x *Listener) GetLocalWhy() Why {
+	if x != nil {
+		return x.LocalWhy
+	}
+	return Why_WHY_NAMED
+}
+
+func (x *Listener) GetCgroupId() uint64 {
+	if x != nil {
+		return x.CgroupId
+	}
+	return 0
+}
+
+func (x *Listener) GetPid() uint32 {
+	if x != nil {
+		return x.Pid
+	}
+	return 0
+}
+
+func (x *Listener) GetUid() uint32 {
+	if x != nil {
+		return x.Uid
+	}
+	return 0
+}
+
+func (x *Listener) GetComm() string {
+	if x != nil {
+		return x.Comm
+	}
+	return ""
+}
+
+func (x *Listener) GetSockets() uint32 {
+	if x != nil {
+		return x.Sockets
+	}
+	return 0
+}
+
+func (x *Listener) GetSinceNs() int64 {
+	if x != nil {
+		return x.SinceNs
+	}
+	return 0
+}
+
+func (x *Listener) GetSinceObserved() bool {
+	if x != nil {
+		return x.SinceObserved
+	}
+	return false
+}
+
+func (x *Listener) GetEndedNs() int64 {
+	if x != nil {
+		return x.EndedNs
+	}
+	return 0
+}
+
+func (x *Listener) GetLastAcceptedNs() int64 {
+	if x != nil {
+		return x.LastAcceptedNs
+	}
+	return 0
+}
+
+func (x *Listener) GetAccepted() uint64 {
+	if x != nil {
+		return x.Accepted
+	}
+	return 0
+}
+
+func (x *Listener) GetAcceptOverflows() uint64 {
+	if x != nil {
+		return x.AcceptOverflows
+	}
+	return 0
+}
+
+func (x *Listener) GetSynOverflows() uint64 {
+	if x != nil {
+		return x.SynOverflows
+	}
+	return 0
+}
+
+func (x *Listener) GetDrops() uint64 {
+	if x != nil {
+		return x.Drops
+	}
+	return 0
+}
+
+func (x *Listener) GetAcceptQueue() uint32 {
+	if x != nil {
+		return x.AcceptQueue
+	}
+	return 0
+}
+
+func (x *Listener) GetAcceptQueueLimit() uint32 {
+	if x != nil {
+		return x.AcceptQueueLimit
+	}
+	return 0
+}
+
+func (x *Listener) GetSynQueue() uint32 {
+	if x != nil {
+		return x.SynQueue
+	}
+	return 0
+}
+
+func (x *Listener) GetReadTimeNs() int64 {
+	if x != nil {
+		return x.ReadTimeNs
+	}
+	return 0
+}
+
 // Health carries an exporter's cumulative counters while it has no batch to send.
 type Health struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -2292,7 +2616,7 @@ type Health struct {
 
 func (x *Health) Reset() {
 	*x = Health{}
-	mi := &file_flow_proto_msgTypes[19]
+	mi := &file_flow_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2304,7 +2628,7 @@ func (x *Health) String() string {
 func (*Health) ProtoMessage() {}
 
 func (x *Health) ProtoReflect() protoreflect.Message {
-	mi := &file_flow_proto_msgTypes[19]
+	mi := &file_flow_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2317,7 +2641,7 @@ func (x *Health) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Health.ProtoReflect.Descriptor instead.
 func (*Health) Descriptor() ([]byte, []int) {
-	return file_flow_proto_rawDescGZIP(), []int{19}
+	return file_flow_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Health) GetCounters() []*Counter {
@@ -2482,12 +2806,13 @@ const file_flow_proto_rawDesc = "" +
 	"\x13remote_last_seen_ns\x18\x0e \x03(\x04R\x10remoteLastSeenNs\"\x83\x01\n" +
 	"\x0fAttributedBatch\x12.\n" +
 	"\x05batch\x18\x01 \x01(\v2\x18.tributary.flow.v1.BatchR\x05batch\x12@\n" +
-	"\vattribution\x18\x02 \x01(\v2\x1e.tributary.flow.v1.AttributionR\vattribution\"\xfe\x01\n" +
+	"\vattribution\x18\x02 \x01(\v2\x1e.tributary.flow.v1.AttributionR\vattribution\"\xbc\x02\n" +
 	"\x0eControlRequest\x120\n" +
 	"\x05hello\x18\x01 \x01(\v2\x18.tributary.flow.v1.HelloH\x00R\x05hello\x12<\n" +
 	"\townership\x18\x02 \x01(\v2\x1c.tributary.flow.v1.OwnershipH\x00R\townership\x12<\n" +
 	"\twatermark\x18\x03 \x01(\v2\x1c.tributary.flow.v1.WatermarkH\x00R\twatermark\x123\n" +
-	"\x06health\x18\x04 \x01(\v2\x19.tributary.flow.v1.HealthH\x00R\x06healthB\t\n" +
+	"\x06health\x18\x04 \x01(\v2\x19.tributary.flow.v1.HealthH\x00R\x06health\x12<\n" +
+	"\tlisteners\x18\x05 \x01(\v2\x1c.tributary.flow.v1.ListenersH\x00R\tlistenersB\t\n" +
 	"\amessage\"\xc7\x01\n" +
 	"\x0fControlResponse\x126\n" +
 	"\awelcome\x18\x01 \x01(\v2\x1a.tributary.flow.v1.WelcomeH\x00R\awelcome\x126\n" +
@@ -2535,7 +2860,43 @@ const file_flow_proto_rawDesc = "" +
 	"\x06reason\x18\b \x01(\x0e2 .tributary.flow.v1.ReleaseReasonR\x06reason\"L\n" +
 	"\tWatermark\x12$\n" +
 	"\x0everified_to_ns\x18\x01 \x01(\x12R\fverifiedToNs\x12\x19\n" +
-	"\bclock_ns\x18\x02 \x01(\x12R\aclockNs\"[\n" +
+	"\bclock_ns\x18\x02 \x01(\x12R\aclockNs\"F\n" +
+	"\tListeners\x129\n" +
+	"\tlisteners\x18\x01 \x03(\v2\x1b.tributary.flow.v1.ListenerR\tlisteners\"\xae\a\n" +
+	"\bListener\x12\x18\n" +
+	"\anetwork\x18\x01 \x01(\tR\anetwork\x12\x14\n" +
+	"\x05netns\x18\x02 \x01(\tR\x05netns\x12\x1d\n" +
+	"\n" +
+	"local_addr\x18\x03 \x01(\fR\tlocalAddr\x12\x1d\n" +
+	"\n" +
+	"local_port\x18\x04 \x01(\rR\tlocalPort\x12%\n" +
+	"\x0elocal_workload\x18\x05 \x01(\tR\rlocalWorkload\x12%\n" +
+	"\x0elocal_instance\x18\x06 \x01(\tR\rlocalInstance\x12\x1d\n" +
+	"\n" +
+	"local_zone\x18\a \x01(\tR\tlocalZone\x12!\n" +
+	"\flocal_region\x18\b \x01(\tR\vlocalRegion\x12#\n" +
+	"\rlocal_release\x18\t \x01(\tR\flocalRelease\x12B\n" +
+	"\x0elocal_evidence\x18\n" +
+	" \x01(\x0e2\x1b.tributary.flow.v1.EvidenceR\rlocalEvidence\x123\n" +
+	"\tlocal_why\x18\v \x01(\x0e2\x16.tributary.flow.v1.WhyR\blocalWhy\x12\x1b\n" +
+	"\tcgroup_id\x18\f \x01(\x04R\bcgroupId\x12\x10\n" +
+	"\x03pid\x18\r \x01(\rR\x03pid\x12\x10\n" +
+	"\x03uid\x18\x0e \x01(\rR\x03uid\x12\x12\n" +
+	"\x04comm\x18\x0f \x01(\tR\x04comm\x12\x18\n" +
+	"\asockets\x18\x10 \x01(\rR\asockets\x12\x19\n" +
+	"\bsince_ns\x18\x11 \x01(\x12R\asinceNs\x12%\n" +
+	"\x0esince_observed\x18\x12 \x01(\bR\rsinceObserved\x12\x19\n" +
+	"\bended_ns\x18\x13 \x01(\x12R\aendedNs\x12(\n" +
+	"\x10last_accepted_ns\x18\x14 \x01(\x12R\x0elastAcceptedNs\x12\x1a\n" +
+	"\baccepted\x18\x15 \x01(\x04R\baccepted\x12)\n" +
+	"\x10accept_overflows\x18\x16 \x01(\x04R\x0facceptOverflows\x12#\n" +
+	"\rsyn_overflows\x18\x17 \x01(\x04R\fsynOverflows\x12\x14\n" +
+	"\x05drops\x18\x18 \x01(\x04R\x05drops\x12!\n" +
+	"\faccept_queue\x18\x19 \x01(\rR\vacceptQueue\x12,\n" +
+	"\x12accept_queue_limit\x18\x1a \x01(\rR\x10acceptQueueLimit\x12\x1b\n" +
+	"\tsyn_queue\x18\x1b \x01(\rR\bsynQueue\x12 \n" +
+	"\fread_time_ns\x18\x1c \x01(\x12R\n" +
+	"readTimeNs\"[\n" +
 	"\x06Health\x126\n" +
 	"\bcounters\x18\x01 \x03(\v2\x1a.tributary.flow.v1.CounterR\bcounters\x12\x19\n" +
 	"\bclock_ns\x18\x02 \x01(\x12R\aclockNs*'\n" +
@@ -2595,7 +2956,7 @@ func file_flow_proto_rawDescGZIP() []byte {
 }
 
 var file_flow_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-var file_flow_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
+var file_flow_proto_msgTypes = make([]protoimpl.MessageInfo, 22)
 var file_flow_proto_goTypes = []any{
 	(Codec)(0),              // 0: tributary.flow.v1.Codec
 	(Evidence)(0),           // 1: tributary.flow.v1.Evidence
@@ -2620,7 +2981,9 @@ var file_flow_proto_goTypes = []any{
 	(*Claim)(nil),           // 20: tributary.flow.v1.Claim
 	(*Release)(nil),         // 21: tributary.flow.v1.Release
 	(*Watermark)(nil),       // 22: tributary.flow.v1.Watermark
-	(*Health)(nil),          // 23: tributary.flow.v1.Health
+	(*Listeners)(nil),       // 23: tributary.flow.v1.Listeners
+	(*Listener)(nil),        // 24: tributary.flow.v1.Listener
+	(*Health)(nil),          // 25: tributary.flow.v1.Health
 }
 var file_flow_proto_depIdxs = []int32{
 	4,  // 0: tributary.flow.v1.FlowsRequest.hello:type_name -> tributary.flow.v1.Hello
@@ -2634,24 +2997,28 @@ var file_flow_proto_depIdxs = []int32{
 	4,  // 8: tributary.flow.v1.ControlRequest.hello:type_name -> tributary.flow.v1.Hello
 	19, // 9: tributary.flow.v1.ControlRequest.ownership:type_name -> tributary.flow.v1.Ownership
 	22, // 10: tributary.flow.v1.ControlRequest.watermark:type_name -> tributary.flow.v1.Watermark
-	23, // 11: tributary.flow.v1.ControlRequest.health:type_name -> tributary.flow.v1.Health
-	16, // 12: tributary.flow.v1.ControlResponse.welcome:type_name -> tributary.flow.v1.Welcome
-	17, // 13: tributary.flow.v1.ControlResponse.refusal:type_name -> tributary.flow.v1.Refusal
-	18, // 14: tributary.flow.v1.ControlResponse.settings:type_name -> tributary.flow.v1.Settings
-	20, // 15: tributary.flow.v1.Ownership.claims:type_name -> tributary.flow.v1.Claim
-	21, // 16: tributary.flow.v1.Ownership.releases:type_name -> tributary.flow.v1.Release
-	1,  // 17: tributary.flow.v1.Claim.evidence:type_name -> tributary.flow.v1.Evidence
-	3,  // 18: tributary.flow.v1.Release.reason:type_name -> tributary.flow.v1.ReleaseReason
-	10, // 19: tributary.flow.v1.Health.counters:type_name -> tributary.flow.v1.Counter
-	5,  // 20: tributary.flow.v1.Collector.Flows:input_type -> tributary.flow.v1.FlowsRequest
-	14, // 21: tributary.flow.v1.Collector.Control:input_type -> tributary.flow.v1.ControlRequest
-	6,  // 22: tributary.flow.v1.Collector.Flows:output_type -> tributary.flow.v1.FlowsResponse
-	15, // 23: tributary.flow.v1.Collector.Control:output_type -> tributary.flow.v1.ControlResponse
-	22, // [22:24] is the sub-list for method output_type
-	20, // [20:22] is the sub-list for method input_type
-	20, // [20:20] is the sub-list for extension type_name
-	20, // [20:20] is the sub-list for extension extendee
-	0,  // [0:20] is the sub-list for field type_name
+	25, // 11: tributary.flow.v1.ControlRequest.health:type_name -> tributary.flow.v1.Health
+	23, // 12: tributary.flow.v1.ControlRequest.listeners:type_name -> tributary.flow.v1.Listeners
+	16, // 13: tributary.flow.v1.ControlResponse.welcome:type_name -> tributary.flow.v1.Welcome
+	17, // 14: tributary.flow.v1.ControlResponse.refusal:type_name -> tributary.flow.v1.Refusal
+	18, // 15: tributary.flow.v1.ControlResponse.settings:type_name -> tributary.flow.v1.Settings
+	20, // 16: tributary.flow.v1.Ownership.claims:type_name -> tributary.flow.v1.Claim
+	21, // 17: tributary.flow.v1.Ownership.releases:type_name -> tributary.flow.v1.Release
+	1,  // 18: tributary.flow.v1.Claim.evidence:type_name -> tributary.flow.v1.Evidence
+	3,  // 19: tributary.flow.v1.Release.reason:type_name -> tributary.flow.v1.ReleaseReason
+	24, // 20: tributary.flow.v1.Listeners.listeners:type_name -> tributary.flow.v1.Listener
+	1,  // 21: tributary.flow.v1.Listener.local_evidence:type_name -> tributary.flow.v1.Evidence
+	2,  // 22: tributary.flow.v1.Listener.local_why:type_name -> tributary.flow.v1.Why
+	10, // 23: tributary.flow.v1.Health.counters:type_name -> tributary.flow.v1.Counter
+	5,  // 24: tributary.flow.v1.Collector.Flows:input_type -> tributary.flow.v1.FlowsRequest
+	14, // 25: tributary.flow.v1.Collector.Control:input_type -> tributary.flow.v1.ControlRequest
+	6,  // 26: tributary.flow.v1.Collector.Flows:output_type -> tributary.flow.v1.FlowsResponse
+	15, // 27: tributary.flow.v1.Collector.Control:output_type -> tributary.flow.v1.ControlResponse
+	26, // [26:28] is the sub-list for method output_type
+	24, // [24:26] is the sub-list for method input_type
+	24, // [24:24] is the sub-list for extension type_name
+	24, // [24:24] is the sub-list for extension extendee
+	0,  // [0:24] is the sub-list for field type_name
 }
 
 func init() { file_flow_proto_init() }
@@ -2668,6 +3035,7 @@ func file_flow_proto_init() {
 		(*ControlRequest_Ownership)(nil),
 		(*ControlRequest_Watermark)(nil),
 		(*ControlRequest_Health)(nil),
+		(*ControlRequest_Listeners)(nil),
 	}
 	file_flow_proto_msgTypes[11].OneofWrappers = []any{
 		(*ControlResponse_Welcome)(nil),
@@ -2680,7 +3048,7 @@ func file_flow_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_flow_proto_rawDesc), len(file_flow_proto_rawDesc)),
 			NumEnums:      4,
-			NumMessages:   20,
+			NumMessages:   22,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
