@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/prometheus/client_golang/prometheus/testutil"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -185,5 +186,42 @@ func TestBadClock(t *testing.T) {
 	}
 	if clock := r.table.Clock("e1"); !clock.Bad || clock.Slack > 5*time.Second || clock.Slack < 4*time.Second {
 		t.Errorf("the table thinks of its clock: %+v", clock)
+	}
+}
+
+// heard collects what was noted of listeners.
+type heard chan []*flowv1.Listener
+
+func (h heard) Note(exporter, host string, listeners []*flowv1.Listener) {
+	if exporter == "e1" && host != "" {
+		h <- listeners
+	}
+}
+
+// TestListeners: what is out of bounds is refused, alone.
+func TestListeners(t *testing.T) {
+	heard := make(heard, 1)
+	r := start(t, Config{Listeners: heard})
+	c := r.control(t, "e1")
+	sound := func(change func(*flowv1.Listener)) *flowv1.Listener {
+		l := &flowv1.Listener{LocalAddr: make([]byte, 16), LocalPort: 80, LocalWorkload: "shop/web", SinceNs: 1, ReadTimeNs: 2}
+		change(l)
+		return l
+	}
+	list := []*flowv1.Listener{
+		sound(func(l *flowv1.Listener) { l.LocalAddr = nil }), sound(func(l *flowv1.Listener) { l.LocalPort = 65536 }),
+		sound(func(l *flowv1.Listener) { l.Comm = "a\nb" }), sound(func(l *flowv1.Listener) { l.LocalWorkload = strings.Repeat("x", 1<<16) }),
+		sound(func(l *flowv1.Listener) { l.LocalWhy = 99 }), sound(func(l *flowv1.Listener) { l.LocalEvidence = -1 }),
+		sound(func(l *flowv1.Listener) { l.EndedNs = -1 }), nil, sound(func(*flowv1.Listener) {}),
+	}
+	list[7] = &flowv1.Listener{}
+	if err := c.Send(&flowv1.ControlRequest{Message: &flowv1.ControlRequest_Listeners{Listeners: &flowv1.Listeners{Listeners: list}}}); err != nil {
+		t.Fatal(err)
+	}
+	if got := <-heard; len(got) != 1 || got[0].GetLocalWorkload() != "shop/web" {
+		t.Errorf("taken: %v", got)
+	}
+	if n := testutil.ToFloat64(r.server.metrics.listeners.WithLabelValues("refused")); n != 8 {
+		t.Errorf("%g refused", n)
 	}
 }

@@ -134,7 +134,7 @@ func exposureCommand(connect Connect) *cobra.Command {
 	var o MapOptions
 	cmd := &cobra.Command{
 		Use:     "exposure",
-		Short:   "Show the ports that were reached from outside",
+		Short:   "Show the ports that were reached from outside, and the listeners that nobody used",
 		Example: "  tributary-collector exposure --since -7d",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {

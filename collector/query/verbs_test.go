@@ -3,7 +3,9 @@ package query
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
+	"fmt"
 	"log/slog"
 	"strings"
 	"testing"
@@ -16,6 +18,7 @@ import (
 	"tributary/collector/ledger"
 	"tributary/collector/rollup"
 	"tributary/collector/schema"
+	"tributary/collector/schema/schematest"
 	"tributary/collector/schema/schematest/records"
 	"tributary/proto/flow"
 )
@@ -135,6 +138,40 @@ func TestFilters(t *testing.T) {
 		if _, _, err := verb(t.Context(), t, s, append([]string{"observe"}, strings.Fields(args)...)...); err == nil || !strings.Contains(err.Error(), say) {
 			t.Errorf("%s: %v", args, err)
 		}
+	}
+}
+
+// TestExposure: a listener is used where its exporter or a client saw a connection.
+func TestExposure(t *testing.T) {
+	s := migrated(t)
+	load(t, s, world())
+	now := clock().Format("2006-01-02 15:04:05")
+	for _, l := range []string{
+		"80, 'shop/api', '1970-01-01 00:00:00'",  // clients were seen
+		"81, 'shop/api', '" + now + "'",          // its exporter saw one
+		"82, 'shop/api', '1970-01-01 00:00:00'",  // nobody
+		"5432, 'shop/db', '2020-01-01 00:00:00'", // nobody lately: attempts that failed are no use
+		"83, '', '1970-01-01 00:00:00'",          // nobody's
+	} {
+		schematest.Query(t, s, "INSERT INTO tributary.listeners_1m (minute, host, local_addr, local_port, local_workload, last_accepted_ns, read_time_ns, since_ns) SELECT now('UTC'), 'h', '::', "+l+", now('UTC'), '2020-01-01 00:00:00'")
+	}
+	out, _, err := verb(t.Context(), t, s, "exposure", "--since", "-1h", "-o", "json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for line := range strings.Lines(out) {
+		var e Exposed
+		if err := json.Unmarshal([]byte(line), &e); err != nil {
+			t.Fatal(err)
+		}
+		got = append(got, fmt.Sprintf("%s %s %d", e.Exposure, e.Workload, e.Port))
+	}
+	if diff := cmp.Diff([]string{"outside shop/api 80", "unused shop/api 82", "unused shop/db 5432"}, got); diff != "" {
+		t.Errorf("(-want +got):\n%s\n%s", diff, out)
+	}
+	if out, _, err := verb(t.Context(), t, s, "exposure", "--since", "-1h"); err != nil || !strings.Contains(out, "used by nobody") {
+		t.Errorf("%s %v", out, err)
 	}
 }
 

@@ -145,7 +145,7 @@ func TestMigrateTwiceAndAtOnce(t *testing.T) {
 	if err := schema.Migrate(t.Context(), s, schema.Options{}, quiet); err != nil {
 		t.Fatal(err)
 	}
-	if got := schematest.Query(t, s, "SELECT version, name FROM "+s.Database+".schema_migrations FINAL"); got != "1\tflows\n2\tedges\n3\tcompleteness\n4\tedges_without_replays\n" {
+	if got := schematest.Query(t, s, "SELECT version, name FROM "+s.Database+".schema_migrations FINAL"); got != "1\tflows\n2\tedges\n3\tcompleteness\n4\tedges_without_replays\n5\tlisteners\n" {
 		t.Errorf("schema_migrations: %q", got)
 	}
 	tables := schematest.Query(t, s, "SELECT name FROM system.tables WHERE database = '"+s.Database+"' ORDER BY name")
@@ -230,7 +230,7 @@ func TestMigrateRefuses(t *testing.T) {
 		s := schematest.Migrated(t)
 		schematest.Query(t, s, "INSERT INTO "+s.Database+".schema_migrations (version, name) SELECT 99, 'future'")
 		err := schema.Migrate(t.Context(), s, schema.Options{}, quiet)
-		if !errors.Is(err, schema.ErrNewer) || !strings.Contains(err.Error(), "version 99 and this program knows 4") {
+		if !errors.Is(err, schema.ErrNewer) || !strings.Contains(err.Error(), "version 99 and this program knows 5") {
 			t.Error(err)
 		}
 	})
