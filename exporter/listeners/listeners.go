@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+
 	"tributary/exporter/probe"
 	"tributary/proto/flowv1"
 	"tributary/service/log"

@@ -1,6 +1,7 @@
 package transport
 
 import (
+	"context"
 	"strconv"
 	"strings"
 	"testing"
@@ -19,7 +20,7 @@ func TestControlStream(t *testing.T) {
 		if n > 1 {
 			return welcome(n, stream)
 		}
-		for len(got) < 9 {
+		for len(got) < 11 {
 			m, err := stream.Recv()
 			if err != nil {
 				return err
@@ -30,6 +31,8 @@ func TestControlStream(t *testing.T) {
 			case *flowv1.ControlRequest_Ownership:
 				o := m.Ownership
 				got = append(got, strings.Repeat("f", map[bool]int{true: 1}[o.GetFull()])+" claims "+strconv.Itoa(len(o.GetClaims()))+" releases "+strconv.Itoa(len(o.GetReleases())))
+			case *flowv1.ControlRequest_Listeners:
+				got = append(got, "listeners "+strconv.Itoa(len(m.Listeners.GetListeners())))
 			case *flowv1.ControlRequest_Watermark:
 				got = append(got, "watermark "+strconv.Itoa(int(m.Watermark.GetVerifiedToNs())))
 			}
@@ -56,15 +59,20 @@ func TestControlStream(t *testing.T) {
 		}
 		return int64(ticks)
 	}
-	r := run(t, c.address, func(config *Config) { config.Claims = claims })
+	listeners := make(chan []*flowv1.Listener, 1)
+	listeners <- make([]*flowv1.Listener, 2)
+	r := run(t, c.address, func(config *Config) {
+		config.Claims = claims
+		config.Listeners = func(context.Context) ([]*flowv1.Listener, <-chan []*flowv1.Listener) { return []*flowv1.Listener{{}}, listeners }
+	})
 	select {
 	case <-done:
 	case <-time.After(8 * time.Second):
 		t.Fatal("the messages did not arrive")
 	}
 	want := []string{
-		"hello h", " claims 1000 releases 0", " claims 1000 releases 0", "f claims 100 releases 0", "watermark 1",
-		" claims 0 releases 1", " claims 1000 releases 0", " claims 1 releases 0", "watermark 2",
+		"hello h", " claims 1000 releases 0", " claims 1000 releases 0", "f claims 100 releases 0", "listeners 1", "watermark 1",
+		" claims 0 releases 1", " claims 1000 releases 0", " claims 1 releases 0", "watermark 2", "listeners 2",
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)

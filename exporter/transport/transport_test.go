@@ -303,6 +303,8 @@ tributary_exporter_transport_stream_up{stream="control"} 0
 tributary_exporter_transport_stream_up{stream="flows"} 0
 # TYPE tributary_exporter_transport_claims_total counter
 tributary_exporter_transport_claims_total 0
+# TYPE tributary_exporter_transport_listeners_total counter
+tributary_exporter_transport_listeners_total 0
 # TYPE tributary_exporter_transport_releases_total counter
 tributary_exporter_transport_releases_total 0
 # TYPE tributary_exporter_transport_watermarks_total counter
