@@ -63,7 +63,9 @@ func TestControlStream(t *testing.T) {
 	listeners <- make([]*flowv1.Listener, 2)
 	r := run(t, c.address, func(config *Config) {
 		config.Claims = claims
-		config.Listeners = func(context.Context) ([]*flowv1.Listener, <-chan []*flowv1.Listener) { return []*flowv1.Listener{{}}, listeners }
+		config.Listeners = func(context.Context) ([]*flowv1.Listener, <-chan []*flowv1.Listener) {
+			return []*flowv1.Listener{{}}, listeners
+		}
 	})
 	select {
 	case <-done:
