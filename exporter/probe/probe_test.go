@@ -91,7 +91,7 @@ func TestNothingIsLeftInTheKernel(t *testing.T) {
 	if err := p.EnableStats(); err != nil {
 		t.Error(err)
 	}
-	if costs, err := p.Costs(); err != nil || len(costs) != 5 {
+	if costs, err := p.Costs(); err != nil || len(costs) != 7 {
 		t.Errorf("costs: %v, %v", costs, err)
 	}
 	if err := p.Detach(); err != nil {
