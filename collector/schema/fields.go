@@ -48,10 +48,10 @@ func addressFields() []Field {
 	return []Field{
 		column(flow.LocalAddr, "kernel, socket", "the local end's address; IPv4 mapped (::ffff:a.b.c.d)"),
 		column(flow.RemoteAddr, "kernel, socket", "the remote end's address; IPv4 mapped"),
-		column(flow.OrigRemoteAddr, "kernel, arguments of connect", "the address the program asked for, where NAT or a virtual address changed it"),
+		column(flow.OrigRemoteAddr, "arguments of connect, connection tracking", "the address the program asked for, where NAT or a virtual address changed it"),
 		column(flow.LocalPort, "kernel, socket", "the local end's port"),
 		coded(column(flow.RemotePort, "kernel, socket", "the remote end's port"), codecPlain),
-		column(flow.OrigRemotePort, "kernel, arguments of connect", "the port the program asked for, where NAT or a virtual address changed it"),
+		column(flow.OrigRemotePort, "arguments of connect, connection tracking", "the port the program asked for, where NAT or a virtual address changed it"),
 	}
 }
 

@@ -15,7 +15,6 @@ import (
 	"tributary/exporter/clock"
 	"tributary/exporter/config"
 	"tributary/exporter/event"
-	"tributary/exporter/identity"
 	"tributary/exporter/listeners"
 	"tributary/exporter/probe"
 	"tributary/exporter/ring"
@@ -73,11 +72,9 @@ func New(c config.Config, logger *slog.Logger) (*App, error) {
 		return nil, err
 	}
 	a.probe = probe.New(options)
-	book, err := identity.New(identityOptions(c, a.host), registry, logger)
-	if err != nil {
+	if a.names, err = newNames(c, a.host, registry, logger); err != nil {
 		return nil, err
 	}
-	a.names = &names{own: newOwnProcess(a.host), book: book}
 	a.local, a.claims = a.names.local, a.names
 	if err := a.buildListeners(registry, logger); err != nil {
 		return nil, err
@@ -110,7 +107,7 @@ func (a *App) buildDelivery(registry *prometheus.Registry, logger *slog.Logger) 
 	if a.spool, err = spool.New(spoolConfig(c.Spool, a.host), registry, logger); err != nil {
 		return err
 	}
-	books := &books{probe: a.probe, ring: a.ringStats, spool: a.spool.Stats, age: c.BatchAge}
+	books := &books{probe: a.probe, ring: a.ringStats, spool: a.spool.Stats, nat: a.names.translations, age: c.BatchAge}
 	a.books = books
 	to.Spool, to.Claims, to.Counters = a.spool, a.claims, books.counters
 	to.ExporterID, to.Host, to.BootID, to.Version = a.host.exporterID, a.host.name, a.host.bootID, build.Current().Version
@@ -194,7 +191,7 @@ func (a *App) Run(ctx context.Context) error {
 		})
 	}
 	background("clock", a.clock.Run)
-	background("identity", a.names.book.Run)
+	background("names", a.names.run)
 	background("transport", a.transport.Run)
 
 	if err := a.probe.Start(); err != nil {
@@ -206,6 +203,9 @@ func (a *App) Run(ctx context.Context) error {
 		a.log.Warn("this host does not allow all of capture", "error", missing)
 	}
 	background("listeners", a.listeners.Run)
+	if missing := a.names.missing(); missing != nil {
+		a.log.Warn("addresses are as sockets have them", "error", missing)
+	}
 	err := a.capture(ctx, lasting)
 	a.deliver()
 	return err

@@ -8,6 +8,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"tributary/exporter/event"
+	"tributary/exporter/nat"
 	"tributary/exporter/probe"
 	"tributary/exporter/ring"
 	"tributary/exporter/spool"
@@ -21,6 +22,7 @@ type reading struct {
 	refused uint64
 	p       *pipeline
 	spool   spool.Stats
+	nat     nat.Stats
 	gap     gap
 }
 
@@ -31,6 +33,7 @@ type books struct {
 	ring  func() ring.Stats
 	p     *pipeline
 	spool func() spool.Stats
+	nat   func() nat.Stats
 	age   time.Duration // of a batch at most
 	began atomic.Int64  // capture, ns since 1970
 
@@ -39,7 +42,7 @@ type books struct {
 }
 
 func (b *books) read() *reading {
-	r := &reading{ring: b.ring(), refused: b.p.batcher.Refused(), p: b.p, spool: b.spool()}
+	r := &reading{ring: b.ring(), refused: b.p.batcher.Refused(), p: b.p, spool: b.spool(), nat: b.nat()}
 	r.gap = gapAfter(r.spool.Before, b.age, b.began.Load())
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -137,6 +140,10 @@ func entries() []entry {
 		{"", descDecoded, "failed", decoded(event.KindFailed)},
 		{"event.forgotten", descForgotten, "", func(r *reading) uint64 { return r.p.forgotten.Load() }},
 		{"batch.refused_rows", nil, "", func(r *reading) uint64 { return r.refused }},
+		{"nat.translated", nil, "", func(r *reading) uint64 { return r.nat.Translated }},
+		{"nat.skipped", nil, "", func(r *reading) uint64 { return r.nat.Skipped }},
+		{"nat.failed", nil, "", func(r *reading) uint64 { return r.nat.Failed }},
+		{"nat.unavailable", nil, "", func(r *reading) uint64 { return r.nat.Unavailable }},
 		{"gap.from_ns", nil, "", func(r *reading) uint64 { return r.gap.from }},
 		{"gap.to_ns", nil, "", func(r *reading) uint64 { return r.gap.to }},
 		{"gap.killed", nil, "", func(r *reading) uint64 { return r.gap.killed }},

@@ -13,6 +13,7 @@ import (
 
 	"tributary/exporter/config"
 	"tributary/exporter/identity"
+	"tributary/exporter/nat"
 	"tributary/exporter/probe"
 )
 
@@ -27,6 +28,9 @@ func Doctor(ctx context.Context, c config.Config, out io.Writer) error {
 	d.should(identity.CheckCgroups(), "cgroup v2 is mounted: sockets are named by container, pod and unit")
 	d.should(clockSynchronised(), "the clock is synchronised")
 	d.identity(ctx, c)
+	if c.Conntrack {
+		d.should(nat.Check(), "connection tracking answers: connections to virtual addresses (DNAT) show their real servers")
+	}
 	d.ways(ctx, c)
 	if d.write != nil {
 		return fmt.Errorf("write the findings: %w", d.write)

@@ -39,6 +39,11 @@ func scopeNetns(scope string) (uint32, error) {
 	if scope != config.ScopeNetns {
 		return 0, nil
 	}
+	return ownNetns()
+}
+
+// ownNetns is the inode number of the network namespace that the exporter is in.
+func ownNetns() (uint32, error) {
 	// Not /proc/self: that is the main thread's, which the inventory may have left in another namespace.
 	info, err := os.Stat("/proc/thread-self/ns/net")
 	if err != nil {

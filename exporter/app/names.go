@@ -2,21 +2,52 @@ package app
 
 import (
 	"context"
+	"log/slog"
 	"net/netip"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sync/errgroup"
 
 	"tributary/exporter/batch"
 	"tributary/exporter/config"
 	"tributary/exporter/event"
 	"tributary/exporter/identity"
 	"tributary/exporter/listeners"
+	"tributary/exporter/nat"
 	"tributary/exporter/probe"
 	"tributary/exporter/transport"
 )
 
-// names joins the identity room to those that use it: it names events and is the transport's source of claims.
+// names joins the rooms that know more of a connection than its socket to those that use them: it names events and is the
+// transport's source of claims.
 type names struct {
 	own  ownProcess
 	book *identity.Book
+	nat  *nat.Table // nil: addresses are what sockets say
+}
+
+// newNames makes the rooms; run has to run.
+func newNames(c config.Config, h host, registerer prometheus.Registerer, logger *slog.Logger) (*names, error) {
+	book, err := identity.New(identityOptions(c, h), registerer, logger)
+	if err != nil || !c.Conntrack {
+		return &names{own: newOwnProcess(h), book: book}, err
+	}
+	inum, err := ownNetns()
+	if err != nil {
+		return nil, err
+	}
+	table, err := nat.New(nat.Options{Own: inum, OwnOnly: c.Scope == config.ScopeNetns, Path: identity.NamespacePath}, registerer, logger)
+	return &names{newOwnProcess(h), book, table}, err
+}
+
+// run keeps what the names rest on up to date until ctx ends.
+func (n *names) run(ctx context.Context) error {
+	var watching errgroup.Group
+	watching.Go(func() error { return n.book.Run(ctx) })
+	if n.nat != nil {
+		watching.Go(func() error { return n.nat.Run(ctx) })
+	}
+	return watching.Wait()
 }
 
 // identityOptions are what the configuration says about names. Programs name connections only where nobody said anything about
@@ -30,8 +61,44 @@ func identityOptions(c config.Config, h host) identity.Options {
 	}
 }
 
-// local names the local end of an event.
+// translations are the counters of nat; of a replay there are none.
+func (n *names) translations() nat.Stats {
+	if n == nil || n.nat == nil {
+		return nat.Stats{}
+	}
+	return n.nat.Stats()
+}
+
+// missing says what this host does not allow of what the configuration asks for; nil if nothing.
+func (n *names) missing() error {
+	if n.nat == nil {
+		return nil
+	}
+	return n.nat.Degraded()
+}
+
+// local names the local end of an event and says where the connection really goes. If that is elsewhere, so is the address space in
+// which the remote end has its name.
 func (n *names) local(e *event.Event, comm string, start int64) batch.Local {
+	local := n.owner(e, comm, start)
+	if n.nat == nil || e.LastState == event.StateClose {
+		return local
+	}
+	local.Peer = n.nat.Find(&nat.End{
+		Sock: e.Sock, Opened: e.Opened, Last: e.Kind != event.KindActive, AtNs: e.End, Netns: e.NetnsInum, Pid: e.PID, Server: e.Role == event.RoleServer,
+		Local: addrPort(e.LocalAddr, e.LocalPort), Remote: addrPort(e.RemoteAddr, e.RemotePort),
+	})
+	if local.Peer.IsValid() {
+		local.Network = n.book.Network(e.NetnsInum, local.Peer.Addr().As16())
+	}
+	return local
+}
+
+func addrPort(addr [16]byte, port uint16) netip.AddrPort {
+	return netip.AddrPortFrom(netip.AddrFrom16(addr).Unmap(), port)
+}
+
+func (n *names) owner(e *event.Event, comm string, start int64) batch.Local {
 	network := n.book.Network(e.NetnsInum, e.LocalAddr)
 	if local, ours := n.own.local(e, network); ours {
 		return local

@@ -130,7 +130,7 @@ func TestBooksTravelUnderFixedNames(t *testing.T) {
 		seen[e.wire] = true
 	}
 	p := testPipeline(t, 10, time.Second, false, func(*flowv1.Batch) {})
-	b := &books{probe: probe.New(probe.Options{}), ring: func() ring.Stats { return ring.Stats{} }, p: p, spool: func() spool.Stats { return spool.Stats{} }}
+	b := &books{probe: probe.New(probe.Options{}), ring: func() ring.Stats { return ring.Stats{} }, p: p, spool: func() spool.Stats { return spool.Stats{} }, nat: (*names)(nil).translations}
 	if n := len(b.counters()); n != len(seen)-1 {
 		t.Errorf("%d counters travel, %d have names", n, len(seen)-1)
 	}

@@ -16,7 +16,6 @@ import (
 	"tributary/exporter/clock"
 	"tributary/exporter/config"
 	"tributary/exporter/event"
-	"tributary/exporter/identity"
 	"tributary/exporter/probe"
 	"tributary/exporter/recording"
 	"tributary/exporter/ring"
@@ -58,11 +57,10 @@ func Record(ctx context.Context, c config.Config, file string, limit int64, logg
 	if err != nil {
 		return err
 	}
-	book, err := identity.New(identityOptions(c, h), prometheus.NewRegistry(), logger)
+	names, err := newNames(c, h, prometheus.NewRegistry(), logger)
 	if err != nil {
 		return err
 	}
-	names := &names{own: newOwnProcess(h), book: book}
 	f, err := os.OpenFile(file, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return fmt.Errorf("make the recording: %w", err)
@@ -82,7 +80,7 @@ func Record(ctx context.Context, c config.Config, file string, limit int64, logg
 	defer rooms.Wait()
 	lasting, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
-	for _, run := range []func(context.Context) error{clock.Run, book.Run} {
+	for _, run := range []func(context.Context) error{clock.Run, names.run} {
 		rooms.Go(func() {
 			if err := run(lasting); err != nil && lasting.Err() == nil {
 				end(err)

@@ -2,6 +2,7 @@ package batch
 
 import (
 	"fmt"
+	"net/netip"
 	"slices"
 	"sync/atomic"
 	"time"
@@ -30,7 +31,7 @@ type Config struct {
 	Emit func(*flowv1.Batch)
 }
 
-// Local is what the exporter knows about the local end of a connection. Evidence and Why are values of flow.EvidenceNames
+// Local is what the exporter knows about the local end of a connection, and what its host does to the addresses. Evidence and Why are values of flow.EvidenceNames
 // and flow.WhyNames; a Local without a Workload has a Why, at least flow.WhyNoEvidence.
 type Local struct {
 	Comm     string // the program's name as text, "" unknown
@@ -42,6 +43,8 @@ type Local struct {
 	Release  string
 	Evidence uint32
 	Why      uint32
+	// Peer is where the connection really goes, where that is not the socket's remote address; else the zero value.
+	Peer netip.AddrPort
 }
 
 // Times are an event's moments on the wall clock, ns since 1970. Converted together, so that their order stays.

@@ -1,6 +1,7 @@
 package batch
 
 import (
+	"net/netip"
 	"reflect"
 	"strings"
 	"testing"
@@ -259,5 +260,28 @@ func BenchmarkAdd(b *testing.B) {
 				batcher.Add(&e, Times{noon + int64(i)*1000, noon + int64(i)*1000, noon + int64(i)*1500}, &local)
 			}
 		})
+	}
+}
+
+// A connection that is translated goes where it really goes, and has what was asked for first: by the program, else by its socket.
+func TestPeerOfATranslatedConnection(t *testing.T) {
+	b, sealed, _ := newBatcher(t, nil)
+	peer := netip.MustParseAddrPort("10.9.9.9:8080")
+	e := numbered()
+	b.Add(&e, Times{noon, noon, noon}, &Local{Peer: peer})
+	e.OrigRemoteAddr, e.OrigRemotePort = [16]byte{}, 0
+	b.Add(&e, Times{noon, noon, noon}, &Local{Peer: peer})
+	b.Flush(Age)
+	got := open(t, (*sealed)[0])
+	asked := map[uint64]bool{}
+	for i := range 2 {
+		r := row(got, i)
+		if r["remote_addr"] != mapped(10, 9, 9, 9) || r["remote_port"] != uint64(8080) {
+			t.Errorf("it goes to %v, %v", r["remote_addr"], r["remote_port"])
+		}
+		asked[r["orig_remote_port"].(uint64)] = true
+	}
+	if first := numbered(); !asked[uint64(first.OrigRemotePort)] || !asked[uint64(first.RemotePort)] {
+		t.Errorf("asked for %v", asked)
 	}
 }

@@ -2,6 +2,7 @@ package batch
 
 import (
 	"math"
+	"net/netip"
 	"strconv"
 
 	"tributary/exporter/event"
@@ -23,11 +24,8 @@ func (b *Batcher) addIdentity(e *event.Event, local *Local) {
 	}
 
 	w.SetAddr(flow.LocalAddr, e.LocalAddr)
-	w.SetAddr(flow.RemoteAddr, e.RemoteAddr)
 	w.Set32(flow.LocalPort, uint32(e.LocalPort))
-	w.Set32(flow.RemotePort, uint32(e.RemotePort))
-	w.SetAddr(flow.OrigRemoteAddr, e.OrigRemoteAddr)
-	w.Set32(flow.OrigRemotePort, uint32(e.OrigRemotePort))
+	addRemote(w, e, local.Peer)
 
 	w.SetText(flow.Network, local.Network)
 	w.Set32(flow.LocalEvidence, local.Evidence)
@@ -40,6 +38,21 @@ func (b *Batcher) addIdentity(e *event.Event, local *Local) {
 	w.SetText(flow.LocalZone, local.Zone)
 	w.SetText(flow.LocalRegion, local.Region)
 	w.SetText(flow.LocalRelease, local.Release)
+}
+
+// addRemote writes where the connection goes, and what was asked for: by the program, or by its socket where the way leads elsewhere.
+func addRemote(w *flow.Builder, e *event.Event, peer netip.AddrPort) {
+	remote, port, orig, origPort := e.RemoteAddr, e.RemotePort, e.OrigRemoteAddr, e.OrigRemotePort
+	if peer.IsValid() {
+		if orig == [16]byte{} {
+			orig, origPort = remote, port
+		}
+		remote, port = peer.Addr().As16(), peer.Port()
+	}
+	w.SetAddr(flow.RemoteAddr, remote)
+	w.Set32(flow.RemotePort, uint32(port))
+	w.SetAddr(flow.OrigRemoteAddr, orig)
+	w.Set32(flow.OrigRemotePort, uint32(origPort))
 }
 
 // maxNetns bounds the kept texts. A host has fewer network namespaces alive at a time; beyond it they are made again.

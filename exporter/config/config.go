@@ -78,6 +78,8 @@ type Config struct {
 
 	FailedConnects bool `yaml:"failed_connects" usage:"record attempts that fail before their SYN (no route, policy); costs every system call of the host some nanoseconds"`
 
+	Conntrack bool `yaml:"conntrack" usage:"ask connection tracking where connections to virtual addresses (DNAT) really go"`
+
 	RingBytes   int `yaml:"ring_bytes" usage:"size of the kernel's ring, a power of two"`
 	OpenSockets int `yaml:"open_sockets" usage:"how many open connections are followed at once"`
 
@@ -93,7 +95,7 @@ func Default() Config {
 		BatchRows: 1000, BatchAge: 500 * time.Millisecond, Compression: CompressionZstd,
 		Spool:          Spool{Dir: spoolDir, MaxBytes: 256 << 20, MaxAge: 6 * time.Hour, MemoryBytes: 64 << 20},
 		Ways:           Ways{Order: []string{"grpc"}, ProbeEvery: 10 * time.Minute},
-		FailedConnects: true, RingBytes: 1 << 20, OpenSockets: 262144,
+		FailedConnects: true, Conntrack: true, RingBytes: 1 << 20, OpenSockets: 262144,
 		ShutdownTimeout: 5 * time.Second, LogLevel: "info", LogFormat: "text",
 	}
 }

@@ -112,6 +112,23 @@ func netnsOf(path string) (uint32, bool) {
 	return uint32(id), err == nil
 }
 
+// NamespacePath returns a file that stands for a network namespace: the one of a process that was in it, else a mounted one; ""
+// if there is none. Who opens it checks that it is the one meant.
+func NamespacePath(netns, pid uint32) string {
+	if pid != 0 {
+		path := "/proc/" + strconv.FormatUint(uint64(pid), 10) + "/ns/net"
+		if inum, ok := netnsOf(path); ok && inum == netns {
+			return path
+		}
+	}
+	for m := range mounts() {
+		if inum, ok := inumOf(m.root); ok && m.fsType == "nsfs" && inum == netns {
+			return m.point
+		}
+	}
+	return ""
+}
+
 // findNamespaces looks for the network namespaces of this host: the mounted ones, which are the containers' and those of
 // ip-netns, at each call; those of processes alone at intervals.
 func (b *Book) findNamespaces() {

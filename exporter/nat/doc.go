@@ -1,0 +1,17 @@
+// Package nat finds out where a connection really goes: it asks the kernel's connection tracking (conntrack) whether the addresses
+// of a socket are translated on this host, and to what. So a virtual address in front of real servers (nft or iptables DNAT, as
+// kube-proxy and Docker use it) is no dead end, and a client behind a masquerade is who it is.
+//
+// Find asks for the tuple that the socket's own packets have, in the socket's network namespace and then in the exporter's own,
+// where the packets of containers are translated. The entry outlives its connection (two minutes after an orderly end, ten seconds
+// after a reset), so it is there when the record is read. An attempt that was refused leaves none: its record has the virtual
+// address alone. Nor is there one where a rule says notrack, or on another host that translates.
+//
+// Bounds. One question takes some 10 us. Untranslated destinations are remembered for a second, so that plain connections cost next
+// to nothing; where there is little to do they are asked for all the same (0.1 % of a core). All questions together take at most 5 % of a core:
+// what is over that is counted as skipped and keeps its virtual address. A question that is not answered within 50 ms is given up. One
+// netlink socket is kept for each of at most 64 namespaces, and closed after two idle seconds: an open one keeps its namespace alive.
+//
+// It takes CAP_NET_ADMIN, and CAP_SYS_ADMIN to look into other namespaces. Without them, or without conntrack, Find knows nothing, and
+// Degraded says so.
+package nat

@@ -1,0 +1,267 @@
+package nat
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	lru "github.com/hashicorp/golang-lru/v2"
+	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sys/unix"
+
+	"tributary/service/log"
+)
+
+const (
+	forget     = time.Second // what was not translated is asked for again after this
+	maxPlain   = 8192        // remembered untranslated destinations
+	maxFlows   = 16384       // translated connections that live on
+	maxSockets = 64
+	patience   = 50 * time.Millisecond // for one answer
+	idle       = 2 * time.Second       // after which a namespace is let go
+	retry      = 10 * time.Second      // after a namespace could not be asked
+)
+
+// Options are what a Table is told.
+type Options struct {
+	Own uint32 // inode number of the exporter's own network namespace
+	// OwnOnly keeps to that namespace: in a sidecar no other is its business.
+	OwnOnly bool
+	// Path finds a file that stands for a network namespace, "" if there is none; pid is a process that was in it.
+	Path func(netns, pid uint32) string
+}
+
+// End is one end of a connection as its socket has it.
+type End struct {
+	Sock, Opened  uint64 // tell connections apart
+	Last          bool   // no record of it comes after this one
+	AtNs          uint64 // when the record was made; any clock that counts on
+	Netns         uint32
+	Pid           uint32 // of its owner; 0 unknown
+	Server        bool
+	Local, Remote netip.AddrPort // never IPv4-mapped
+}
+
+// Table asks and remembers. Find is for one goroutine at a time; the rest may be called from any.
+type Table struct {
+	opts  Options
+	log   *slog.Logger
+	plain map[plainKey]uint64 // until when it need not be asked for
+	flows *lru.Cache[flowKey, netip.AddrPort]
+	all   budget // for all questions
+	spare budget // for those about destinations that were not translated a moment ago
+
+	mu       sync.Mutex
+	sockets  *lru.Cache[uint32, *socket]
+	refused  map[uint32]time.Time // namespaces that could not be asked, until when they are left alone
+	degraded error
+
+	counts [outcomes]atomic.Uint64
+}
+
+// plainKey is where clients go, or what servers serve.
+type plainKey struct {
+	netns  uint32
+	server bool
+	at     netip.AddrPort
+}
+
+type flowKey struct{ sock, opened uint64 }
+
+// New returns a table that has asked one question: whether it may ask.
+func New(opts Options, registerer prometheus.Registerer, logger *slog.Logger) (*Table, error) {
+	t := &Table{
+		opts: opts, log: log.Limited(logger.With(log.Component, "nat"), 10*time.Second),
+		plain: make(map[plainKey]uint64), refused: make(map[uint32]time.Time),
+		all: budget{rate: 50e6, most: 50e6, have: 50e6}, spare: budget{rate: 1e6, most: 10e6, have: 10e6},
+	}
+	var err error
+	if t.flows, err = lru.New[flowKey, netip.AddrPort](maxFlows); err != nil {
+		return nil, err
+	}
+	if t.sockets, err = lru.NewWithEvict(maxSockets, func(_ uint32, s *socket) { s.close() }); err != nil {
+		return nil, err
+	}
+	t.degraded = Check()
+	if err := registerer.Register(t); err != nil {
+		return nil, fmt.Errorf("register the metrics of nat: %w", err)
+	}
+	return t, nil
+}
+
+// Degraded says why translations are not known here; nil if they are.
+func (t *Table) Degraded() error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.degraded
+}
+
+// Find returns the other end of the connection where it is not the socket's remote address; the zero AddrPort where it is, and
+// where that is not known.
+func (t *Table) Find(e *End) netip.AddrPort {
+	key := plainKey{e.Netns, e.Server, e.Remote}
+	if e.Server {
+		key.at = e.Local
+	}
+	if e.AtNs < t.plain[key] && !t.spare.left(e.AtNs) {
+		return netip.AddrPort{}
+	}
+	flow := flowKey{e.Sock, e.Opened}
+	if peer, ok := t.flows.Get(flow); ok {
+		if e.Last {
+			t.flows.Remove(flow)
+		}
+		t.counts[translated].Add(1)
+		return peer
+	}
+	if !t.all.left(e.AtNs) {
+		t.counts[skipped].Add(1)
+		return netip.AddrPort{}
+	}
+	began := time.Now()
+	peer, outcome := t.ask(e)
+	took := uint64(time.Since(began))
+	t.all.take(took)
+	t.counts[outcome].Add(1)
+	if outcome != translated {
+		t.spare.take(took)
+		t.remember(key, e.AtNs)
+		return netip.AddrPort{}
+	}
+	delete(t.plain, key)
+	if !e.Last {
+		t.flows.Add(flow, peer)
+	}
+	return peer
+}
+
+func (t *Table) remember(key plainKey, now uint64) {
+	if len(t.plain) >= maxPlain {
+		clear(t.plain) // costs questions, no answers
+	}
+	t.plain[key] = now + uint64(forget)
+}
+
+// ask looks into the end's namespace and then into our own.
+func (t *Table) ask(e *End) (netip.AddrPort, outcome) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.degraded != nil {
+		return netip.AddrPort{}, unavailable
+	}
+	result := plain
+	for _, netns := range [...]uint32{e.Netns, t.opts.Own} {
+		if t.opts.OwnOnly && netns != t.opts.Own {
+			continue
+		}
+		peer, err := t.askIn(netns, e)
+		switch {
+		case err == nil && peer != e.Remote:
+			return peer, translated
+		case err != nil && !errors.Is(err, unix.ENOENT):
+			result = failed
+		}
+		if netns == t.opts.Own || e.Local.Addr().IsLoopback() {
+			break // what stays in its namespace is not translated in another
+		}
+	}
+	return netip.AddrPort{}, result
+}
+
+// askIn returns the other end as one namespace knows it; ENOENT if it does not know the connection.
+func (t *Table) askIn(netns uint32, e *End) (netip.AddrPort, error) {
+	if until, ok := t.refused[netns]; ok {
+		if time.Now().Before(until) {
+			return netip.AddrPort{}, errLeftAlone
+		}
+		delete(t.refused, netns)
+	}
+	s, ok := t.sockets.Get(netns)
+	if !ok {
+		var err error
+		if s, err = t.open(netns, e.Pid); err != nil {
+			t.leaveAlone(netns, err)
+			return netip.AddrPort{}, err
+		}
+		t.sockets.Add(netns, s)
+	}
+	peer, err := s.peer(e.Local, e.Remote)
+	if err != nil && !errors.Is(err, unix.ENOENT) {
+		t.sockets.Remove(netns)
+		t.leaveAlone(netns, err)
+	}
+	return peer, err
+}
+
+var errLeftAlone = errors.New("it could not be asked a moment ago")
+
+// leaveAlone keeps a namespace that cannot be asked from being tried at each record.
+func (t *Table) leaveAlone(netns uint32, err error) {
+	if len(t.refused) >= maxSockets*16 {
+		clear(t.refused)
+	}
+	t.refused[netns] = time.Now().Add(retry)
+	t.log.Warn("address translations of a network namespace are not known", "netns", netns, "error", err)
+}
+
+func (t *Table) open(netns, pid uint32) (*socket, error) {
+	if netns == t.opts.Own {
+		return dial()
+	}
+	path := t.opts.Path(netns, pid)
+	if path == "" {
+		return nil, errors.New("no process and no mount leads to it")
+	}
+	return dialIn(path, netns)
+}
+
+// Run lets go of namespaces that nothing was asked of for a while, until ctx ends.
+func (t *Table) Run(ctx context.Context) error {
+	tick := time.NewTicker(idle / 2)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			t.mu.Lock()
+			defer t.mu.Unlock()
+			t.sockets.Purge()
+			return nil
+		case now := <-tick.C:
+			t.letGo(now)
+		}
+	}
+}
+
+func (t *Table) letGo(now time.Time) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, netns := range t.sockets.Keys() {
+		if s, ok := t.sockets.Peek(netns); ok && netns != t.opts.Own && now.Sub(s.used) > idle {
+			t.sockets.Remove(netns)
+		}
+	}
+}
+
+// budget is time that may be spent: rate ns a second, kept up to most.
+type budget struct {
+	rate, most, have int64
+	at               uint64
+}
+
+// left fills up to the moment and says whether there is any left.
+func (b *budget) left(now uint64) bool {
+	if now > b.at {
+		passed := min(now-b.at, 10e9)
+		b.at = now
+		b.have = min(b.most, b.have+int64(passed)*b.rate/1e9)
+	}
+	return b.have > 0
+}
+
+// take may overdraw: the time has passed already.
+func (b *budget) take(ns uint64) { b.have -= int64(min(ns, 1e9)) }

@@ -1,0 +1,109 @@
+package nat
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"sync/atomic"
+	"time"
+
+	"github.com/mdlayher/netlink"
+	"github.com/ti-mo/conntrack"
+	"golang.org/x/sys/unix"
+)
+
+// socket asks the conntrack of one network namespace.
+type socket struct {
+	conn *conntrack.Conn
+	used time.Time
+}
+
+// dial opens a socket in our own network namespace.
+func dial() (*socket, error) {
+	conn, err := conntrack.Dial(nil)
+	return &socket{conn, time.Now()}, err
+}
+
+// dialIn opens a socket in the network namespace at path if its inode number is netns.
+func dialIn(path string, netns uint32) (*socket, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, fmt.Errorf("open network namespace: %w", err)
+	}
+	defer f.Close()
+	var stat unix.Stat_t
+	if err := unix.Fstat(int(f.Fd()), &stat); err != nil {
+		return nil, fmt.Errorf("open network namespace: %w", err)
+	}
+	if uint32(stat.Ino) != netns {
+		return nil, fmt.Errorf("open network namespace: %w", unix.ESTALE)
+	}
+	conn, err := conntrack.Dial(&netlink.Config{NetNS: int(f.Fd())})
+	if err != nil {
+		return nil, fmt.Errorf("enter network namespace: %w", err)
+	}
+	return &socket{conn, time.Now()}, nil
+}
+
+func (s *socket) close() { _ = s.conn.Close() } // nothing was written that could be lost
+
+var errTimeout = errors.New("conntrack does not answer")
+
+// peer returns who is at the other end of the connection whose packets go from local to remote; ENOENT if it is not tracked. It
+// asks for a packet's tuple, so it finds a client's connection by its original direction and a server's by the reply's.
+func (s *socket) peer(local, remote netip.AddrPort) (netip.AddrPort, error) {
+	s.used = time.Now()
+	var late atomic.Bool
+	timer := time.AfterFunc(patience, func() {
+		late.Store(true)
+		s.close()
+	})
+	f, err := s.conn.Get(conntrack.Flow{TupleOrig: tuple(local, remote)})
+	timer.Stop()
+	switch {
+	case late.Load():
+		return netip.AddrPort{}, errTimeout
+	case err != nil:
+		return netip.AddrPort{}, err
+	}
+	switch here := [2]netip.AddrPort{local, remote}; here {
+	case ends(&f.TupleOrig):
+		return ends(&f.TupleReply)[0], nil
+	case ends(&f.TupleReply):
+		return ends(&f.TupleOrig)[0], nil
+	}
+	return netip.AddrPort{}, unix.ENOENT
+}
+
+func tuple(from, to netip.AddrPort) conntrack.Tuple {
+	return conntrack.Tuple{
+		IP:    conntrack.IPTuple{SourceAddress: from.Addr(), DestinationAddress: to.Addr()},
+		Proto: conntrack.ProtoTuple{Protocol: unix.IPPROTO_TCP, SourcePort: from.Port(), DestinationPort: to.Port()},
+	}
+}
+
+// ends are source and destination of a tuple's packets.
+func ends(t *conntrack.Tuple) [2]netip.AddrPort {
+	return [2]netip.AddrPort{
+		netip.AddrPortFrom(t.IP.SourceAddress, t.Proto.SourcePort),
+		netip.AddrPortFrom(t.IP.DestinationAddress, t.Proto.DestinationPort),
+	}
+}
+
+// Check says why translations of this host are not known, nil if they are: it asks for a connection that cannot be.
+func Check() error {
+	s, err := dial()
+	if err == nil {
+		defer s.close()
+		nowhere := netip.AddrPortFrom(netip.AddrFrom4([4]byte{192, 0, 2, 1}), 1)
+		_, err = s.peer(nowhere, nowhere)
+	}
+	switch {
+	case err == nil || errors.Is(err, unix.ENOENT):
+		return nil
+	case errors.Is(err, unix.EPERM):
+		return errors.New("connection tracking cannot be asked without CAP_NET_ADMIN: connections to virtual addresses (DNAT) keep those, and have no real server")
+	}
+	return fmt.Errorf("connection tracking cannot be asked: connections to virtual addresses (DNAT) keep those, and have no real server: %w", err)
+}
