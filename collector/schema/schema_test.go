@@ -145,7 +145,7 @@ func TestMigrateTwiceAndAtOnce(t *testing.T) {
 	if err := schema.Migrate(t.Context(), s, schema.Options{}, quiet); err != nil {
 		t.Fatal(err)
 	}
-	if got := schematest.Query(t, s, "SELECT version, name FROM "+s.Database+".schema_migrations FINAL"); got != "1\tflows\n2\tedges\n3\tcompleteness\n4\tedges_without_replays\n5\tlisteners\n" {
+	if got := schematest.Query(t, s, "SELECT version, name FROM "+s.Database+".schema_migrations FINAL ORDER BY version"); got != "1\tflows\n2\tedges\n3\tcompleteness\n4\tedges_without_replays\n5\tlisteners\n" {
 		t.Errorf("schema_migrations: %q", got)
 	}
 	tables := schematest.Query(t, s, "SELECT name FROM system.tables WHERE database = '"+s.Database+"' ORDER BY name")
