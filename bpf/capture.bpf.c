@@ -15,19 +15,29 @@
 
 char LICENSE[] SEC("license") = "Dual MIT/GPL";
 
-/* Every state change of every socket; arguments: sock, old state, new state. */
-SEC("tp_btf/inet_sock_set_state")
-int inet_sock_set_state(__u64 *ctx)
+/*
+ * The kernel does not run a program while it runs already on the same CPU. A softirq that
+ * interrupts one can carry many connections, and all that became of them would go unseen.
+ * So each tracepoint has two programs: one for sockets that a system call holds (it can be
+ * interrupted), one for sockets that nobody holds: softirqs, which do not interrupt each
+ * other, and the few paths of a call that keep them off (the end of __tcp_close, for one).
+ * sk_lock.owned says which and cannot change here (lock_sock_nested, sock_owned_by_user).
+ */
+static __always_inline int held_by_call(struct sock *sk)
 {
-	struct sock *sk = (struct sock *)ctx[0];
-	int oldstate = (int)ctx[1], newstate = (int)ctx[2];
+	return sk->sk_lock.owned;
+}
+
+/* Every state change of every socket. */
+static __always_inline int state_changed(struct sock *sk, int oldstate, int newstate)
+{
 	struct open_socket *open;
 	__u64 key = (__u64)sk;
 
 	/* the states that tell us nothing cost nothing more */
 	if (newstate == TCP_FIN_WAIT2 || newstate == TCP_CLOSING || newstate == TCP_TIME_WAIT)
 		return 0;
-	if (!in_scope(sk, 0))
+	if (!capturing || !in_scope(sk, 0))
 		return 0;
 	switch (newstate) {
 	case TCP_SYN_SENT:
@@ -61,18 +71,50 @@ int inet_sock_set_state(__u64 *ctx)
 	return 0;
 }
 
-/* A reset came in for a socket, or the kernel makes one; it closes right after. Argument: sock. */
-SEC("tp_btf/tcp_receive_reset")
-int tcp_receive_reset(__u64 *ctx)
+/* Arguments: sock, old state, new state. */
+SEC("tp_btf/inet_sock_set_state")
+int state_in_call(__u64 *ctx)
 {
 	struct sock *sk = (struct sock *)ctx[0];
+
+	return held_by_call(sk) ? state_changed(sk, (int)ctx[1], (int)ctx[2]) : 0;
+}
+
+SEC("tp_btf/inet_sock_set_state")
+int state_in_softirq(__u64 *ctx)
+{
+	struct sock *sk = (struct sock *)ctx[0];
+
+	return held_by_call(sk) ? 0 : state_changed(sk, (int)ctx[1], (int)ctx[2]);
+}
+
+/* A reset came in for a socket, or the kernel makes one; it closes right after. */
+static __always_inline int reset_received(struct sock *sk)
+{
 	__u64 key = (__u64)sk;
 	struct open_socket *open;
 
-	if (!in_scope(sk, 0))
+	if (!capturing || !in_scope(sk, 0))
 		return 0;
 	open = bpf_map_lookup_elem(&open_sockets, &key);
 	if (open)
 		open->flags |= reset_for_late_data(sk, open) ? FLOW_FLAG_RST_SENT : FLOW_FLAG_RST_RECEIVED;
 	return 0;
+}
+
+/* Argument: sock. */
+SEC("tp_btf/tcp_receive_reset")
+int reset_in_call(__u64 *ctx)
+{
+	struct sock *sk = (struct sock *)ctx[0];
+
+	return held_by_call(sk) ? reset_received(sk) : 0;
+}
+
+SEC("tp_btf/tcp_receive_reset")
+int reset_in_softirq(__u64 *ctx)
+{
+	struct sock *sk = (struct sock *)ctx[0];
+
+	return held_by_call(sk) ? 0 : reset_received(sk);
 }

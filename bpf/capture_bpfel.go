@@ -31,12 +31,13 @@ const (
 	CaptureFlowCounterFLOW_COUNTER_STILLBORN       CaptureFlowCounter = 12
 	CaptureFlowCounterFLOW_COUNTER_ENDS_UNSENT     CaptureFlowCounter = 13
 	CaptureFlowCounterFLOW_COUNTER_ENDS_MISSED     CaptureFlowCounter = 14
-	CaptureFlowCounterFLOW_COUNTER_MAX             CaptureFlowCounter = 15
+	CaptureFlowCounterFLOW_COUNTER_ENDS_LATE       CaptureFlowCounter = 15
+	CaptureFlowCounterFLOW_COUNTER_MAX             CaptureFlowCounter = 16
 )
 
 type CaptureFlowCounters struct {
 	_ structs.HostLayout
-	N [15]uint64
+	N [16]uint64
 }
 
 type CaptureFlowRecord struct {
@@ -189,15 +190,18 @@ const (
 	CaptureProgFailedConnect     = "failed_connect"
 	CaptureProgFindHolders       = "find_holders"
 	CaptureProgFindSockets       = "find_sockets"
-	CaptureProgInetSockSetState  = "inet_sock_set_state"
 	CaptureProgReportListeners   = "report_listeners"
 	CaptureProgReportOpenSockets = "report_open_sockets"
-	CaptureProgTcpReceiveReset   = "tcp_receive_reset"
+	CaptureProgResetInCall       = "reset_in_call"
+	CaptureProgResetInSoftirq    = "reset_in_softirq"
+	CaptureProgStateInCall       = "state_in_call"
+	CaptureProgStateInSoftirq    = "state_in_softirq"
 	CaptureVarActiveEveryNs      = "active_every_ns"
 	CaptureVarActiveFirstNs      = "active_first_ns"
 	CaptureVarBtfFlowCounter     = "btf_flow_counter"
 	CaptureVarBtfFlowRecord      = "btf_flow_record"
 	CaptureVarBtfListenerRecord  = "btf_listener_record"
+	CaptureVarCapturing          = "capturing"
 	CaptureVarDecidedCgroups     = "decided_cgroups"
 	CaptureVarFillMarkBytes      = "fill_mark_bytes"
 	CaptureVarHoldersPass        = "holders_pass"
@@ -256,10 +260,12 @@ type CaptureProgramSpecs struct {
 	FailedConnect     *ebpf.ProgramSpec `ebpf:"failed_connect"`
 	FindHolders       *ebpf.ProgramSpec `ebpf:"find_holders"`
 	FindSockets       *ebpf.ProgramSpec `ebpf:"find_sockets"`
-	InetSockSetState  *ebpf.ProgramSpec `ebpf:"inet_sock_set_state"`
 	ReportListeners   *ebpf.ProgramSpec `ebpf:"report_listeners"`
 	ReportOpenSockets *ebpf.ProgramSpec `ebpf:"report_open_sockets"`
-	TcpReceiveReset   *ebpf.ProgramSpec `ebpf:"tcp_receive_reset"`
+	ResetInCall       *ebpf.ProgramSpec `ebpf:"reset_in_call"`
+	ResetInSoftirq    *ebpf.ProgramSpec `ebpf:"reset_in_softirq"`
+	StateInCall       *ebpf.ProgramSpec `ebpf:"state_in_call"`
+	StateInSoftirq    *ebpf.ProgramSpec `ebpf:"state_in_softirq"`
 }
 
 // CaptureMapSpecs contains maps before they are loaded into the kernel.
@@ -283,6 +289,7 @@ type CaptureVariableSpecs struct {
 	BtfFlowCounter    *ebpf.VariableSpec `ebpf:"btf_flow_counter"`
 	BtfFlowRecord     *ebpf.VariableSpec `ebpf:"btf_flow_record"`
 	BtfListenerRecord *ebpf.VariableSpec `ebpf:"btf_listener_record"`
+	Capturing         *ebpf.VariableSpec `ebpf:"capturing"`
 	DecidedCgroups    *ebpf.VariableSpec `ebpf:"decided_cgroups"`
 	FillMarkBytes     *ebpf.VariableSpec `ebpf:"fill_mark_bytes"`
 	HoldersPass       *ebpf.VariableSpec `ebpf:"holders_pass"`
@@ -344,6 +351,7 @@ type CaptureVariables struct {
 	BtfFlowCounter    *ebpf.Variable `ebpf:"btf_flow_counter"`
 	BtfFlowRecord     *ebpf.Variable `ebpf:"btf_flow_record"`
 	BtfListenerRecord *ebpf.Variable `ebpf:"btf_listener_record"`
+	Capturing         *ebpf.Variable `ebpf:"capturing"`
 	DecidedCgroups    *ebpf.Variable `ebpf:"decided_cgroups"`
 	FillMarkBytes     *ebpf.Variable `ebpf:"fill_mark_bytes"`
 	HoldersPass       *ebpf.Variable `ebpf:"holders_pass"`
@@ -364,10 +372,12 @@ type CapturePrograms struct {
 	FailedConnect     *ebpf.Program `ebpf:"failed_connect"`
 	FindHolders       *ebpf.Program `ebpf:"find_holders"`
 	FindSockets       *ebpf.Program `ebpf:"find_sockets"`
-	InetSockSetState  *ebpf.Program `ebpf:"inet_sock_set_state"`
 	ReportListeners   *ebpf.Program `ebpf:"report_listeners"`
 	ReportOpenSockets *ebpf.Program `ebpf:"report_open_sockets"`
-	TcpReceiveReset   *ebpf.Program `ebpf:"tcp_receive_reset"`
+	ResetInCall       *ebpf.Program `ebpf:"reset_in_call"`
+	ResetInSoftirq    *ebpf.Program `ebpf:"reset_in_softirq"`
+	StateInCall       *ebpf.Program `ebpf:"state_in_call"`
+	StateInSoftirq    *ebpf.Program `ebpf:"state_in_softirq"`
 }
 
 func (p *CapturePrograms) Close() error {
@@ -375,10 +385,12 @@ func (p *CapturePrograms) Close() error {
 		p.FailedConnect,
 		p.FindHolders,
 		p.FindSockets,
-		p.InetSockSetState,
 		p.ReportListeners,
 		p.ReportOpenSockets,
-		p.TcpReceiveReset,
+		p.ResetInCall,
+		p.ResetInSoftirq,
+		p.StateInCall,
+		p.StateInSoftirq,
 	)
 }
 

@@ -56,6 +56,7 @@ static __u64 (*bpf_get_current_cgroup_id)(void) = (void *)80;
 static long (*bpf_probe_read_user)(void *dst, __u32 size, const void *src) = (void *)112;
 static long (*bpf_probe_read_kernel)(void *dst, __u32 size, const void *src) = (void *)113;
 static __u64 (*bpf_jiffies64)(void) = (void *)118;
+static __u64 (*bpf_ktime_get_ns)(void) = (void *)5; /* CLOCK_MONOTONIC */
 static __u64 (*bpf_ktime_get_boot_ns)(void) = (void *)125;
 static long (*bpf_seq_write)(void *seq, const void *data, __u32 len) = (void *)127;
 static long (*bpf_ringbuf_output)(void *ringbuf, void *data, __u64 size, __u64 flags) = (void *)130;
@@ -85,6 +86,8 @@ enum {
 
 #define IPPROTO_TCP 6
 #define IPPROTO_MPTCP 262
+#define ETIMEDOUT 110 /* include/uapi/asm-generic/errno.h */
+#define EEXIST 17
 #define AF_INET 2
 #define AF_INET6 10
 #define S_IFMT 0170000
@@ -177,8 +180,13 @@ struct sock_reuseport {
 	unsigned int synq_overflow_ts;
 };
 
+typedef struct {
+	int owned; /* a system call holds the socket; packets wait in its backlog */
+} socket_lock_t;
+
 struct sock {
 	struct sock_common __sk_common;
+	socket_lock_t sk_lock;
 	atomic_t sk_drops;
 	__u32 sk_ack_backlog;
 	__u32 sk_max_ack_backlog;
@@ -242,6 +250,7 @@ struct tcp_sock {
 	__u32 reord_seen;
 	__u32 delivered_ce;
 	__u16 total_rto; /* since 6.7 */
+	__u64 tcp_mstamp; /* last use of the clock, µs, CLOCK_MONOTONIC */
 	__u32 srtt_us;	 /* eight times the value */
 	__u32 mdev_us;	 /* four times the value */
 	struct minmax rtt_min;

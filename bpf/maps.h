@@ -14,6 +14,10 @@ const volatile __u64 fill_mark_bytes; /* wake the reader when so much waits in t
 const volatile __u64 active_first_ns, active_every_ns; /* active records of an established connection */
 const volatile __u64 syn_first_ns, syn_every_ns;       /* and of one that waits in SYN_SENT */
 
+/* Set by user space when all programs are attached, and cleared before they are detached:
+ * half of them would see the start of a connection and not its end. */
+__u32 capturing;
+
 /* What in_cgroup has decided: id << 1 | inside. */
 #define DECIDED_CGROUPS 256
 __u64 decided_cgroups[DECIDED_CGROUPS];

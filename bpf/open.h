@@ -5,10 +5,16 @@
 #include "asked.h"
 #include "listen.h"
 
+/* An entry that is there already is of a socket whose end was not seen and whose memory is used again. */
 static __always_inline int insert(__u64 key, const struct open_socket *open)
 {
-	int err = bpf_map_update_elem(&open_sockets, &key, open, BPF_ANY); /* before 6.6 the upper half is noise */
+	int err = bpf_map_update_elem(&open_sockets, &key, open, BPF_NOEXIST); /* before 6.6 the upper half is noise */
 
+	if (err == -EEXIST) {
+		err = bpf_map_update_elem(&open_sockets, &key, open, BPF_ANY);
+		count(FLOW_COUNTER_REMOVED);
+		count(FLOW_COUNTER_ENDS_MISSED);
+	}
 	if (!err)
 		count(FLOW_COUNTER_OPENED);
 	else if (err == -7) /* E2BIG */

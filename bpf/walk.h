@@ -23,27 +23,85 @@ static __always_inline int received_moved(struct flow_record *rec, struct tcp_so
 /* The last walk: everything is due. Set by user space before it. */
 __u32 walk_all;
 
-/*
- * A socket that is gone or closed while its entry is not marked: its CLOSE was not
- * seen (the kernel skips a program that a softirq would nest in itself on one CPU).
- * Entries younger than a second are left alone, because the tracepoint of a
- * new connection fires before its state is stored. What closed after capture was
- * detached, before the last walk, is not missed but later than our watch.
- */
-static __always_inline void drop_missed(__u64 id, __u64 now, __u64 key)
+/* The state that a socket most likely closed from; CLOSE where there is no telling. */
+static __always_inline __u8 concluded_state(const struct flow_record *rec, struct sock *sk, __u16 err)
 {
-	if (walk_all || now < id + 1000000000ULL)
-		return;
+	const int probe = 1;
+
+	if (!(rec->flags & FLOW_FLAG_ESTABLISHED))
+		return rec->role == FLOW_ROLE_CLIENT ? TCP_SYN_SENT : TCP_SYN_RECV;
+	if (rec->first_fin == FLOW_FIN_LOCAL)
+		return err ? TCP_FIN_WAIT1 : TCP_FIN_WAIT2;
+	if (rec->first_fin == FLOW_FIN_REMOTE && !READ(sk, sk_socket))
+		return TCP_LAST_ACK;
+	if (!err)
+		return TCP_CLOSE;
+	return rec->first_fin == FLOW_FIN_REMOTE ? TCP_CLOSE_WAIT : TCP_ESTABLISHED;
+}
+
+/*
+ * The record of an end that nobody saw; its counters stand in the closed socket. The time
+ * is that of the last packet or timer, on the monotonic clock and in microseconds. The
+ * program may have taken the error already, but that of a timeout leaves a trace.
+ */
+static __always_inline void make_late(struct flow_record *rec, const struct open_socket *open, struct tcp_sock *tp, __u64 now)
+{
+	const int probe = 1;
+	__u64 asleep = now - bpf_ktime_get_ns(), at = READ(tp, tcp_mstamp) * 1000 + asleep;
+	__u16 err = rec->sk_err;
+
+	if (!err && (READ(tp, inet_conn.icsk_retransmits) || READ(tp, inet_conn.icsk_probes_out)))
+		err = ETIMEDOUT;
+	rec->end_ns = at > rec->start_ns && at < now ? at : now;
+	rec->last_state = concluded_state(rec, (struct sock *)tp, err);
+	read_socket(rec, tp, 1); /* what was sent depends on the state */
+	read_open(rec, open);
+	rec->sk_err = err;
+	rec->kind = rec->flags & FLOW_FLAG_ESTABLISHED ? FLOW_KIND_CLOSED : FLOW_KIND_FAILED;
+	rec->flags |= FLOW_FLAG_REPORTED;
+}
+
+static __always_inline void remove_unseen(__u64 key, enum flow_counter how)
+{
 	if (bpf_map_delete_elem(&open_sockets, &key))
 		return;
 	count(FLOW_COUNTER_REMOVED);
-	count(FLOW_COUNTER_ENDS_MISSED);
+	count(how);
 }
 
 static __always_inline void note_due(__u64 due)
 {
 	if (due < walk_next_due)
 		walk_next_due = due;
+}
+
+/*
+ * Nobody saw this end: the socket is closed or gone while its entry is not marked. Some
+ * kernels keep programs out of softirqs that interrupt a protected process; held_by_call
+ * spares us the common reason. Entries younger than a second are left alone, because the
+ * tracepoint of a new connection fires before its state is stored. The same order makes
+ * sure that no CLOSE is under way: CLOSING would be set.
+ */
+static __always_inline void end_unseen(struct seq_file *seq, struct flow_record *rec, const struct open_socket *open, struct tcp_sock *tp,
+				       __u8 state, __u64 cookie, __u64 now)
+{
+	const int probe = 1;
+
+	note_due(now);
+	if (now < rec->opened_ns + 1000000000ULL)
+		return;
+	if (cookie == rec->sock_cookie && state == TCP_CLOSE) {
+		make_late(rec, open, tp, now);
+		cookie = READ(tp, inet_conn.icsk_inet.sk.__sk_common.skc_cookie.counter);
+	}
+	if (cookie != rec->sock_cookie || state != TCP_CLOSE) {
+		remove_unseen((__u64)tp, FLOW_COUNTER_ENDS_MISSED);
+		return;
+	}
+	if (bpf_seq_write(seq, rec, sizeof(*rec)))
+		return;
+	count(FLOW_COUNTER_ENDS);
+	remove_unseen((__u64)tp, FLOW_COUNTER_ENDS_LATE);
 }
 
 /*
@@ -67,7 +125,7 @@ int report_open_sockets(struct bpf_iter__bpf_map_elem *ctx)
 	__u64 *keyp = ctx->key;
 	struct flow_record rec = {};
 	struct tcp_sock *tp;
-	__u64 id, key, now, cookie = 0, every;
+	__u64 id, now, cookie = 0, every;
 	__u8 state = 0;
 
 	if (!open || !keyp)
@@ -79,8 +137,7 @@ int report_open_sockets(struct bpf_iter__bpf_map_elem *ctx)
 		note_due(open->due_ns);
 		return 0;
 	}
-	key = *keyp;
-	tp = (struct tcp_sock *)key;
+	tp = (struct tcp_sock *)*keyp;
 	id = __sync_fetch_and_or(&open->id_state, OPEN_REPORTED) | OPEN_REPORTED;
 
 	rec.end_ns = now;
@@ -104,8 +161,7 @@ int report_open_sockets(struct bpf_iter__bpf_map_elem *ctx)
 		return 0;
 	}
 	if (cookie != rec.sock_cookie || state == TCP_CLOSE || state == 0) {
-		note_due(now);
-		drop_missed(rec.opened_ns, now, key);
+		end_unseen(ctx->meta->seq, &rec, open, tp, state, cookie, now);
 		return 0;
 	}
 	if (received_moved(&rec, tp)) {

@@ -87,10 +87,11 @@ func metric(name, help string, labels ...string) *prometheus.Desc {
 }
 
 var (
-	descEnds       = metric("probe_ends_total", "Ends of connections, closed or failed, in scope: submitted + lost to a full ring.")
+	descEnds       = metric("probe_ends_total", "Ends of connections, closed or failed, in scope: submitted + late + lost to a full ring.")
 	descSubmitted  = metric("probe_submitted_total", "Ends of connections written to the ring.")
 	descLost       = metric("probe_lost_total", "What the kernel side lost: records by ring_full; ends never shown by ends_missed and recursion; starts by map_full and map_nomem; listeners' owners by listeners_full.", "reason")
 	descUnobserved = metric("probe_ends_unobserved_total", "Ends of connections whose start was not seen.")
+	descLate       = metric("probe_ends_late_total", "Of the ends, those that no program was shown and the walk of open sockets recorded.")
 	descUnsent     = metric("probe_ends_unsent_total", "Of the ends, attempts that failed before their SYN.")
 	descStillborn  = metric("probe_stillborn_total", "Sockets that the kernel made for a handshake and dropped before any program could see them. They are no connections and have no record.")
 	descOpened     = metric("probe_opened_total", "Starts of connections seen and kept.")
@@ -122,6 +123,7 @@ func entries() []entry {
 		{"probe.map_nomem", descLost, "map_nomem", func(r *reading) uint64 { return r.probe.MapNoMemory }},
 		{"probe.listeners_full", descLost, "listeners_full", func(r *reading) uint64 { return r.probe.ListenersFull }},
 		{"probe.ends_unobserved", descUnobserved, "", func(r *reading) uint64 { return r.probe.EndsUnobserved }},
+		{"", descLate, "", func(r *reading) uint64 { return r.probe.EndsLate }},
 		{"", descUnsent, "", func(r *reading) uint64 { return r.probe.EndsUnsent }},
 		{"", descStillborn, "", func(r *reading) uint64 { return r.probe.Stillborn }},
 		{"", descOpened, "", func(r *reading) uint64 { return r.probe.Opened }},

@@ -34,6 +34,7 @@ type Counters struct {
 	ActiveRaced    uint64 // active records given up because the socket closed or moved meanwhile; the next record has it all
 	Stillborn      uint64 // sockets the kernel made for a handshake and dropped before any program could see them; no ends
 	EndsUnsent     uint64 // of Ends, attempts that failed before their SYN
+	EndsLate       uint64 // of Ends, recorded by the walk because no program was shown them
 	EndsMissed     uint64 // sockets found gone whose end was not shown
 	Recursion      uint64 // transitions skipped by the kernel, nested in another on the same CPU
 }
@@ -61,7 +62,7 @@ func (p *Probe) read() (Counters, error) {
 		}
 	}
 	c := named(&sum)
-	for _, prog := range []*ebpf.Program{p.objects.InetSockSetState, p.objects.TcpReceiveReset} {
+	for _, prog := range p.tracepoints() {
 		stats, err := prog.Stats()
 		if err != nil {
 			return Counters{}, fmt.Errorf("read program statistics: %w", err)
@@ -87,6 +88,7 @@ func named(sum *bpf.CaptureFlowCounters) Counters {
 		ActiveRaced:    sum.N[bpf.CaptureFlowCounterFLOW_COUNTER_ACTIVE_RACED],
 		Stillborn:      sum.N[bpf.CaptureFlowCounterFLOW_COUNTER_STILLBORN],
 		EndsUnsent:     sum.N[bpf.CaptureFlowCounterFLOW_COUNTER_ENDS_UNSENT],
+		EndsLate:       sum.N[bpf.CaptureFlowCounterFLOW_COUNTER_ENDS_LATE],
 		EndsMissed:     sum.N[bpf.CaptureFlowCounterFLOW_COUNTER_ENDS_MISSED],
 	}
 }
@@ -129,8 +131,10 @@ func (p *Probe) Costs() ([]ProgramCost, error) {
 		name string
 		prog *ebpf.Program
 	}{
-		{bpf.CaptureProgInetSockSetState, p.objects.InetSockSetState},
-		{bpf.CaptureProgTcpReceiveReset, p.objects.TcpReceiveReset},
+		{bpf.CaptureProgStateInCall, p.objects.StateInCall},
+		{bpf.CaptureProgStateInSoftirq, p.objects.StateInSoftirq},
+		{bpf.CaptureProgResetInCall, p.objects.ResetInCall},
+		{bpf.CaptureProgResetInSoftirq, p.objects.ResetInSoftirq},
 		{bpf.CaptureProgFailedConnect, p.objects.FailedConnect},
 		{bpf.CaptureProgReportOpenSockets, p.objects.ReportOpenSockets},
 		{bpf.CaptureProgFindSockets, p.objects.FindSockets},

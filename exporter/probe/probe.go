@@ -168,8 +168,7 @@ func (p *Probe) attach() error {
 	if p.holders.iter, err = link.AttachIter(link.IterOptions{Program: p.objects.FindHolders}); err != nil {
 		return fmt.Errorf("attach the search for holders of listeners: %w", err)
 	}
-	// resets first: a connection must not close with its reset unseen
-	for _, prog := range []*ebpf.Program{p.objects.TcpReceiveReset, p.objects.InetSockSetState} {
+	for _, prog := range p.tracepoints() {
 		l, err := link.AttachTracing(link.TracingOptions{Program: prog})
 		if err != nil {
 			return fmt.Errorf("attach %s: %w", prog, err)
@@ -180,11 +179,24 @@ func (p *Probe) attach() error {
 		l, err := attachTracepoint("syscalls", "sys_exit_connect", p.objects.FailedConnect)
 		if err != nil {
 			p.missing = fmt.Errorf("attempts that fail before their SYN are not seen: %w", err)
-			return nil
+		} else {
+			p.links = append(p.links, l)
 		}
-		p.links = append(p.links, l)
+	}
+	return p.capture(true)
+}
+
+// capture makes all attached programs start or end their work at one instant.
+func (p *Probe) capture(on bool) error {
+	if err := p.objects.Capturing.Set(flag(on)); err != nil {
+		return fmt.Errorf("switch capture: %w", err)
 	}
 	return nil
+}
+
+// tracepoints are the programs that see connections change.
+func (p *Probe) tracepoints() []*ebpf.Program {
+	return []*ebpf.Program{p.objects.ResetInCall, p.objects.ResetInSoftirq, p.objects.StateInCall, p.objects.StateInSoftirq}
 }
 
 // Missing says what this host does not allow of what the options ask for; nil if nothing.
@@ -222,6 +234,9 @@ func (p *Probe) Detach() error {
 
 func (p *Probe) detach() error {
 	var errs []error
+	if len(p.links) > 0 {
+		errs = append(errs, p.capture(false))
+	}
 	for _, l := range p.links {
 		errs = append(errs, l.Close())
 	}

@@ -80,7 +80,7 @@ func TestNothingIsLeftInTheKernel(t *testing.T) {
 		t.Error("a second start was accepted")
 	}
 	var ids []ebpf.ProgramID
-	for _, prog := range []*ebpf.Program{p.objects.InetSockSetState, p.objects.TcpReceiveReset, p.objects.FailedConnect, p.objects.ReportOpenSockets, p.objects.FindSockets} {
+	for _, prog := range append(p.tracepoints(), p.objects.FailedConnect, p.objects.ReportOpenSockets, p.objects.FindSockets) {
 		info, err := prog.Info()
 		if err != nil {
 			t.Fatal(err)
@@ -91,7 +91,7 @@ func TestNothingIsLeftInTheKernel(t *testing.T) {
 	if err := p.EnableStats(); err != nil {
 		t.Error(err)
 	}
-	if costs, err := p.Costs(); err != nil || len(costs) != 7 {
+	if costs, err := p.Costs(); err != nil || len(costs) != 9 {
 		t.Errorf("costs: %v, %v", costs, err)
 	}
 	if err := p.Detach(); err != nil {

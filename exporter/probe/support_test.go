@@ -288,7 +288,7 @@ func (c *capture) balanced(ends uint64) Counters {
 	if err != nil {
 		c.t.Fatal(err)
 	}
-	if k.Ends != ends || k.Ends != k.Submitted+k.RingFull {
+	if k.Ends != ends || k.Ends != k.Submitted+k.EndsLate+k.RingFull {
 		c.t.Errorf("books do not balance: want %d ends, have %+v", ends, k)
 	}
 	if k.MapFull+k.MapNoMemory+k.ListenersFull+k.EndsMissed+k.Recursion != 0 {

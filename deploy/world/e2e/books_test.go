@@ -28,7 +28,9 @@ type account struct {
 }
 
 var exporterBooks = []account{
-	{"tributary_exporter_probe_ends_total", []string{"tributary_exporter_probe_submitted_total", `tributary_exporter_probe_lost_total{reason="ring_full"}`}},
+	{"tributary_exporter_probe_ends_total", []string{
+		"tributary_exporter_probe_submitted_total", `tributary_exporter_probe_lost_total{reason="ring_full"}`, "tributary_exporter_probe_ends_late_total",
+	}},
 	{"tributary_exporter_probe_submitted_total", []string{`tributary_exporter_ring_records_total{source="ring"}`, "tributary_exporter_ring_discarded_total"}},
 	{"tributary_exporter_ring_records_total", []string{"tributary_exporter_event_decoded_total", "tributary_exporter_ring_invalid_total"}},
 	{"tributary_exporter_event_decoded_total", []string{

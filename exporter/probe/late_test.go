@@ -1,0 +1,101 @@
+package probe
+
+import (
+	"slices"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"tributary/exporter/event"
+	"tributary/service/testenv"
+)
+
+// TestEndsThatNoProgramSaw: the walk records them from the closed socket, as if they had been seen. Capture is
+// switched off meanwhile, as a kernel does that keeps programs out of a softirq.
+func TestEndsThatNoProgramSaw(t *testing.T) {
+	testenv.NeedRoot(t)
+	testenv.NeedCommand(t, "nft", "apt-get install nftables")
+	c := newCapture(t, Options{ActiveFirst: 1200 * time.Millisecond, ActiveEvery: time.Hour, SynFirst: 1200 * time.Millisecond, SynEvery: time.Hour})
+	c.cookies = map[uint64]bool{}
+	before := counted(t, c)
+	for name, unanswered := range map[string]struct {
+		do   func(a sock)
+		want want
+	}{
+		"FIN":  {sock.shut, want{role: cl, reason: event.CloseTimeout, tx: 13, errno: unix.ETIMEDOUT, state: event.StateFinWait1}},
+		"data": {func(a sock) { a.send(1000) }, want{role: cl, reason: event.CloseTimeout, tx: 1013, errno: unix.ETIMEDOUT, state: event.StateEstablished}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t, c)
+			a, b := w.pair(tcpOpt(unix.TCP_USER_TIMEOUT, 300))
+			transfer(a, b, 13)
+			w.block(w.b)
+			unanswered.do(a)
+			w.check(c.probe.capture(false))
+			if err := a.await(unix.POLLERR); err != unix.ETIMEDOUT {
+				t.Fatal(err)
+			}
+			w.check(c.probe.capture(true))
+			mine := func(e event.Event) bool { return e.NetnsCookie == w.a.cookie }
+			events := c.wait(func(events []event.Event) bool { return slices.ContainsFunc(events, mine) })
+			e := events[slices.IndexFunc(events, mine)]
+			if err := unanswered.want.compare(w, &e); err != nil {
+				t.Errorf("%s\n\t%s", err, &e)
+			}
+			a.close()
+			b.close()
+		})
+	}
+	after := counted(t, c)
+	// the rest of the host can have more
+	if late := after.EndsLate - before.EndsLate; late < 2 {
+		t.Errorf("%d late ends of 2", late)
+	}
+	if after.Ends != after.Submitted+after.EndsLate+after.RingFull {
+		t.Errorf("the ends do not add up: %+v", after)
+	}
+}
+
+// TestConnectAgainAfterAnUnseenEnd: the entry of the socket's first connection is in the way of its second. The
+// first is lost, which is counted; the second is whole.
+func TestConnectAgainAfterAnUnseenEnd(t *testing.T) {
+	testenv.NeedRoot(t)
+	const never = time.Hour
+	c := newCapture(t, Options{ActiveFirst: never, ActiveEvery: never, SynFirst: never, SynEvery: never})
+	c.cookies = map[uint64]bool{}
+	before := counted(t, c)
+	again := scenario{"again", func(w *world) {
+		l := w.listener("10.177.0.2:0")
+		first, peer := w.pairAt(l)
+		linger(peer)
+		w.check(c.probe.capture(false))
+		peer.close()
+		first.ended(unix.ECONNRESET)
+		w.check(disconnect(first.fd))
+		w.check(c.probe.capture(true))
+		first.connect(l.name().String(), 0)
+		peer = l.accept()
+		l.close()
+		transfer(first, peer, 77)
+		first.close()
+		peer.ended(0)
+		peer.close()
+	}, []want{
+		{role: cl, reason: event.CloseFinLocal, tx: 77},
+		{role: sv, reason: event.CloseFinRemote, rx: 77},
+	}}
+	again.run(newWorld(t, c), c)
+	if after := counted(t, c); after.EndsMissed == before.EndsMissed {
+		t.Error("the first connection's end is not counted as missed")
+	}
+}
+
+func counted(t *testing.T, c *capture) Counters {
+	t.Helper()
+	k, err := c.probe.Counters()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return k
+}
