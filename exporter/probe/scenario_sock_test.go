@@ -4,6 +4,7 @@ import (
 	"errors"
 	"net/netip"
 	"os"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -219,7 +220,13 @@ func (c sock) state(want uint8) {
 
 func (c sock) shut() { c.w.Helper(); c.w.check(unix.Shutdown(c.fd, unix.SHUT_WR)) }
 
-func (c sock) close() { c.w.Helper(); c.w.check(unix.Close(c.fd)) }
+// close is the last close of the file: a process that another scenario is starting holds it too, between fork and exec.
+func (c sock) close() {
+	c.w.Helper()
+	syscall.ForkLock.RLock()
+	defer syscall.ForkLock.RUnlock()
+	c.w.check(unix.Close(c.fd))
+}
 
 // finish is the orderly end: first closes, second sees it and closes too.
 func finish(first, second sock) {
