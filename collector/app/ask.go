@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"tributary/collector/config"
+	"tributary/collector/embedded"
 	"tributary/collector/query"
 	"tributary/collector/schema"
 	programconfig "tributary/service/config"
@@ -19,6 +20,7 @@ import (
 type askConfig struct {
 	ClickHouse string
 	API        string
+	Data       string
 }
 
 // askCommands are the verbs that ask, each with --clickhouse and --api.
@@ -27,6 +29,9 @@ func askCommands() []*cobra.Command {
 	commands := query.Commands(func(context.Context) (query.Connection, error) { return connect(&ask) })
 	for _, c := range commands {
 		c.PersistentFlags().StringVar(&ask.ClickHouse, "clickhouse", "", "the ClickHouse to ask: embedded or http[s]://[user:password@]host:8123[/database] (environment: "+config.EnvPrefix+"_CLICKHOUSE)")
+		if c.Name() == "reachability" || c.Name() == "schema" {
+			c.PersistentFlags().StringVar(&ask.Data, "data", "", "the collector's directory, whose credential allows the embedded store to be written (environment: "+config.EnvPrefix+"_DATA)")
+		}
 		c.PersistentFlags().StringVar(&ask.API, "api", "", "the collector's API, http://host:8747 (default: where the environment or the defaults of serve say)")
 	}
 	return commands
@@ -43,6 +48,11 @@ func connect(ask *askConfig) (query.Connection, error) {
 			return query.Connection{}, fmt.Errorf("--clickhouse: %w", err)
 		}
 	}
+	if ask.Data != "" {
+		if err := flags.Set("data", ask.Data); err != nil {
+			return query.Connection{}, fmt.Errorf("--data: %w", err)
+		}
+	}
 	if err := loader.Load(); err != nil {
 		return query.Connection{}, err
 	}
@@ -50,7 +60,14 @@ func connect(ask *askConfig) (query.Connection, error) {
 	if err != nil {
 		return query.Connection{}, err
 	}
-	return query.Connection{Client: query.NewClient(server), API: apiURL(ask.API, &cfg)}, nil
+	writer := func() (schema.Server, error) {
+		if cfg.ClickHouse != "embedded" {
+			return server, nil
+		}
+		credential, err := embedded.ReadCredential(cfg.Data)
+		return schema.Server{URL: server.URL, Database: server.Database, User: credential.User, Password: credential.Password}, err
+	}
+	return query.Connection{Client: query.NewClient(server), API: apiURL(ask.API, &cfg), Writer: writer}, nil
 }
 
 // asked is the server that a reader asks; the embedded one answers without credentials.

@@ -16,6 +16,7 @@ import (
 	"tributary/collector/embedded"
 	"tributary/collector/ledger"
 	"tributary/collector/listeners"
+	"tributary/collector/reachability"
 	"tributary/collector/rollup"
 	"tributary/collector/schema"
 	"tributary/collector/sink"
@@ -198,6 +199,7 @@ func (c *collector) startClickHouse(server schema.Server) error {
 	c.sinks.schema.set(errors.New("the schema is being brought up to date"))
 	c.ledger = ledger.New(ledger.Config{}, server, c.registry, c.limited)
 	c.listeners = listeners.New(listeners.Config{}, server, c.registry, c.limited)
+	judge := c.newJudge(server)
 	edges := rollup.New(rollup.Config{Collector: c.sinks.epoch, RawTTL: c.cfg.Store.RawTTL}, server, c.registry, c.limited)
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan struct{})
@@ -208,6 +210,9 @@ func (c *collector) startClickHouse(server schema.Server) error {
 			all.Go(func() { c.ledger.Run(ctx) })
 			all.Go(func() { c.listeners.Run(ctx) })
 			all.Go(func() { edges.Run(ctx) })
+			if judge != nil {
+				all.Go(func() { judge.Run(ctx) })
+			}
 			all.Wait()
 		}
 	}()
@@ -216,6 +221,18 @@ func (c *collector) startClickHouse(server schema.Server) error {
 		<-ended
 	})
 	return nil
+}
+
+// newJudge returns what watches the paths, nil where nothing is to.
+func (c *collector) newJudge(server schema.Server) *reachability.Judge {
+	r := c.cfg.Reachability
+	if r.Every == 0 {
+		return nil
+	}
+	return reachability.New(reachability.Config{
+		Collector: c.sinks.epoch, Every: r.Every, OpenAfter: r.OpenAfter, CloseAfter: r.CloseAfter,
+		Alerts: reachability.AlertConfig{Alertmanagers: r.Alertmanagers(), Webhook: r.Webhook, Runbook: r.Runbook, Every: r.RepeatEvery, GroupWait: r.GroupWait},
+	}, server, c.registry, c.log)
 }
 
 // migrateAndInsert tries until the schema is there, then starts the sink; false if that cannot be. A database that is newer than this program stays an error for

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"net/url"
 	"strings"
 	"time"
 
@@ -38,6 +39,8 @@ type Config struct {
 	Store Store `yaml:",inline"`
 	Bus   Bus   `yaml:",inline"`
 	Hold  Hold  `yaml:",inline"`
+
+	Reachability Reachability `yaml:",inline"`
 
 	PendingBytes int64         `yaml:"pending_bytes" usage:"memory of batches taken in and not yet in every sink; then exporters are slowed"`
 	CreditBytes  int64         `yaml:"credit_bytes" usage:"bytes one exporter may have under way beyond what was received"`
@@ -73,6 +76,53 @@ type Hold struct {
 	MaxClockError time.Duration `yaml:"max_clock_error" usage:"an exporter whose clock is off by more names nobody by its claims; smaller errors widen the tolerance"`
 }
 
+// Reachability are the details of judging paths, and who is told.
+type Reachability struct {
+	Alertmanager string        `yaml:"alertmanager" secret:"url" usage:"http[s]://host:9093,… of the Alertmanagers that are told of broken paths; empty: none"`
+	Webhook      string        `yaml:"alert_webhook" secret:"url" usage:"URL that gets a POST for each alert that fires or is resolved; empty: none"`
+	Runbook      string        `yaml:"alert_runbook" usage:"URL of the runbook in the alerts"`
+	RepeatEvery  time.Duration `yaml:"alert_repeat" usage:"how often Alertmanager is told again of what fires"`
+	GroupWait    time.Duration `yaml:"alert_group_wait" usage:"how long the webhook is not told yet, so that one alert names all clients"`
+	Every        time.Duration `yaml:"reachability_every" usage:"how often paths are judged; 0: never, by this collector"`
+	OpenAfter    time.Duration `yaml:"reachability_open_after" usage:"how long all attempts of a path that worked must have failed"`
+	CloseAfter   time.Duration `yaml:"reachability_close_after" usage:"how long it must have worked again"`
+}
+
+// Alertmanagers are the base URLs.
+func (r *Reachability) Alertmanagers() []string {
+	var out []string
+	for _, u := range strings.Split(r.Alertmanager, ",") {
+		if u = strings.TrimSpace(u); u != "" {
+			out = append(out, u)
+		}
+	}
+	return out
+}
+
+func (r *Reachability) check() error {
+	for _, u := range append(r.Alertmanagers(), r.Webhook) {
+		if u == "" {
+			continue
+		}
+		if parsed, err := url.Parse(u); err != nil || parsed.Host == "" || (parsed.Scheme != "http" && parsed.Scheme != "https") {
+			return errors.New("alertmanager and alert_webhook take URLs: http://host:9093 or https://…")
+		}
+	}
+	switch {
+	case r.Every != 0 && (r.Every < time.Second || r.Every > time.Minute):
+		return fmt.Errorf("reachability_every is %s: it must be 1s to 1m, or 0", r.Every)
+	case r.OpenAfter < 3*time.Second || r.OpenAfter > 2*time.Minute:
+		return fmt.Errorf("reachability_open_after is %s: it must be 3s to 2m", r.OpenAfter)
+	case r.CloseAfter < 3*time.Second || r.CloseAfter > 10*time.Minute:
+		return fmt.Errorf("reachability_close_after is %s: it must be 3s to 10m", r.CloseAfter)
+	case r.RepeatEvery < time.Second || r.RepeatEvery > 5*time.Minute:
+		return fmt.Errorf("alert_repeat is %s: it must be 1s to 5m", r.RepeatEvery)
+	case r.GroupWait < 0 || r.GroupWait > 5*time.Minute:
+		return fmt.Errorf("alert_group_wait is %s: it must be 0s to 5m", r.GroupWait)
+	}
+	return nil
+}
+
 // Default returns the configuration without file, environment and flags.
 func Default() Config {
 	bus := kafka.Default()
@@ -83,8 +133,11 @@ func Default() Config {
 			EmbeddedListen: "127.0.0.1:8123", EmbeddedMemory: 2 << 30, RawTTL: schema.DefaultRawTTL, BlockRows: 100_000,
 			BlockAge: 500 * time.Millisecond,
 		},
-		Bus:          Bus{Config: bus},
-		Hold:         Hold{Wait: 4 * time.Second, Bytes: 128 << 20, Tolerance: 100 * time.Millisecond, MaxClockError: 2 * time.Second},
+		Bus:  Bus{Config: bus},
+		Hold: Hold{Wait: 4 * time.Second, Bytes: 128 << 20, Tolerance: 100 * time.Millisecond, MaxClockError: 2 * time.Second},
+		Reachability: Reachability{
+			Every: 5 * time.Second, OpenAfter: 15 * time.Second, CloseAfter: 20 * time.Second, RepeatEvery: 30 * time.Second, GroupWait: 10 * time.Second,
+		},
 		PendingBytes: 256 << 20, CreditBytes: 8 << 20, StopTimeout: 10 * time.Second,
 		LogLevel: "info", LogFormat: "text",
 	}
@@ -116,6 +169,9 @@ func (c *Config) Validate() error {
 	}
 	if c.TLSClientCA != "" && c.TLSCert == "" {
 		return errors.New("tls_client_ca needs tls_cert and tls_key")
+	}
+	if err := c.Reachability.check(); err != nil {
+		return err
 	}
 	return c.checkListeners()
 }

@@ -49,6 +49,15 @@ func EnsureCredential(dataDir string) (Credential, error) {
 	return readCredential(path) // whoever linked first has won
 }
 
+// ReadCredential reads the writers' credential of a store that has been started before.
+func ReadCredential(dataDir string) (Credential, error) {
+	credential, err := readCredential(filepath.Join(dataDir, passwordFile))
+	if err != nil {
+		return credential, fmt.Errorf("the store's credential: %w", err)
+	}
+	return credential, nil
+}
+
 func readCredential(path string) (Credential, error) {
 	info, err := os.Stat(path)
 	if err != nil {

@@ -105,12 +105,13 @@ type Hold struct {
 
 // New makes a waiting room. emit gets every batch that leaves, one at a time, from a goroutine of Run; it may block.
 func New(cfg Config, table Table, attr Attributor, emit func(*flow.Batch), reg prometheus.Registerer) (*Hold, error) {
-	m, err := newMetrics(reg)
+	cfg = cfg.withDefaults()
+	m, err := newMetrics(reg, cfg.MaxBytes)
 	if err != nil {
 		return nil, fmt.Errorf("metrics of hold: %w", err)
 	}
 	return &Hold{
-		cfg: cfg.withDefaults(), table: table, attr: attr, emit: emit, metrics: m,
+		cfg: cfg, table: table, attr: attr, emit: emit, metrics: m,
 		wake: make(chan struct{}, 1), out: make(chan struct{}, 1),
 	}, nil
 }

@@ -151,7 +151,9 @@ func (r *room) books() map[string]float64 {
 		if len(name) < len(prefix) || name[:len(prefix)] != prefix || fam.GetType().String() == "HISTOGRAM" {
 			continue
 		}
-		name = name[len(prefix):]
+		if name = name[len(prefix):]; name == "max_bytes" {
+			continue // a setting
+		}
 		for _, m := range fam.GetMetric() {
 			v := m.GetCounter().GetValue() + m.GetGauge().GetValue()
 			sum[name] += v

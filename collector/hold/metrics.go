@@ -28,7 +28,7 @@ type metrics struct {
 	whys []prometheus.Counter // left, by why's number
 }
 
-func newMetrics(reg prometheus.Registerer) (*metrics, error) {
+func newMetrics(reg prometheus.Registerer, maxBytes int) (*metrics, error) {
 	counter := func(name, help string) prometheus.Counter {
 		return prometheus.NewCounter(prometheus.CounterOpts{Name: "tributary_collector_hold_" + name, Help: help})
 	}
@@ -38,6 +38,8 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 	gauge := func(name, help string) prometheus.Gauge {
 		return prometheus.NewGauge(prometheus.GaugeOpts{Name: "tributary_collector_hold_" + name, Help: help})
 	}
+	limit := gauge("max_bytes", "How large the memory of the batches that wait may be.")
+	limit.Set(float64(maxBytes))
 	m := &metrics{
 		taken: counter("taken_rows_total", "Rows that came in. It equals left_rows_total plus rows."),
 		left:  vec("left_rows_total", "Rows that went on, by why the remote end has no name (named: it has one).", "why"),
@@ -63,7 +65,7 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 		m.pendingLeft.WithLabelValues(result)
 	}
 	for _, c := range []prometheus.Collector{
-		m.taken, m.left, m.rows, m.bytes, m.late, m.wait, m.pendingTaken, m.pendingLeft, m.pendingRows,
+		limit, m.taken, m.left, m.rows, m.bytes, m.late, m.wait, m.pendingTaken, m.pendingLeft, m.pendingRows,
 		m.pendingBytes,
 	} {
 		if err := reg.Register(c); err != nil {

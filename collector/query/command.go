@@ -3,6 +3,7 @@ package query
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"strings"
 	"time"
 
@@ -15,6 +16,8 @@ import (
 type Connection struct {
 	Client *Client
 	API    string // base URL of the collector's API, for whois; "" if there is none
+	// Writer finds the server as one who may write sees it, for silences; nil: as Client does.
+	Writer func() (schema.Server, error)
 }
 
 // Connect returns the connection that the program's settings name. It is called once a verb has been read, and must not block for
@@ -25,7 +28,7 @@ type Connect func(ctx context.Context) (Connection, error)
 func Commands(connect Connect) []*cobra.Command {
 	return []*cobra.Command{
 		sqlCommand(connect), mapCommand(connect), observeCommand(connect), topCommand(connect), diffCommand(connect), impactCommand(connect),
-		exposureCommand(connect), whoisCommand(connect), schemaCommand(),
+		exposureCommand(connect), whoisCommand(connect), reachabilityCommand(connect), schemaCommand(connect),
 	}
 }
 
@@ -164,15 +167,26 @@ func whoisCommand(connect Connect) *cobra.Command {
 	return cmd
 }
 
-func schemaCommand() *cobra.Command {
-	cmd := &cobra.Command{Use: "schema", Short: "Show the tables and views"}
-	var database string
-	show := &cobra.Command{
+func schemaCommand(connect Connect) *cobra.Command {
+	cmd := &cobra.Command{Use: "schema", Short: "Show and make the tables and views"}
+	cmd.AddCommand(schemaPrintCommand(), schemaMigrateCommand(connect))
+	return cmd
+}
+
+func schemaPrintCommand() *cobra.Command {
+	var database, cluster string
+	cmd := &cobra.Command{
 		Use:   "print",
 		Short: "Print the statements that make the database",
-		Args:  cobra.NoArgs,
+		Example: `  tributary-collector schema print
+  tributary-collector schema print --cluster main --database tributary`,
+		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			ddl, err := schema.DDL(schema.Options{Database: database})
+			o := schema.Options{Database: database}
+			ddl, err := schema.DDL(o)
+			if cmd.Flags().Changed("cluster") {
+				ddl, err = schema.ClusterDDL(o, cluster)
+			}
 			if err != nil {
 				return err
 			}
@@ -180,7 +194,34 @@ func schemaCommand() *cobra.Command {
 			return err
 		},
 	}
-	show.Flags().StringVar(&database, "database", schema.DefaultDatabase, "name of the database")
-	cmd.AddCommand(show)
+	cmd.Flags().StringVar(&database, "database", schema.DefaultDatabase, "name of the database")
+	cmd.Flags().StringVar(&cluster, "cluster", "", "for this cluster of servers: replicated and distributed tables (untested)")
+	return cmd
+}
+
+func schemaMigrateCommand(connect Connect) *cobra.Command {
+	var ttl time.Duration
+	cmd := &cobra.Command{
+		Use:   "migrate",
+		Short: "Bring the database up to this program's schema, as serve does at its start",
+		Long: `Bring the database up to this program's schema, as serve does at its start. It may run at any time, and beside running collectors of the version
+before. The embedded store has to be running; then the credential is that of --data.`,
+		Example: "  tributary-collector schema migrate",
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return run(cmd, connect, string(FormatTable), func(ctx context.Context, c Connection, _ Format) error {
+				store, err := c.writer()
+				if err != nil {
+					return err
+				}
+				log := slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), nil))
+				if err := schema.Migrate(ctx, store.Server(), schema.Options{RawTTL: ttl}, log); err != nil {
+					return err
+				}
+				return write(cmd.OutOrStdout(), "database "+store.Server().Database+" at "+store.Server().URL+" is up to date\n")
+			})
+		},
+	}
+	cmd.Flags().DurationVar(&ttl, "clickhouse-raw-ttl", schema.DefaultRawTTL, "how long raw flows are kept, whole hours")
 	return cmd
 }

@@ -37,6 +37,8 @@ func TestCookbook(t *testing.T) {
 		{Exporter: "now", Flow: 2, Kind: flow.KindActive, State: 2, Role: flow.RoleClient, Local: "10.0.0.1:50001", Remote: "10.0.0.3:5432", Names: [2]string{"shop/web", "shop/db"}, Start: -9, End: -1, Observed: true},
 	})
 	schematest.Query(t, s, "INSERT INTO tributary.listeners_1m (minute, host, local_addr, local_port, local_workload, accept_overflows, read_time_ns, since_ns) SELECT now('UTC'), 'h', '::', 82, 'shop/api', 3, now('UTC'), '2020-01-01 00:00:00'")
+	schematest.Query(t, s, "INSERT INTO tributary.regressions_raw (id, version, client_workload, server_workload, server_port, verdict, broke_at, opened_at) "+
+		"SELECT '1', 1, 'shop/web', 'shop/db', 5432, 'no_listener', now() - 60, now() - 40")
 	empty := map[string]bool{ // the world has nothing of it
 		"What does this release talk to that the one before did not?": true, "Which dependencies have gone quiet for a day?": true,
 		"Who depends on me through others (two steps)?": true, "Who resets connections that were established?": true,

@@ -1,4 +1,4 @@
-// Package rollup computes edges_1m and edges_1h out of flows, minute by minute and hour by hour, in the store itself.
+// Package rollup computes edges_1m, edges_1h and the ledger of reachability out of flows, minute by minute and hour by hour, in the store itself.
 //
 // A minute is a pure function of the records around it (schema.EdgesOf). It is computed whole when it closes, and again whole when a record
 // that is late or was named late has touched it; the materialized view `touch` notes which minutes were written to. Each computation

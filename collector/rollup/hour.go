@@ -126,7 +126,10 @@ func (r *Rollup) clean(ctx context.Context, now time.Time) error {
 	}
 	r.cleaned = now
 	for _, t := range []struct{ table, time, step string }{
-		{"edges_1m_gens", "minute", "minute"}, {"recorded_1m_gens", "minute", "minute"}, {"edges_1h_gens", "hour", "hour"},
+		{"edges_1m_gens", "minute", "minute"},
+		{"recorded_1m_gens", "minute", "minute"},
+		{"reachability_gens", "minute", "minute"},
+		{"edges_1h_gens", "hour", "hour"},
 	} {
 		text := fmt.Sprintf("DELETE FROM $database.%s WHERE gen < {before:UInt64} AND (%s, gen) NOT IN (SELECT start, gen FROM $database.closed_latest WHERE step = '%s')", t.table, t.time, t.step)
 		err := r.store.Exec(ctx, r.statement(text, map[string]string{"before": strconv.FormatInt(now.Add(-abandonedIn).UnixNano(), 10)}))

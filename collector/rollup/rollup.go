@@ -194,10 +194,16 @@ func (r *Rollup) insertMinute(ctx context.Context, from, to time.Time, gen, rows
 			return err
 		}
 	}
-	recorded := schema.RecordedOf(r.database(), schema.Minute, first, last)
-	return r.store.Exec(ctx, r.statement(fmt.Sprintf(
-		"INSERT INTO $database.recorded_1m_gens (minute, gen, exporter_id, host, workload, records, unnamed)\nSELECT minute, %d, exporter_id, host, workload, records, unnamed FROM (%s)",
-		gen, recorded), nil))
+	for table, also := range map[string]struct{ columns, rows string }{
+		"recorded_1m_gens":  {"exporter_id, host, workload, records, unnamed", schema.RecordedOf(r.database(), schema.Minute, first, last)},
+		"reachability_gens": {schema.ReachabilityColumns(), schema.ReachabilityOf(r.database(), schema.Minute, first, last)},
+	} {
+		text := fmt.Sprintf("INSERT INTO $database.%s (minute, gen, %s)\nSELECT minute, %d, %s FROM (%s)", table, also.columns, gen, also.columns, also.rows)
+		if err := r.store.Exec(ctx, r.statement(text, nil)); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // commit makes a computation visible.

@@ -124,6 +124,9 @@ func values(o Options) map[string]string {
 		"ShowEdges":      ShowEdges(),
 		"NewestEdges":    EdgesOf(o.Database, Minute, newest, endOfTime, Part{}),
 		"NewestRecorded": RecordedOf(o.Database, Minute, newest, endOfTime),
+
+		"ReachabilityColumns": ReachabilityColumns(),
+		"NewestReachability":  ReachabilityOf(o.Database, Minute, newest, endOfTime),
 	}
 }
 
@@ -152,7 +155,8 @@ func Tables() []string {
 	return []string{
 		"flows", "flows_raw", "edges", "edges_1m", "edges_1m_gens", "edges_1h", "edges_1h_gens", "recorded_1m", "recorded_1m_gens", "closed",
 		"closed_latest", "touched", "touch", "workloads", "exporter_health",
-		"exporter_completeness", "completeness", "listeners", "listeners_1m", "schema_migrations",
+		"exporter_completeness", "completeness", "listeners", "listeners_1m", "schema_migrations", "reachability", "reachability_gens", "regressions",
+		"regressions_raw", "reachability_silences", "reachability_judges", "alerts_told",
 	}
 }
 

@@ -241,6 +241,9 @@ func (m *migrator) setTTL(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("read the engine of flows_raw: %w", err)
 	}
+	if strings.HasPrefix(engine, "Distributed") {
+		return nil // a cluster's tables are made by hand, from ClusterDDL
+	}
 	want := ttlExpression(m.o.RawTTL)
 	if strings.Contains(engine, "TTL "+want+" ") {
 		return nil

@@ -90,6 +90,38 @@ func TestGoldenDDL(t *testing.T) {
 	golden(t, "testdata/schema.sql", ddl)
 }
 
+// TestClusterDDL: what a cluster gets is made of the same statements. It cannot be run here.
+func TestClusterDDL(t *testing.T) {
+	ddl, err := schema.ClusterDDL(schema.Options{}, "main")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range schema.Tables() {
+		if !strings.Contains(ddl, " tributary."+name+" ON CLUSTER main") {
+			t.Errorf("%s is not made on the cluster", name)
+		}
+	}
+	for _, want := range []string{
+		"UNTESTED", "CREATE TABLE IF NOT EXISTS tributary.flows_raw_local ON CLUSTER main\n",
+		"ENGINE = ReplicatedReplacingMergeTree('/clickhouse/tables/{shard}/tributary/flows_raw', '{replica}', version)",
+		"ENGINE = ReplicatedAggregatingMergeTree('/clickhouse/tables/{shard}/tributary/edges_1m_gens', '{replica}')",
+		"ENGINE = Distributed(main, tributary, closed_local, cityHash64((step, start, gen)))", "ALTER TABLE tributary.closed_local ON CLUSTER main MODIFY TTL",
+		"FROM tributary.flows_raw_local GROUP BY at",
+	} {
+		if !strings.Contains(ddl, want) {
+			t.Errorf("there is no %q", want)
+		}
+	}
+	if strings.Contains(ddl, "non_replicated") {
+		t.Error("a setting of tables that are not replicated is left")
+	}
+	for _, name := range []string{"", "a b", "'; DROP TABLE flows --"} {
+		if _, err := schema.ClusterDDL(schema.Options{}, name); err == nil {
+			t.Errorf("%q was accepted", name)
+		}
+	}
+}
+
 func TestRecordDocs(t *testing.T) { golden(t, "../../docs/record.md", schema.RecordDocs()) }
 
 func TestOptions(t *testing.T) {
@@ -145,7 +177,7 @@ func TestMigrateTwiceAndAtOnce(t *testing.T) {
 	if err := schema.Migrate(t.Context(), s, schema.Options{}, quiet); err != nil {
 		t.Fatal(err)
 	}
-	if got := schematest.Query(t, s, "SELECT version, name FROM "+s.Database+".schema_migrations FINAL ORDER BY version"); got != "1\tflows\n2\tedges\n3\tcompleteness\n4\tedges_without_replays\n5\tlisteners\n" {
+	if got := schematest.Query(t, s, "SELECT version, name FROM "+s.Database+".schema_migrations FINAL ORDER BY version"); got != "1\tflows\n2\tedges\n3\tcompleteness\n4\tedges_without_replays\n5\tlisteners\n6\treachability\n7\tskip_indexes\n" {
 		t.Errorf("schema_migrations: %q", got)
 	}
 	tables := schematest.Query(t, s, "SELECT name FROM system.tables WHERE database = '"+s.Database+"' ORDER BY name")
@@ -225,12 +257,26 @@ func TestMigrateFollowsTheTTL(t *testing.T) {
 	}
 }
 
+// TestSkipIndexes: look-ups through the view use them.
+func TestSkipIndexes(t *testing.T) {
+	s := schematest.Migrated(t)
+	schematest.Query(t, s, "INSERT INTO "+s.Database+".flows_raw (exporter_id, flow_id, local_addr, remote_addr, end_time_ns) SELECT 'e', 1, '::1', '::2', now64(9)")
+	for condition, index := range map[string]string{
+		"local_addr = toIPv6('::9')": "local_addr_filter", "remote_addr IN (toIPv6('::8'), toIPv6('::9'))": "remote_addr_filter", "flow_id = 7": "flow_filter",
+	} {
+		plan := schematest.Query(t, s, "EXPLAIN indexes = 1 SELECT host FROM "+s.Database+".flows WHERE "+condition)
+		if !strings.Contains(plan, "Name: "+index) || !strings.Contains(plan, "Granules: 0/1") {
+			t.Errorf("%s does not use %s:\n%s", condition, index, plan)
+		}
+	}
+}
+
 func TestMigrateRefuses(t *testing.T) {
 	t.Run("a newer database", func(t *testing.T) {
 		s := schematest.Migrated(t)
 		schematest.Query(t, s, "INSERT INTO "+s.Database+".schema_migrations (version, name) SELECT 99, 'future'")
 		err := schema.Migrate(t.Context(), s, schema.Options{}, quiet)
-		if !errors.Is(err, schema.ErrNewer) || !strings.Contains(err.Error(), "version 99 and this program knows 5") {
+		if !errors.Is(err, schema.ErrNewer) || !strings.Contains(err.Error(), "version 99 and this program knows 7") {
 			t.Error(err)
 		}
 	})

@@ -5,7 +5,7 @@
 #
 # As root on Debian or Ubuntu it calls apt-get, by package name, without recommended packages. Otherwise it names what is
 # missing in one sentence and ends with status 1. --list prints the missing packages and installs nothing. No service is
-# started: nginx-light has one, and invoke-rc.d does not start it in runlevel 1.
+# started: nginx-light and Prometheus have one, and invoke-rc.d does not start it in runlevel 1.
 set -euo pipefail
 
 # What a job needs: "package probe" lines, where the probe is a command or, with a slash, a file.
@@ -24,6 +24,8 @@ needs() {
       echo "gcc gcc" # the race detector is C
       echo "libc6-dev /usr/include/stdlib.h"
       echo "default-jre-headless java"
+      echo "prometheus promtool"
+      echo "prometheus-alertmanager amtool"
       echo "maven mvn"
       echo "nginx-light nginx"
       ;;

@@ -29,6 +29,8 @@ type Record struct {
 	Reason, State uint32
 	Observed      bool
 	Replay        bool
+	Last          string // remote_last_workload
+	Sampled       uint32 // sample_rate; 0 is 1
 }
 
 func batch(t0 time.Time, rows []Record) *flow.Batch {
@@ -43,12 +45,12 @@ func batch(t0 time.Time, rows []Record) *flow.Batch {
 	for i, r := range rows {
 		local, remote := netip.MustParseAddrPort(r.Local), netip.MustParseAddrPort(r.Remote)
 		b.Addrs = append(b.Addrs, local.Addr().As16(), remote.Addr().As16())
-		b.Strings, b.AttrStrings = append(b.Strings, r.Names[0]), append(b.AttrStrings, r.Names[1])
+		b.Strings, b.AttrStrings = append(b.Strings, r.Names[0]), append(b.AttrStrings, r.Names[1], r.Last)
 		for f, v := range map[flow.U32]uint32{
 			flow.RecordSeq: r.Seq, flow.Version: r.Version, flow.Network: 1, flow.Kind: r.Kind, flow.Role: r.Role, flow.CloseReason: r.Reason, flow.LastState: r.State,
-			flow.SampleRate: 1, flow.Connections: 1, flow.LocalAddr: uint32(2*i + 1), flow.RemoteAddr: uint32(2*i + 2),
+			flow.SampleRate: max(1, r.Sampled), flow.Connections: 1, flow.LocalAddr: uint32(2*i + 1), flow.RemoteAddr: uint32(2*i + 2),
 			flow.LocalPort: uint32(local.Port()), flow.RemotePort: uint32(remote.Port()), flow.LocalWorkload: uint32(i + 2),
-			flow.RemoteWorkload: uint32(i + 1), flow.RemoteWhy: r.Why, flow.SrttUs: 500, flow.ConnectUs: 300,
+			flow.RemoteWorkload: uint32(2*i + 1), flow.RemoteLastWorkload: uint32(2*i + 2), flow.RemoteWhy: r.Why, flow.SrttUs: 500, flow.ConnectUs: 300,
 		} {
 			b.U32[f][i] = v
 		}

@@ -1,0 +1,265 @@
+package reachability
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"time"
+
+	"tributary/collector/schema"
+)
+
+// target is an Alertmanager or a webhook.
+type target struct {
+	of    *alerts
+	kind  string
+	url   string
+	http  *http.Client
+	wake  chan struct{}
+	told  map[string]bool      // alert and state, of those that were taken
+	owed  map[string]bool      // alerts of which it is or was to be told that they fire
+	again map[string]time.Time // when Alertmanager is told of a firing one again
+	known bool                 // told has been read from the store
+}
+
+const (
+	tellTimeout = 10 * time.Second
+	// retryAfter is the least time between two tries of a target that does not take an alert.
+	retryAfter = 5 * time.Second
+	// firesFor is how long Alertmanager believes an alert that it is not told again: a few repeats.
+	firesFor = 4
+	// maxAnswer of an error is kept.
+	maxAnswer = 500
+)
+
+func newTarget(of *alerts, kind, url string) *target {
+	return &target{
+		of: of, kind: kind, url: url, http: &http.Client{Timeout: tellTimeout}, wake: make(chan struct{}, 1), told: map[string]bool{}, owed: map[string]bool{}, again: map[string]time.Time{},
+	}
+}
+
+// run tells at each look, and rests after a failure.
+func (t *target) run(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-t.wake:
+		}
+		if err := t.tell(ctx, time.Now()); err != nil && ctx.Err() == nil {
+			t.of.judge.metrics.tellErrors.WithLabelValues(t.kind).Inc()
+			t.of.judge.limited.Warn("alerts not taken; telling them again", "target", t.kind, "reason", err)
+			select {
+			case <-ctx.Done():
+				return
+			case <-time.After(retryAfter):
+			}
+		}
+	}
+}
+
+// tell says what is due: to a webhook, what it has not been told; to Alertmanager also what fires, every now and then.
+func (t *target) tell(ctx context.Context, now time.Time) error {
+	what := t.of.get()
+	if len(what) == 0 {
+		t.known = false // another collector may tell meanwhile
+		return nil
+	}
+	if err := t.recall(ctx); err != nil {
+		return err
+	}
+	due := t.due(what, now)
+	if len(due) == 0 {
+		return nil
+	}
+	if t.kind == targetWebhook {
+		for _, a := range due {
+			if err := t.post(ctx, t.url, t.webhookBody(a)); err != nil {
+				return err
+			}
+			if err := t.note(ctx, []*Alert{a}, now); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	u, err := url.Parse(t.url)
+	if err != nil {
+		return fmt.Errorf("the address of the Alertmanager: %w", err)
+	}
+	u.Path = alertsPath(u.Path)
+	if err := t.post(ctx, u.String(), t.alertmanagerBody(due, now)); err != nil {
+		return err
+	}
+	for _, a := range due {
+		t.again[a.key()] = now.Add(t.of.cfg.Every)
+	}
+	return t.note(ctx, due, now)
+}
+
+func (t *target) due(what []*Alert, now time.Time) []*Alert {
+	var due []*Alert
+	for _, a := range what {
+		told := t.told[a.key()+stateOf(a)]
+		switch {
+		case a.state() == stateResolved:
+			// What it was never to be told of (it was silenced) need not be taken back.
+			if !told && t.owed[a.key()] {
+				due = append(due, a)
+			}
+			continue
+		case t.kind == targetAlertmanager:
+			told = told && now.Before(t.again[a.key()])
+		case now.Sub(a.StartsAt) < t.of.cfg.GroupWait:
+			continue
+		}
+		t.owed[a.key()] = true
+		if !told {
+			due = append(due, a)
+		}
+	}
+	return due
+}
+
+func stateOf(a *Alert) string { return " " + a.state() }
+
+// recall reads once what this target was told, by whatever collector.
+func (t *target) recall(ctx context.Context) error {
+	if t.known {
+		return nil
+	}
+	type row struct {
+		Alert string `json:"alert"`
+		State string `json:"state"`
+	}
+	j := t.of.judge
+	found, err := schema.Rows[row](ctx, j.store, j.statement(fmt.Sprintf("SELECT alert, state FROM $database.alerts_told WHERE target = %s AND told >= now() - toIntervalDay(2)", literal(t.name()))))
+	if err != nil {
+		return fmt.Errorf("read what was told: %w", err)
+	}
+	for _, r := range found {
+		t.told[r.Alert+" "+r.State], t.owed[r.Alert] = true, true
+	}
+	t.known = true
+	return nil
+}
+
+// name is the target in the store, without what may be a password.
+func (t *target) name() string {
+	u, err := url.Parse(t.url)
+	if err != nil {
+		return t.kind
+	}
+	return t.kind + " " + u.Host + u.Path
+}
+
+// note remembers what was taken, once for each state.
+func (t *target) note(ctx context.Context, taken []*Alert, now time.Time) error {
+	type row struct {
+		Target string `json:"target"`
+		Alert  string `json:"alert"`
+		State  string `json:"state"`
+		Told   string `json:"told"`
+	}
+	var body bytes.Buffer
+	out := json.NewEncoder(&body)
+	for _, a := range taken {
+		key := a.key() + stateOf(a)
+		if t.told[key] {
+			continue
+		}
+		t.told[key] = true
+		t.of.judge.metrics.told.WithLabelValues(t.kind, a.state()).Inc()
+		if err := out.Encode(row{t.name(), a.key(), a.state(), clickhouseTime(now)}); err != nil {
+			return fmt.Errorf("note what was told: %w", err)
+		}
+	}
+	if body.Len() == 0 {
+		return nil
+	}
+	j := t.of.judge
+	if err := j.store.Exec(ctx, schema.Statement{Text: "INSERT INTO " + j.store.Server().Database + ".alerts_told FORMAT JSONEachRow", Data: &body}); err != nil {
+		return fmt.Errorf("note what was told: %w", err)
+	}
+	return nil
+}
+
+// postableAlert is Alertmanager's.
+type postableAlert struct {
+	Labels      map[string]string `json:"labels"`
+	Annotations map[string]string `json:"annotations"`
+	StartsAt    time.Time         `json:"startsAt"`
+	EndsAt      time.Time         `json:"endsAt"`
+}
+
+// alertmanagerBody: one that fires ends in the future, and is told again before that. If all collectors are gone, it ends by itself.
+func (t *target) alertmanagerBody(due []*Alert, now time.Time) any {
+	out := make([]postableAlert, len(due))
+	for i, a := range due {
+		ends := a.EndsAt
+		if ends.IsZero() {
+			ends = now.Add(firesFor * max(t.of.cfg.Every, 30*time.Second))
+		}
+		out[i] = postableAlert{a.labels(), a.annotations(t.of.cfg.Runbook, t.of.judge.store.Server().Database), a.StartsAt.UTC(), ends.UTC()}
+	}
+	return out
+}
+
+// webhookAlert is the body of a POST to the webhook.
+type webhookAlert struct {
+	ID          string            `json:"id"` // the same when it fires and when it is resolved
+	Status      string            `json:"status"`
+	Labels      map[string]string `json:"labels"`
+	Annotations map[string]string `json:"annotations"`
+	StartsAt    time.Time         `json:"starts_at"`
+	EndsAt      *time.Time        `json:"ends_at,omitempty"`
+	Paths       []*Regression     `json:"paths"`
+}
+
+func (t *target) webhookBody(a *Alert) any {
+	w := webhookAlert{
+		ID: a.key(), Status: a.state(), Labels: a.labels(), Annotations: a.annotations(t.of.cfg.Runbook, t.of.judge.store.Server().Database),
+		StartsAt: a.StartsAt.UTC(), Paths: a.Paths,
+	}
+	if !a.EndsAt.IsZero() {
+		ends := a.EndsAt.UTC()
+		w.EndsAt = &ends
+	}
+	return w
+}
+
+// withoutURL leaves out of an error the address, which may hold a password.
+func withoutURL(err error) error {
+	var cause *url.Error
+	if errors.As(err, &cause) {
+		return cause.Err
+	}
+	return err
+}
+
+func (t *target) post(ctx context.Context, to string, body any) error {
+	text, err := json.Marshal(body)
+	if err != nil {
+		return fmt.Errorf("write an alert: %w", err)
+	}
+	r, err := http.NewRequestWithContext(ctx, http.MethodPost, to, bytes.NewReader(text))
+	if err != nil {
+		return fmt.Errorf("the address of the %s: %w", t.kind, err)
+	}
+	r.Header.Set("Content-Type", "application/json")
+	answer, err := t.http.Do(r)
+	if err != nil {
+		return fmt.Errorf("tell the %s: %w", t.kind, withoutURL(err))
+	}
+	defer answer.Body.Close()
+	said, _ := io.ReadAll(io.LimitReader(answer.Body, maxAnswer))
+	if answer.StatusCode/100 != 2 {
+		return fmt.Errorf("the %s answers %s: %s", t.kind, answer.Status, said)
+	}
+	return nil
+}

@@ -1,0 +1,236 @@
+package reachability
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"tributary/collector/schema"
+	"tributary/collector/schema/schematest"
+	"tributary/service/testenv"
+)
+
+// hook takes what is POSTed to it.
+type hook struct {
+	*httptest.Server
+	mu   sync.Mutex
+	away bool
+	got  []string
+}
+
+func newHook(t *testing.T, say func(body []byte) string) *hook {
+	h := &hook{}
+	h.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		body, err := io.ReadAll(r.Body)
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		if err != nil || h.away {
+			http.Error(w, "not now", http.StatusServiceUnavailable)
+			return
+		}
+		h.got = append(h.got, say(body))
+	}))
+	t.Cleanup(h.Close)
+	return h
+}
+
+func (h *hook) leave(away bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.away = away
+}
+
+func (h *hook) said() string {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return strings.Join(h.got, "; ")
+}
+
+func ofWebhook(body []byte) string {
+	var a webhookAlert
+	if err := json.Unmarshal(body, &a); err != nil {
+		return err.Error()
+	}
+	return a.Status + " " + a.Labels["server_workload"] + ": " + a.Annotations["clients"]
+}
+
+// teller is a target of a judge, told by hand.
+func teller(t *testing.T, s schema.Server, kind, url string) (*Judge, *target) {
+	j := newJudge(t, s)
+	j.alerts.cfg.Runbook = "https://runbook"
+	return j, newTarget(j.alerts, kind, url)
+}
+
+func firing(clients ...string) *Alert {
+	a := &Alert{CauseOf: "server:shop/db", StartsAt: time.Now().Add(-time.Minute).Truncate(time.Millisecond)}
+	for _, c := range clients {
+		a.Paths = append(a.Paths, &Regression{ID: c, Path: Path{c, "shop/db", 5432}, Verdict: VerdictNoListener, Explanation: "nothing listens", OpenedAt: a.StartsAt, BrokeAt: a.StartsAt})
+	}
+	return a
+}
+
+func over(a *Alert) *Alert {
+	ended := *a
+	ended.EndsAt = time.Now()
+	return &ended
+}
+
+// TestWebhook: told once when it fires and once when it is over, by whatever collector, whenever the webhook is there.
+func TestWebhook(t *testing.T) {
+	s := schematest.Migrated(t)
+	h := newHook(t, ofWebhook)
+	j, hooked := teller(t, s, targetWebhook, h.URL+"/x?token=secret")
+	a := firing("shop/web", "shop/api")
+	h.leave(true)
+	j.alerts.set([]*Alert{a})
+	if err := hooked.tell(t.Context(), time.Now()); err == nil || strings.Contains(err.Error(), "secret") {
+		t.Errorf("the webhook is away: %v", err)
+	}
+	h.leave(false)
+	for range 3 {
+		if err := hooked.tell(t.Context(), time.Now()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	other, again := teller(t, s, targetWebhook, h.URL+"/x?token=secret") // another collector takes over
+	other.alerts.set([]*Alert{over(a)})
+	for range 2 {
+		if err := again.tell(t.Context(), time.Now()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got, want := h.said(), "firing shop/db: shop/api, shop/web; resolved shop/db: shop/api, shop/web"; got != want {
+		t.Errorf("the webhook was told %q, want %q", got, want)
+	}
+	young := firing("shop/new")
+	young.StartsAt = time.Now().Add(-time.Second)
+	short := firing("shop/silenced") // over before anybody was to be told
+	other.alerts.set([]*Alert{young, over(short)})
+	if err := again.tell(t.Context(), time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	if got := len(strings.Split(h.said(), "; ")); got != 2 {
+		t.Errorf("told of what is too young, or was never told: %s", h.said())
+	}
+}
+
+// TestAlertmanager: the real one gets an alert once, from two collectors, and again what it missed while it was away.
+func TestAlertmanager(t *testing.T) {
+	h := newHook(t, func(body []byte) string {
+		var m struct {
+			Status string `json:"status"`
+			Alerts []struct {
+				Status      string            `json:"status"`
+				Labels      map[string]string `json:"labels"`
+				Annotations map[string]string `json:"annotations"`
+			} `json:"alerts"`
+		}
+		if err := json.Unmarshal(body, &m); err != nil {
+			return err.Error()
+		}
+		return fmt.Sprintf("%s %d %s: %s", m.Status, len(m.Alerts), m.Alerts[0].Labels["server_workload"], m.Alerts[0].Annotations["clients"])
+	})
+	address := freeAddress(t)
+	url := "http://" + address + "/prefix"
+	s := schematest.Migrated(t)
+	j, first := teller(t, s, targetAlertmanager, url)
+	other, second := teller(t, s, targetAlertmanager, url)
+	a := firing("shop/web")
+	j.alerts.set([]*Alert{a})
+	if err := first.tell(t.Context(), time.Now()); err == nil {
+		t.Error("nobody is there, and it was told")
+	}
+	startAlertmanager(t, address, h.URL)
+	a.Paths = firing("shop/web", "shop/api").Paths
+	other.alerts.set([]*Alert{a})
+	tell := func(target *target) {
+		t.Helper()
+		if err := target.tell(t.Context(), time.Now()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	tell(first)
+	tell(second)
+	waitFor(t, h, "firing 1 shop/db: shop/api, shop/web")
+	j.alerts.set([]*Alert{over(a)})
+	other.alerts.set([]*Alert{over(a)})
+	tell(first)
+	tell(second)
+	waitFor(t, h, "firing 1 shop/db: shop/api, shop/web; resolved 1 shop/db: shop/api, shop/web")
+	answer, err := http.Get("http://" + address + "/prefix/api/v2/alerts")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer answer.Body.Close()
+	if body, err := io.ReadAll(answer.Body); err != nil || strings.TrimSpace(string(body)) != "[]" {
+		t.Errorf("what is left: %s %v", body, err)
+	}
+}
+
+func waitFor(t *testing.T, h *hook, want string) {
+	t.Helper()
+	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
+		if h.said() == want {
+			return
+		}
+	}
+	t.Fatal(cmp.Diff(want, h.said()))
+}
+
+func freeAddress(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().String()
+}
+
+// startAlertmanager starts the real one, with one receiver.
+func startAlertmanager(t *testing.T, address, receiver string) {
+	t.Helper()
+	const program = "/usr/bin/prometheus-alertmanager"
+	testenv.NeedFile(t, program, "run make packages")
+	dir := t.TempDir()
+	config := fmt.Sprintf("route: {receiver: hook, group_wait: 500ms, group_interval: 1s, repeat_interval: 1h}\nreceivers:\n- name: hook\n  webhook_configs: [{url: %s}]\n", receiver)
+	if err := os.WriteFile(filepath.Join(dir, "config.yml"), []byte(config), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(program, "--config.file", filepath.Join(dir, "config.yml"), "--storage.path", dir, "--web.listen-address", address, "--cluster.listen-address", "",
+		"--web.route-prefix", "/prefix", "--log.level", "error")
+	cmd.Stdout, cmd.Stderr = t.Output(), t.Output()
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait() // killed, as asked
+	})
+	for deadline := time.Now().Add(15 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+		answer, err := http.Get("http://" + address + "/prefix/-/ready")
+		if err == nil {
+			answer.Body.Close()
+			if answer.StatusCode == http.StatusOK {
+				return
+			}
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("Alertmanager is not ready: %v", err)
+		}
+	}
+}
