@@ -205,6 +205,7 @@ const (
 	CaptureVarDecidedCgroups     = "decided_cgroups"
 	CaptureVarFillMarkBytes      = "fill_mark_bytes"
 	CaptureVarHoldersPass        = "holders_pass"
+	CaptureVarOwnComm            = "own_comm"
 	CaptureVarScopeCgroup        = "scope_cgroup"
 	CaptureVarScopeNetns         = "scope_netns"
 	CaptureVarSynEveryNs         = "syn_every_ns"
@@ -293,6 +294,7 @@ type CaptureVariableSpecs struct {
 	DecidedCgroups    *ebpf.VariableSpec `ebpf:"decided_cgroups"`
 	FillMarkBytes     *ebpf.VariableSpec `ebpf:"fill_mark_bytes"`
 	HoldersPass       *ebpf.VariableSpec `ebpf:"holders_pass"`
+	OwnComm           *ebpf.VariableSpec `ebpf:"own_comm"`
 	ScopeCgroup       *ebpf.VariableSpec `ebpf:"scope_cgroup"`
 	ScopeNetns        *ebpf.VariableSpec `ebpf:"scope_netns"`
 	SynEveryNs        *ebpf.VariableSpec `ebpf:"syn_every_ns"`
@@ -355,6 +357,7 @@ type CaptureVariables struct {
 	DecidedCgroups    *ebpf.Variable `ebpf:"decided_cgroups"`
 	FillMarkBytes     *ebpf.Variable `ebpf:"fill_mark_bytes"`
 	HoldersPass       *ebpf.Variable `ebpf:"holders_pass"`
+	OwnComm           *ebpf.Variable `ebpf:"own_comm"`
 	ScopeCgroup       *ebpf.Variable `ebpf:"scope_cgroup"`
 	ScopeNetns        *ebpf.Variable `ebpf:"scope_netns"`
 	SynEveryNs        *ebpf.Variable `ebpf:"syn_every_ns"`

@@ -9,6 +9,7 @@
 const volatile __u32 scope_netns; /* inode number of the only network namespace to see; 0: all */
 const volatile __u64 scope_cgroup; /* id of the only cgroup to see, with all below it; 0: all */
 const volatile __u32 watch_connects; /* failed_connect is attached */
+const volatile __u64 own_comm[2]; /* the exporter's, as in task_struct */
 const volatile __u32 tick_us;	  /* a jiffy */
 const volatile __u64 fill_mark_bytes; /* wake the reader when so much waits in the ring */
 const volatile __u64 active_first_ns, active_every_ns; /* active records of an established connection */

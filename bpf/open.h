@@ -103,7 +103,7 @@ static __always_inline void finish(struct sock *sk, struct open_socket *open, in
 	if (open->role == FLOW_ROLE_SERVER && sk->sk_socket)
 		open->flags |= FLOW_FLAG_ACCEPTED;
 	/* a client belongs to who opened it, where that was seen */
-	if (newstate != TCP_CLOSE_WAIT && (open->role != FLOW_ROLE_CLIENT || !open->owner.pid))
+	if (newstate != TCP_CLOSE_WAIT && (open->role != FLOW_ROLE_CLIENT || !open->owner.pid) && !in_search())
 		read_current(&open->owner);
 	if (open->first_fin)
 		return;

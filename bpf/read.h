@@ -227,3 +227,16 @@ static __always_inline int read_current(struct flow_owner *owner)
 	bpf_probe_read_kernel(owner->comm, sizeof(owner->comm), &task->group_leader->comm);
 	return 1;
 }
+
+/*
+ * find_holders holds each file for a moment, and if its program closes it just then, the
+ * last close is made in that search, ours or that of another exporter on this host.
+ */
+static __always_inline int in_search(void)
+{
+	struct task_struct *task = bpf_get_current_task_btf();
+	__u64 comm[2];
+
+	bpf_probe_read_kernel(comm, sizeof(comm), &task->group_leader->comm);
+	return comm[0] == own_comm[0] && comm[1] == own_comm[1];
+}

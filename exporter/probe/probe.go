@@ -1,9 +1,12 @@
 package probe
 
 import (
+	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"sync"
 	"time"
 
@@ -129,6 +132,10 @@ func (p *Probe) load() (*bpf.CaptureObjects, error) {
 	if err != nil {
 		return nil, err
 	}
+	comm, err := ownComm()
+	if err != nil {
+		return nil, err
+	}
 	spec.Maps[bpf.CaptureMapEvents].MaxEntries = p.opts.RingBytes
 	spec.Maps[bpf.CaptureMapOpenSockets].MaxEntries = p.opts.OpenSockets
 	for name, value := range map[string]any{
@@ -136,6 +143,7 @@ func (p *Probe) load() (*bpf.CaptureObjects, error) {
 		bpf.CaptureVarScopeCgroup:   p.opts.CgroupID,
 		bpf.CaptureVarWatchConnects: flag(p.opts.FailedConnects),
 		bpf.CaptureVarTickUs:        tick,
+		bpf.CaptureVarOwnComm:       comm,
 		bpf.CaptureVarFillMarkBytes: uint64(p.opts.FillMarkBytes),
 		bpf.CaptureVarActiveFirstNs: uint64(p.opts.ActiveFirst),
 		bpf.CaptureVarActiveEveryNs: uint64(p.opts.ActiveEvery),
@@ -204,6 +212,17 @@ func (p *Probe) Missing() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.missing
+}
+
+// ownComm is the name of this process as the kernel keeps it.
+func ownComm() (comm [2]uint64, err error) {
+	name, err := os.ReadFile("/proc/self/comm")
+	if err != nil {
+		return comm, fmt.Errorf("read the own name: %w", err)
+	}
+	var padded [16]byte
+	copy(padded[:15], bytes.TrimSuffix(name, []byte("\n")))
+	return [2]uint64{binary.NativeEndian.Uint64(padded[:]), binary.NativeEndian.Uint64(padded[8:])}, nil
 }
 
 func flag(set bool) uint32 {
