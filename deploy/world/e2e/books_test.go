@@ -111,6 +111,21 @@ func (r *rig) checkBooks() {
 	}
 }
 
+// losses are the drops of both programs, by reason, and the ends that were recorded late.
+func (r *rig) losses() []string {
+	r.t.Helper()
+	var lost []string
+	for _, address := range []string{r.exporterMetrics, r.collectorMetrics} {
+		for key, n := range r.sample(address) {
+			name, _, _ := strings.Cut(key, "{")
+			if n != 0 && (slices.ContainsFunc(noLoss, func(s string) bool { return s == name || s == key }) || strings.Contains(name, "_late_")) {
+				lost = append(lost, fmt.Sprintf("%s %v", key, n))
+			}
+		}
+	}
+	return lost
+}
+
 func (r *rig) audit() []string {
 	r.t.Helper()
 	before := r.sample(r.exporterMetrics)

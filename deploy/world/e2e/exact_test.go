@@ -82,6 +82,7 @@ func (r *rig) stored(truth world.Truth) {
 	defer func() {
 		if r.t.Failed() {
 			r.t.Logf("what is stored: %v", r.rows(`SELECT role, kind, local_why, remote_why, max(version), count() FROM flows WHERE `+r.inWorld()+` GROUP BY ALL`))
+			r.t.Logf("what was lost: %v", r.losses())
 		}
 	}()
 	r.waitFor(ends(truth), 30*time.Second, `SELECT count() FROM flows WHERE kind IN ('closed', 'failed') AND remote_why != 'pending' AND `+r.inWorld())
