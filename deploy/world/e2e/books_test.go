@@ -114,16 +114,23 @@ func (r *rig) checkBooks() {
 // losses are the drops of both programs, by reason, and the ends that were recorded late.
 func (r *rig) losses() []string {
 	r.t.Helper()
+	all := r.sample(r.exporterMetrics)
+	maps.Copy(all, r.sample(r.collectorMetrics))
 	var lost []string
-	for _, address := range []string{r.exporterMetrics, r.collectorMetrics} {
-		for key, n := range r.sample(address) {
-			name, _, _ := strings.Cut(key, "{")
-			if n != 0 && (slices.ContainsFunc(noLoss, func(s string) bool { return s == name || s == key }) || strings.Contains(name, "_late_")) {
-				lost = append(lost, fmt.Sprintf("%s %v", key, n))
-			}
-		}
+	for _, name := range append([]string{"tributary_exporter_probe_ends_late_total"}, noLoss...) {
+		lost = append(lost, all.nonzero(name)...)
 	}
 	return lost
+}
+
+// nonzero lists the metric's series that are not 0.
+func (s sample) nonzero(name string) (series []string) {
+	for key, n := range s {
+		if n != 0 && (key == name || strings.HasPrefix(key, name+"{")) {
+			series = append(series, fmt.Sprintf("%s %v", key, n))
+		}
+	}
+	return series
 }
 
 func (r *rig) audit() []string {
@@ -137,7 +144,7 @@ func (r *rig) audit() []string {
 	maps.Copy(all, collector)
 	for _, name := range noLoss {
 		if n := all.sum(name); n != 0 {
-			wrong = append(wrong, fmt.Sprintf("%s is %v", name, n))
+			wrong = append(wrong, fmt.Sprintf("%s is %v: %v", name, n, all.nonzero(name)))
 		}
 	}
 	const decoded = "tributary_exporter_event_decoded_total"
