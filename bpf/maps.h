@@ -12,12 +12,15 @@ const volatile __u32 watch_connects; /* failed_connect is attached */
 const volatile __u64 own_comm[2]; /* the exporter's, as in task_struct */
 const volatile __u32 tick_us;	  /* a jiffy */
 const volatile __u64 fill_mark_bytes; /* wake the reader when so much waits in the ring */
-const volatile __u64 active_first_ns, active_every_ns; /* active records of an established connection */
+const volatile __u64 active_first_ns; /* active records of an established connection */
 const volatile __u64 syn_first_ns, syn_every_ns;       /* and of one that waits in SYN_SENT */
 
 /* Set by user space when all programs are attached, and cleared before they are detached:
  * half of them would see the start of a connection and not its end. */
 __u32 capturing;
+
+/* The same after the first; may be changed at any time. */
+__u64 active_every_ns = 30000000000ULL;
 
 /* What in_cgroup has decided: id << 1 | inside. */
 #define DECIDED_CGROUPS 256

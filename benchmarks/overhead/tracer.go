@@ -130,7 +130,7 @@ func (b *bench) startExporter(more ...string) (*exporter, error) {
 		return nil, err
 	}
 	e := &exporter{metrics: port, dir: dir}
-	args := append([]string{"--collector", b.collector.address, "--metrics-listen", port, "--spool-dir", filepath.Join(dir, "spool"), "--log-level", "error"}, b.exporterArgs...)
+	args := append([]string{"--collector", b.collector.address, "--metrics-listen", port, "--spool-dir", filepath.Join(dir, "spool"), "--socket", "", "--log-level", "error"}, b.exporterArgs...)
 	args = append(args, more...)
 	if e.child, err = startChild(b.exporter, args...); err != nil {
 		return nil, err

@@ -15,6 +15,7 @@ import (
 	"tributary/exporter/clock"
 	"tributary/exporter/config"
 	"tributary/exporter/event"
+	"tributary/exporter/filter"
 	"tributary/exporter/listeners"
 	"tributary/exporter/probe"
 	"tributary/exporter/ring"
@@ -27,9 +28,8 @@ import (
 )
 
 const (
-	program     = "tributary_exporter"
-	walkEvery   = time.Second
-	activeEvery = 30 * time.Second
+	program   = "tributary_exporter"
+	walkEvery = time.Second
 )
 
 // App is one exporter. New builds it, Run runs it once.
@@ -50,12 +50,15 @@ type App struct {
 	reader    atomic.Pointer[ring.Reader] // nil before the probe is attached
 	books     *books
 	metrics   *metrics.Server
+
+	applying sync.Mutex
+	applied  config.Capture
 }
 
 // New builds an exporter that does nothing yet. It reads the files that the configuration names, so an error is one a user can
 // mend before the start; --check does no more than this.
 func New(c config.Config, logger *slog.Logger) (*App, error) {
-	a := &App{config: c, log: logger.With(log.Component, "app")}
+	a := &App{config: c, log: logger.With(log.Component, "app"), applied: c.Capture}
 	registry := metrics.NewRegistry(program)
 	var err error
 	if a.host, err = readHost(); err != nil {
@@ -124,7 +127,11 @@ func (a *App) buildDelivery(registry *prometheus.Registry, logger *slog.Logger) 
 	if err != nil {
 		return err
 	}
-	a.pipeline = newPipeline(batcher, a.clock, a.local, c.BatchAge, sweepAfter(activeEvery, walkEvery))
+	judge, err := filter.New(a.captureSettings().Filter())
+	if err != nil {
+		return err
+	}
+	a.pipeline = newPipeline(batcher, a.clock, a.local, judge, c.BatchAge, sweepAfter(c.Capture.ActiveEvery, walkEvery))
 	books.p = a.pipeline
 	if err := registry.Register(books); err != nil {
 		return fmt.Errorf("register the books: %w", err)
@@ -206,6 +213,7 @@ func (a *App) Run(ctx context.Context) error {
 	if missing := a.names.missing(); missing != nil {
 		a.log.Warn("addresses are as sockets have them", "error", missing)
 	}
+	background("socket", a.serveSocket)
 	err := a.capture(ctx, lasting)
 	a.deliver()
 	return err

@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
@@ -53,7 +54,7 @@ func runApp(t *testing.T, c config.Config) (a *App, stop func() error) {
 func testConfig(t *testing.T, collector string) config.Config {
 	c := config.Default()
 	c.Collector, c.MetricsListen, c.Spool.Dir = collector, "127.0.0.1:0", t.TempDir()
-	c.Workload, c.Instance = "test/app", "app-1"
+	c.Workload, c.Instance, c.Socket = "test/app", "app-1", filepath.Join(t.TempDir(), "socket")
 	return c
 }
 

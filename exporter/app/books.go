@@ -8,6 +8,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"tributary/exporter/event"
+	"tributary/exporter/filter"
 	"tributary/exporter/nat"
 	"tributary/exporter/probe"
 	"tributary/exporter/ring"
@@ -104,7 +105,8 @@ var (
 	descInvalid    = metric("ring_invalid_total", "Records that were not understood.")
 	descDiscarded  = metric("ring_discarded_total", "Records that the kernel side reserved and gave up.")
 	descWalks      = metric("ring_walks_total", "Walks of the open sockets, by result.", "result")
-	descDecoded    = metric("event_decoded_total", "Records understood, by kind: rows sealed + refused + open.", "kind")
+	descDecoded    = metric("event_decoded_total", "Records understood, by kind. What the filter keeps of them is rows sealed + refused + open.", "kind")
+	descJudged     = metric("filter_records_total", "Records understood, by what the filter made of them: kept, filtered (by the rules), or sampled_out. Sum = decoded.", "verdict")
 	descForgotten  = metric("event_forgotten_total", "Connections forgotten because the record of their end was lost.")
 	descTracked    = metric("event_tracked_connections", "Connections with at least one active record that are open.")
 )
@@ -112,6 +114,9 @@ var (
 func entries() []entry {
 	decoded := func(k event.Kind) func(*reading) uint64 {
 		return func(r *reading) uint64 { return r.p.decoded[k].Load() }
+	}
+	judged := func(v filter.Verdict) func(*reading) uint64 {
+		return func(r *reading) uint64 { return r.p.judged[v].Load() }
 	}
 	list := []entry{
 		{"probe.ends", descEnds, "", func(r *reading) uint64 { return r.probe.Ends }},
@@ -140,6 +145,9 @@ func entries() []entry {
 		{"", descDecoded, "active", decoded(event.KindActive)},
 		{"", descDecoded, "closed", decoded(event.KindClosed)},
 		{"", descDecoded, "failed", decoded(event.KindFailed)},
+		{"filter.kept", descJudged, "kept", judged(filter.Kept)},
+		{"filter.filtered", descJudged, "filtered", judged(filter.Filtered)},
+		{"filter.sampled_out", descJudged, "sampled_out", judged(filter.SampledOut)},
 		{"event.forgotten", descForgotten, "", func(r *reading) uint64 { return r.p.forgotten.Load() }},
 		{"batch.refused_rows", nil, "", func(r *reading) uint64 { return r.refused }},
 		{"nat.translated", nil, "", func(r *reading) uint64 { return r.nat.Translated }},

@@ -25,7 +25,7 @@ func NewCommand() *cobra.Command {
 	root.SetVersionTemplate("tributary-exporter {{.Version}}\n")
 	root.SilenceErrors, root.SilenceUsage = true, true
 	root.CompletionOptions.DisableDefaultCmd = true
-	root.AddCommand(runCommand("run"), doctorCommand(), spoolCommand(), recordCommand(), replayCommand())
+	root.AddCommand(runCommand("run"), doctorCommand(), filterCommand(), spoolCommand(), recordCommand(), replayCommand())
 	return root
 }
 

@@ -80,6 +80,6 @@ func probeOptions(c config.Config) (probe.Options, error) {
 	}
 	return probe.Options{
 		RingBytes: uint32(c.RingBytes), OpenSockets: uint32(c.OpenSockets), NetnsInum: netns, CgroupID: cgroup,
-		ActiveEvery: activeEvery, FailedConnects: c.FailedConnects,
+		ActiveEvery: c.Capture.ActiveEvery, FailedConnects: c.FailedConnects,
 	}, nil
 }

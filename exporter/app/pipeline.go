@@ -8,6 +8,7 @@ import (
 	"tributary/exporter/batch"
 	"tributary/exporter/clock"
 	"tributary/exporter/event"
+	"tributary/exporter/filter"
 )
 
 // namer names the local end of an event; comm is its program as text.
@@ -22,20 +23,24 @@ type pipeline struct {
 	event   event.Event // reused
 	tracker *event.Tracker
 	comms   comms
-	keep    uint32 // walks without a record after which a connection is forgotten
+	filter  *filter.Filter
+	keep    atomic.Uint32 // walks without a record after which a connection is forgotten
 
 	mu      sync.Mutex // guards batcher, timer and stopped
 	batcher *batch.Batcher
 	timer   *time.Timer
 	stopped bool
 
-	decoded   [event.KindFailed + 1]atomic.Uint64 // by kind
+	decoded   [event.KindFailed + 1]atomic.Uint64 // by kind; the sum is that of judged
+	judged    [filter.Verdicts]atomic.Uint64
 	tracked   atomic.Int64
 	forgotten atomic.Uint64
 }
 
-func newPipeline(batcher *batch.Batcher, clock *clock.Clock, name namer, age time.Duration, keep uint32) *pipeline {
-	return &pipeline{clock: clock, name: name, age: age, tracker: event.NewTracker(), comms: make(comms), keep: keep, batcher: batcher}
+func newPipeline(batcher *batch.Batcher, clock *clock.Clock, name namer, f *filter.Filter, age time.Duration, keep uint32) *pipeline {
+	p := &pipeline{clock: clock, name: name, filter: f, age: age, tracker: event.NewTracker(), comms: make(comms), batcher: batcher}
+	p.keep.Store(keep)
+	return p
 }
 
 // record takes one record of the kernel. The error says that its bytes are not understood.
@@ -45,12 +50,19 @@ func (p *pipeline) record(b []byte) error {
 		return err
 	}
 	p.decoded[e.Kind].Add(1)
-	p.tracker.Apply(e)
 	anchor := p.clock.Anchor()
-	at := batch.Times{Start: anchor.Wall(e.Start), IntervalStart: anchor.Wall(e.IntervalStart), End: anchor.Wall(e.End)}
+	start := anchor.Wall(e.Start)
 	comm := p.comms.of(e)
-	local := p.name(e, comm, at.Start)
+	local := p.name(e, comm, start)
 	local.Comm = comm
+	verdict, stands := p.filter.Judge(e, local.Workload, p.tracker.Told(e))
+	p.judged[verdict].Add(1)
+	if verdict != filter.Kept {
+		return nil // before Apply: what it counted stays for the next record that is kept
+	}
+	p.tracker.Apply(e)
+	e.SampleRate = stands
+	at := batch.Times{Start: start, IntervalStart: anchor.Wall(e.IntervalStart), End: anchor.Wall(e.End)}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.batcher.Add(e, at, &local) {
@@ -90,6 +102,6 @@ func (p *pipeline) stop() {
 
 // swept is called after each walk of the open sockets.
 func (p *pipeline) swept() {
-	p.forgotten.Add(uint64(p.tracker.Sweep(p.keep)))
+	p.forgotten.Add(uint64(p.tracker.Sweep(p.keep.Load())))
 	p.tracked.Store(int64(p.tracker.Open()))
 }

@@ -2,6 +2,7 @@ package app
 
 import (
 	"bytes"
+	"math/rand/v2"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -12,9 +13,11 @@ import (
 	"tributary/exporter/batch"
 	"tributary/exporter/clock"
 	"tributary/exporter/event"
+	"tributary/exporter/filter"
 	"tributary/exporter/probe"
 	"tributary/exporter/ring"
 	"tributary/exporter/spool"
+	"tributary/proto/flow"
 	"tributary/proto/flowv1"
 )
 
@@ -40,7 +43,11 @@ func testPipeline(t testing.TB, rows int, age time.Duration, compress bool, emit
 		t.Fatal(err)
 	}
 	name := func(*event.Event, string, int64) batch.Local { return batch.Local{Network: "default", Workload: "a/b"} }
-	return newPipeline(batcher, c, name, age, 120)
+	all, err := filter.New(filter.Settings{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return newPipeline(batcher, c, name, all, age, 120)
 }
 
 func TestBatchesAreSealedBySizeAgeAndStop(t *testing.T) {
@@ -154,6 +161,104 @@ func TestGapBehindTheRunBefore(t *testing.T) {
 		if got := gapAfter(c.before, 500*time.Millisecond, c.began); got != c.want {
 			t.Errorf("%s: %+v, want %+v", name, got, c.want)
 		}
+	}
+}
+
+// TestFiltersLoseAndDoubleNothing switches rules at random while connections go on, and compares what the rows say with the totals.
+func TestFiltersLoseAndDoubleNothing(t *testing.T) {
+	seed := time.Now().UnixNano()
+	t.Logf("seed %d", seed)
+	random := rand.New(rand.NewPCG(uint64(seed), 0))
+	type sums struct {
+		tx, rx      uint64
+		closed      int
+		seqs, count uint64
+	}
+	got := map[uint64]*sums{}
+	p := testPipeline(t, 100, time.Hour, false, func(b *flowv1.Batch) {
+		var rows flow.Batch
+		opener, err := flow.NewOpener()
+		if err == nil {
+			err = opener.Open(b, &rows)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i := range rows.Rows {
+			s := got[rows.Get64(flow.SockCookie, i)]
+			if s == nil {
+				s = &sums{}
+				got[rows.Get64(flow.SockCookie, i)] = s
+			}
+			s.tx, s.rx = s.tx+rows.Get64(flow.TxBytes, i), s.rx+rows.Get64(flow.RxBytes, i)
+			s.seqs += uint64(rows.Get32(flow.RecordSeq, i)) // rows of a batch are sorted
+			s.count++
+			if rows.Get32(flow.Kind, i) == flow.KindClosed {
+				s.closed++
+			}
+		}
+	})
+	drop := []string{"", "port=80", "state=active", "remote_port=1-79", "local_port=40000-40100", "role=client"}
+	type connection struct {
+		record event.Record
+		told   bool // a record of it passed
+	}
+	var open []*connection
+	want := map[uint64]event.Record{}
+	for i := range uint64(4000) {
+		if i%10 == 0 {
+			var s filter.Settings
+			if text := drop[random.IntN(len(drop))]; text != "" {
+				rule, err := filter.ParseRule(text)
+				if err != nil {
+					t.Fatal(err)
+				}
+				s.Drop = []filter.Rule{rule}
+			}
+			if err := p.filter.Set(s, i); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if len(open) < 50 {
+			r := closedRecord(i + 1)
+			r.LocalPort, r.RemotePort, r.Role = 40000+uint16(i%200), uint16(79+i%3), uint8(event.RoleClient)+uint8(i%2)
+			open = append(open, &connection{record: r})
+		}
+		at := random.IntN(len(open))
+		r := &open[at].record
+		r.TxBytes, r.RxBytes, r.EndNs = r.TxBytes+uint64(random.IntN(1000)), r.RxBytes+7, r.EndNs+1
+		if random.IntN(4) > 0 {
+			r.Kind, r.LastState, r.Flags = uint8(event.KindActive), uint8(event.StateEstablished), 1|2|8
+		} else {
+			r.Kind, r.LastState = uint8(event.KindClosed), uint8(event.StateLastAck)
+		}
+		kept := p.judged[filter.Kept].Load()
+		if err := p.record(r.Encode()); err != nil {
+			t.Fatal(err)
+		}
+		open[at].told = open[at].told || p.judged[filter.Kept].Load() > kept
+		if r.Kind == uint8(event.KindClosed) {
+			if open[at].told {
+				want[r.SockCookie] = *r
+			}
+			open = append(open[:at], open[at+1:]...)
+		}
+	}
+	p.stop()
+	if len(want) < 100 {
+		t.Fatalf("%d connections were told", len(want))
+	}
+	for cookie, r := range want {
+		if s := got[cookie]; s == nil || s.tx != r.TxBytes || s.rx != r.RxBytes || s.seqs != s.count*(s.count-1)/2 || s.closed != 1 {
+			t.Errorf("connection %d: %+v, want %d and %d bytes", cookie, s, r.TxBytes, r.RxBytes)
+		}
+	}
+	judged := uint64(0)
+	for i := range p.judged {
+		judged += p.judged[i].Load()
+	}
+	if judged != 4000 || p.judged[filter.Filtered].Load() == 0 {
+		t.Errorf("%d records judged", judged)
 	}
 }
 

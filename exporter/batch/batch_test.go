@@ -123,7 +123,7 @@ func TestEventBecomesColumns(t *testing.T) {
 			"flow_id": e.FlowID, "record_seq": uint64(e.RecordSeq), "sock_cookie": e.SockCookie, "cgroup_id": e.CgroupID,
 			"network": "lab", "comm": "nginx", "netns": "4026531840",
 			"kind": "closed", "role": "server", "role_source": "guessed", "close_reason": "rst_remote", "last_state": "close_wait",
-			"sample_rate": uint64(1), "connections": uint64(1), "failures": uint64(0),
+			"sample_rate": uint64(e.SampleRate), "connections": uint64(1), "failures": uint64(0),
 			"start_time_ns": uint64(noon), "interval_start_ns": uint64(noon + 10), "end_time_ns": uint64(noon + 30),
 			"local_addr": e.LocalAddr, "remote_addr": e.RemoteAddr, "orig_remote_addr": e.OrigRemoteAddr,
 			"local_port": uint64(e.LocalPort), "remote_port": uint64(e.RemotePort), "orig_remote_port": uint64(e.OrigRemotePort),

@@ -14,6 +14,9 @@ func (b *Batcher) addIdentity(e *event.Event, local *Local) {
 	w := b.builder
 	w.Set64(flow.FlowID, e.FlowID)
 	w.Set32(flow.RecordSeq, e.RecordSeq)
+	if e.SampleRate > 1 {
+		w.Set32(flow.SampleRate, e.SampleRate)
+	}
 	w.Set64(flow.SockCookie, e.SockCookie)
 	w.Set64(flow.CgroupID, e.CgroupID)
 	w.Set32(flow.Pid, e.PID)

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"tributary/exporter/batch"
+	"tributary/exporter/filter"
 	"tributary/service/tlsconf"
 )
 
@@ -51,6 +52,32 @@ type Ways struct {
 	ProbeEvery time.Duration `yaml:"transport_probe_every" usage:"how often a better way than the present one is tried again"`
 }
 
+// Capture is what can be changed while the exporter runs (tributary-exporter filter, settings of the collector).
+type Capture struct {
+	Keep        []filter.Rule `yaml:"filter_keep" usage:"rules of what is recorded, such as \"port=443 role=client\"; empty: everything"`
+	Drop        []filter.Rule `yaml:"filter_drop" usage:"rules of what is left out of it"`
+	SampleRate  uint32        `yaml:"sample_rate" usage:"record one of so many connections that were established; 1: all"`
+	SampleSeed  uint64        `yaml:"sample_seed" usage:"exporters with the same seed sample the same connections"`
+	ActiveEvery time.Duration `yaml:"active_every" usage:"how often an open connection is recorded, after the first 5 s"`
+}
+
+// Filter is what the filter is told.
+func (c *Capture) Filter() filter.Settings {
+	return filter.Settings{Keep: c.Keep, Drop: c.Drop, SampleRate: c.SampleRate, SampleSeed: c.SampleSeed}
+}
+
+// Check says in one sentence what is wrong.
+func (c *Capture) Check() error {
+	s := c.Filter()
+	switch {
+	case c.SampleRate == 0:
+		return fmt.Errorf("--sample-rate 0 would record nothing; 1 records every connection")
+	case c.ActiveEvery < 5*time.Second || c.ActiveEvery > time.Hour:
+		return fmt.Errorf("--active-every %v is not between 5s and 1h", c.ActiveEvery)
+	}
+	return s.Check()
+}
+
 // Config is everything a user can set.
 type Config struct {
 	Collector string `yaml:"collector" usage:"address of the collector, HOST:PORT"`
@@ -76,6 +103,9 @@ type Config struct {
 
 	Spool Spool `yaml:",inline"`
 
+	Capture Capture `yaml:",inline"`
+	Socket  string  `yaml:"socket" usage:"unix socket for tributary-exporter filter; empty: none"`
+
 	FailedConnects bool `yaml:"failed_connects" usage:"record attempts that fail before their SYN (no route, policy); costs every system call of the host some nanoseconds"`
 
 	Conntrack bool `yaml:"conntrack" usage:"ask connection tracking where connections to virtual addresses (DNAT) really go"`
@@ -93,8 +123,9 @@ func Default() Config {
 	return Config{
 		Collector: "127.0.0.1:4747", Scope: ScopeHost, Network: "default", MetricsListen: "127.0.0.1:9748",
 		BatchRows: 1000, BatchAge: 500 * time.Millisecond, Compression: CompressionZstd,
-		Spool:          Spool{Dir: spoolDir, MaxBytes: 256 << 20, MaxAge: 6 * time.Hour, MemoryBytes: 64 << 20},
-		Ways:           Ways{Order: []string{"grpc"}, ProbeEvery: 10 * time.Minute},
+		Spool:   Spool{Dir: spoolDir, MaxBytes: 256 << 20, MaxAge: 6 * time.Hour, MemoryBytes: 64 << 20},
+		Ways:    Ways{Order: []string{"grpc"}, ProbeEvery: 10 * time.Minute},
+		Capture: Capture{SampleRate: 1, ActiveEvery: 30 * time.Second}, Socket: "/run/tributary-exporter.sock",
 		FailedConnects: true, Conntrack: true, RingBytes: 1 << 20, OpenSockets: 262144,
 		ShutdownTimeout: 5 * time.Second, LogLevel: "info", LogFormat: "text",
 	}
@@ -129,7 +160,7 @@ func (c *Config) Validate() error {
 	if c.Cgroup != "" && c.Scope != ScopeCgroup {
 		return fmt.Errorf("--cgroup %q needs --scope cgroup", c.Cgroup)
 	}
-	for _, check := range []func() error{c.checkWays, c.checkNames, c.checkSizes} {
+	for _, check := range []func() error{c.checkWays, c.checkNames, c.checkSizes, c.Capture.Check} {
 		if err := check(); err != nil {
 			return err
 		}

@@ -94,6 +94,8 @@ type Event struct {
 
 	FlowID    uint64 // counts up from 1 in a run of the exporter; one number a connection
 	RecordSeq uint32 // 0 for the first record of a connection
+	// SampleRate is how many connections the record stands for where it was sampled; 0 is 1. exporter/filter knows it.
+	SampleRate uint32
 
 	Sock   uint64 // the kernel's address of the socket; with Opened the key of a connection
 	Opened uint64 // when the kernel program first saw it; 0 if it never did

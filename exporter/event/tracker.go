@@ -44,6 +44,20 @@ func NewTracker() *Tracker {
 // Open returns how many connections are remembered.
 func (t *Tracker) Open() int { return len(t.open) }
 
+// Told reports whether an earlier record of e's connection was applied; e is as Decode has filled it. It counts as a record in the eyes of
+// Sweep, so that a connection whose records are left out is not forgotten.
+func (t *Tracker) Told(e *Event) bool {
+	if !e.Reported {
+		return false
+	}
+	s := t.open[flowKey{e.Sock, e.Opened}]
+	if s == nil {
+		return false
+	}
+	s.round = t.round
+	return true
+}
+
 // Apply completes an event that Decode has filled: FlowID, RecordSeq and
 // IntervalStart are set and counters become what was added since the connection's
 // previous record.

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -76,6 +77,20 @@ func (p *Probe) openWalk(w walks) (io.ReadCloser, error) {
 		return nil, err
 	}
 	return &pass{ReadCloser: inner, probe: p, walk: w}, nil
+}
+
+// SetActiveEvery changes Options.ActiveEvery, for each connection from its next record on.
+func (p *Probe) SetActiveEvery(every time.Duration) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.opts.ActiveEvery = every
+	if p.objects == nil {
+		return nil
+	}
+	if err := p.objects.ActiveEveryNs.Set(uint64(every)); err != nil {
+		return fmt.Errorf("set the interval of active records: %w", err)
+	}
+	return nil
 }
 
 // mayBeDue needs mu.
