@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"os"
+	"path/filepath"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -31,6 +33,7 @@ func Doctor(ctx context.Context, c config.Config, out io.Writer) error {
 	if c.Conntrack {
 		d.should(nat.Check(), "connection tracking answers: connections to virtual addresses (DNAT) show their real servers")
 	}
+	d.spool(c.Spool.Dir)
 	d.ways(ctx, c)
 	if d.write != nil {
 		return fmt.Errorf("write the findings: %w", d.write)
@@ -88,6 +91,33 @@ func (d *doctor) capture(c config.Config) {
 			d.must(errors.New(finding.Text), "")
 		}
 	}
+}
+
+// spool says where batches wait that are not yet acknowledged. It makes nothing: a directory that is missing is looked for further up.
+func (d *doctor) spool(dir string) {
+	if dir == "" {
+		d.line("warn", "no spool directory (--spool-dir): batches wait in memory, and a kill loses those that are not acknowledged")
+		return
+	}
+	at := filepath.Clean(dir)
+	info, err := os.Stat(at)
+	for errors.Is(err, os.ErrNotExist) && at != filepath.Dir(at) {
+		at = filepath.Dir(at)
+		info, err = os.Stat(at)
+	}
+	if err == nil && !info.IsDir() {
+		err = fmt.Errorf("%s is no directory", at)
+	}
+	if err == nil {
+		if aerr := unix.Access(at, unix.W_OK|unix.X_OK); aerr != nil {
+			err = fmt.Errorf("%s: %w", at, aerr)
+		}
+	}
+	if err != nil {
+		d.line("warn", fmt.Sprintf("the spool directory %s cannot be written (%v): batches wait in memory, and a kill loses them; choose another with --spool-dir", dir, err))
+		return
+	}
+	d.line("ok", "batches that are not acknowledged wait in "+dir)
 }
 
 // clockSynchronised asks the kernel: whoever steers the clock tells it so (adjtimex(2)).

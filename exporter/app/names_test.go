@@ -188,3 +188,25 @@ func BenchmarkNames(b *testing.B) {
 		})
 	}
 }
+
+// TestDoctorLooksAtTheSpool: a directory that can be made is fine, and is not made.
+func TestDoctorLooksAtTheSpool(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "file")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	missing := filepath.Join(t.TempDir(), "a", "b")
+	for dir, want := range map[string]string{
+		"": "warn  no spool directory", file: "is no directory", filepath.Join(file, "x"): "cannot be written", missing: "ok    batches",
+	} {
+		var out bytes.Buffer
+		d := doctor{out: &out}
+		d.spool(dir)
+		if !strings.Contains(out.String(), want) || d.failed {
+			t.Errorf("%q: %s", dir, out.String())
+		}
+	}
+	if _, err := os.Stat(filepath.Dir(missing)); err == nil {
+		t.Error("the directory was made")
+	}
+}

@@ -129,7 +129,7 @@ func (s *survey) tracers() {
 	case err != nil:
 		s.add(Missing, err.Error())
 	case n > manyTracers:
-		s.add(Missing, fmt.Sprintf("%d exporters or the like trace this host, at about 0.5 µs a connection each, a neighbour's included: one exporter with --scope host does the work of all", n))
+		s.add(Missing, fmt.Sprintf("%d exporters or the like trace this host, at about 0.5 µs a connection each, a neighbour's included: about %.1f µs for every connection of the host; one exporter with --scope host does the work of all", n, float64(n)*0.5))
 	default:
 		s.add(Fine, fmt.Sprintf("%d programs of our kind trace this host already", n))
 	}
