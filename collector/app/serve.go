@@ -21,6 +21,8 @@ import (
 	"tributary/collector/ledger"
 	"tributary/collector/listeners"
 	"tributary/collector/ownership"
+	"tributary/collector/ownership/feed"
+	"tributary/collector/ownership/session"
 	"tributary/collector/sink"
 	"tributary/collector/sink/kafka"
 	"tributary/proto/flow"
@@ -44,8 +46,12 @@ type collector struct {
 	registry *prometheus.Registry
 	failed   chan error // a part that ended by itself
 
+	id        string          // of this run
 	tls       *tlsconf.Server // nil without TLS
 	table     *ownership.Table
+	book      *session.Book
+	feed      *feed.Feed // nil without Kafka
+	feeding   bool       // it has been started
 	sinks     sinks
 	ledger    *ledger.Ledger // nil without ClickHouse, like listeners
 	listeners *listeners.Store
@@ -57,7 +63,7 @@ type collector struct {
 // Serve runs a collector until ctx ends or a part of it fails for good.
 func Serve(ctx context.Context, cfg *config.Config, logger *slog.Logger) error {
 	c := &collector{
-		cfg: cfg, log: logger, limited: log.Limited(logger, 10*time.Second),
+		cfg: cfg, id: randomID(), log: logger, limited: log.Limited(logger, 10*time.Second),
 		registry: metrics.NewRegistry("tributary_collector"), failed: make(chan error, 8),
 	}
 	defer c.stop()
@@ -94,10 +100,7 @@ func (c *collector) start(ctx context.Context) error {
 	if err := c.startMetrics(ctx); err != nil {
 		return err
 	}
-	c.table = ownership.New(ownership.Config{
-		Internal: c.cfg.Internal, QuietUntil: time.Now().Add(quietAfterStart).UnixNano(), MaxClockError: c.cfg.Hold.MaxClockError,
-	})
-	if err := ownership.Register(c.registry, c.table); err != nil {
+	if err := c.openOwnership(time.Now()); err != nil {
 		return err
 	}
 	if err := c.startSinks(ctx); err != nil {
@@ -147,7 +150,13 @@ func (c *collector) ready() []string {
 	if c.ingest == nil {
 		return []string{"the collector is still starting"}
 	}
-	return c.sinks.unready()
+	out := c.sinks.unready()
+	if c.feed != nil {
+		if err := c.feed.Ready(); err != nil {
+			out = append(out, "ownership: "+err.Error())
+		}
+	}
+	return out
 }
 
 // startPipeline builds attribution, hold and front door and starts the hold.
@@ -163,7 +172,7 @@ func (c *collector) startPipeline() error {
 		return err
 	}
 	front := ingest.Config{
-		CollectorID: randomID(), StoreEpoch: c.sinks.epoch, PendingBytes: c.cfg.PendingBytes, CreditBytes: c.cfg.CreditBytes,
+		CollectorID: c.id, StoreEpoch: c.sinks.epoch, PendingBytes: c.cfg.PendingBytes, CreditBytes: c.cfg.CreditBytes,
 	}
 	if c.ledger != nil {
 		front.Ledger, front.Listeners = c.ledger, c.listeners
@@ -171,7 +180,7 @@ func (c *collector) startPipeline() error {
 	if c.tls != nil {
 		front.Credentials = c.tls.GRPC()
 	}
-	door, err := ingest.New(front, c.table, c.hold, c.hold.Wake, c.registry, c.limited.With(log.Component, "ingest"))
+	door, err := ingest.New(front, c.book, c.hold, c.hold.Wake, c.registry, c.limited.With(log.Component, "ingest"))
 	if err != nil {
 		return err
 	}
@@ -183,6 +192,10 @@ func (c *collector) startPipeline() error {
 		c.hold.Run(running)
 	}()
 	go c.expire(running)
+	if c.feed != nil {
+		c.feed.Start(c.book, c.hold.Wake)
+		c.feeding = true
+	}
 	c.stops = append(c.stops, func(ctx context.Context) {
 		c.drain(ctx)
 		cancel()

@@ -66,6 +66,8 @@ type Bus struct {
 	TLS          bool   `yaml:"kafka_tls" usage:"speak TLS to the brokers"`
 	CA           string `yaml:"kafka_ca" usage:"file with the CA of the brokers, PEM; default: the system's"`
 	kafka.Config `yaml:",inline"`
+
+	OwnershipTopic string `yaml:"kafka_ownership_topic" usage:"topic by which the collectors of a region share what exporters claim"`
 }
 
 // Hold are the details of waiting for evidence.
@@ -133,7 +135,7 @@ func Default() Config {
 			EmbeddedListen: "127.0.0.1:8123", EmbeddedMemory: 2 << 30, RawTTL: schema.DefaultRawTTL, BlockRows: 100_000,
 			BlockAge: 500 * time.Millisecond,
 		},
-		Bus:  Bus{Config: bus},
+		Bus:  Bus{Config: bus, OwnershipTopic: "ownership.v1"},
 		Hold: Hold{Wait: 4 * time.Second, Bytes: 128 << 20, Tolerance: 100 * time.Millisecond, MaxClockError: 2 * time.Second},
 		Reachability: Reachability{
 			Every: 5 * time.Second, OpenAfter: 15 * time.Second, CloseAfter: 20 * time.Second, RepeatEvery: 30 * time.Second, GroupWait: 10 * time.Second,
@@ -162,6 +164,9 @@ func (c *Config) Validate() error {
 	if c.Kafka != "none" {
 		if err := c.KafkaConfig().Check(); err != nil {
 			return err
+		}
+		if !kafka.ValidTopic(c.Bus.OwnershipTopic) || c.Bus.OwnershipTopic == c.Bus.Topic {
+			return fmt.Errorf("kafka_ownership_topic: %q is not a topic name, or is that of the flows", c.Bus.OwnershipTopic)
 		}
 	}
 	if (c.TLSCert == "") != (c.TLSKey == "") {

@@ -11,19 +11,10 @@ import (
 	"google.golang.org/grpc/status"
 
 	"tributary/collector/ownership"
+	"tributary/collector/ownership/session"
 	"tributary/proto/flow"
 	"tributary/proto/flowv1"
 )
-
-// claimKey is what a release names.
-type claimKey struct {
-	network  string
-	addr     [16]byte
-	from, to uint16
-}
-
-// claimRef remembers when a claim was last part of a set.
-type claimRef struct{ generation uint64 }
 
 // Control implements flowv1.CollectorServer.
 func (s *Server) Control(stream grpc.BidiStreamingServer[flowv1.ControlRequest, flowv1.ControlResponse]) error {
@@ -38,16 +29,20 @@ func (s *Server) control(stream controlCarrier) error {
 	if err != nil {
 		return err
 	}
-	e, err := s.greet(first.GetHello())
+	hello, err := checkHello(first.GetHello())
 	if err != nil {
 		return err
+	}
+	session, err := s.book.Open(hello.GetExporterId(), hello.GetHost(), hello.GetClockNs(), time.Now().UnixNano())
+	if err != nil {
+		return status.Error(codes.ResourceExhausted, err.Error())
 	}
 	if err := stream.Send(&flowv1.ControlResponse{Message: &flowv1.ControlResponse_Welcome{
 		Welcome: &flowv1.Welcome{CollectorId: s.cfg.CollectorID, StoreEpoch: s.cfg.StoreEpoch},
 	}}); err != nil {
 		return err
 	}
-	c := &control{s: s, e: e, host: first.GetHello().GetHost(), stream: stream, generation: e.newControl()}
+	c := &control{s: s, id: hello.GetExporterId(), host: hello.GetHost(), session: session, stream: stream}
 	for {
 		m, err := stream.Recv()
 		if errors.Is(err, io.EOF) {
@@ -64,19 +59,14 @@ func (s *Server) control(stream controlCarrier) error {
 
 // control is one Control stream.
 type control struct {
-	s          *Server
-	e          *exporter
-	host       string
-	stream     controlCarrier
-	generation uint64 // of this stream and its set of claims
+	s        *Server
+	id, host string // of the exporter
+	session  *session.Stream
+	stream   controlCarrier
+	refused  []*flowv1.Refusal // of the present message
 }
 
 func (c *control) handle(m *flowv1.ControlRequest) error {
-	c.e.control.Lock()
-	defer c.e.control.Unlock()
-	if c.e.generation != c.generation {
-		return status.Error(codes.Aborted, "the exporter has opened a newer stream")
-	}
 	switch v := m.GetMessage().(type) {
 	case *flowv1.ControlRequest_Ownership:
 		return c.ownership(v.Ownership)
@@ -104,7 +94,7 @@ func (c *control) health(m *flowv1.Health) {
 			counters = append(counters, flow.Counter{Name: name, Value: k.GetValue()})
 		}
 	}
-	c.s.cfg.Ledger.Note(c.e.id, c.host, m.GetClockNs(), counters)
+	c.s.cfg.Ledger.Note(c.id, c.host, m.GetClockNs(), counters)
 }
 
 // listeners hands on what is sound of a list.
@@ -143,130 +133,63 @@ func soundListener(l *flowv1.Listener) bool {
 }
 
 func (c *control) watermark(m *flowv1.Watermark) error {
-	now := time.Now().UnixNano()
-	err := c.s.table.Watermark(&ownership.Watermark{
-		Exporter: c.e.id, Host: c.host, VerifiedTo: m.GetVerifiedToNs(), ReceivedAt: now, ClockNs: m.GetClockNs(),
-	})
-	if err != nil {
+	switch err := c.session.Watermark(m, time.Now().UnixNano()); {
+	case errors.Is(err, session.ErrSuperseded):
+		return status.Error(codes.Aborted, err.Error())
+	case err != nil:
 		c.s.metrics.watermarks.WithLabelValues("refused").Inc()
-		c.s.log.Warn("watermark refused", "exporter_id", c.e.id, "reason", err)
-		return c.clock()
+		c.s.log.Warn("watermark refused", "exporter_id", c.id, "reason", err)
+	default:
+		c.s.metrics.watermarks.WithLabelValues("accepted").Inc()
+		c.s.wake()
 	}
-	c.e.verified = max(c.e.verified, m.GetVerifiedToNs())
-	c.s.metrics.watermarks.WithLabelValues("accepted").Inc()
-	c.s.wake()
 	return c.clock()
 }
 
 // clock says once that the exporter's clock has become too wrong for its claims to name anybody, or is right again.
 func (c *control) clock() error {
-	clock := c.s.table.Clock(c.e.id)
-	if clock.Bad == c.e.badClock {
+	clock, turned := c.session.Clock()
+	if !turned {
 		return nil
 	}
-	c.e.badClock = clock.Bad
 	if !clock.Bad {
-		c.s.log.Info("the exporter's clock is right again", "exporter_id", c.e.id)
+		c.s.log.Info("the exporter's clock is right again", "exporter_id", c.id)
 		return nil
 	}
-	c.s.log.Warn("the exporter's clock is off: its claims name nobody", "exporter_id", c.e.id, "host", quote(c.host), "error", clock.Slack)
-	return c.stream.Send(&flowv1.ControlResponse{Message: &flowv1.ControlResponse_Refusal{
-		Refusal: &flowv1.Refusal{Reason: ownership.BadClock.String()},
-	}})
+	c.s.log.Warn("the exporter's clock is off: its claims name nobody", "exporter_id", c.id, "host", quote(c.host), "error", clock.Slack)
+	return c.refuse(&flowv1.Refusal{Reason: ownership.BadClock.String()})
+}
+
+func (c *control) refuse(r *flowv1.Refusal) error {
+	return c.stream.Send(&flowv1.ControlResponse{Message: &flowv1.ControlResponse_Refusal{Refusal: r}})
 }
 
 func (c *control) ownership(m *flowv1.Ownership) error {
-	for _, claim := range m.GetClaims() {
-		if err := c.claim(claim); err != nil {
+	c.refused = c.refused[:0]
+	if err := c.session.Ownership(m, time.Now().UnixNano(), c); err != nil {
+		return status.Error(codes.Aborted, err.Error())
+	}
+	for _, r := range c.refused {
+		if err := c.refuse(r); err != nil {
 			return err
 		}
-	}
-	for _, release := range m.GetReleases() {
-		c.release(release)
-	}
-	if m.GetFull() {
-		c.releaseMissing()
 	}
 	c.s.wake()
 	return nil
 }
 
-func (c *control) claim(m *flowv1.Claim) error {
-	key, reason := keyOf(m.GetNetwork(), m.GetAddr(), m.GetPortFrom(), m.GetPortTo())
-	if reason == "" {
-		err := c.s.table.Claim(&ownership.Claim{
-			Exporter: c.e.id, Host: c.host, Network: key.network, Addr: ownership.AddrFrom16(&key.addr), PortFrom: key.from, PortTo: key.to,
-			Owner: ownership.Owner{
-				Workload: m.GetWorkload(), Instance: m.GetInstance(), Zone: m.GetZone(), Region: m.GetRegion(), Release: m.GetRelease(),
-				Derived: m.GetInstanceDerived(),
-			},
-			From: m.GetFromNs(),
-		}, time.Now().UnixNano())
-		if err == nil {
-			c.e.claims[key] = claimRef{c.generation}
-			c.s.metrics.claims.WithLabelValues("accepted").Inc()
-			return nil
-		}
-		reason = refusalReason(err)
+// Claim implements session.Observer.
+func (c *control) Claim(m *flowv1.Claim, result string) {
+	c.s.metrics.claims.WithLabelValues(result).Inc()
+	if result == session.Accepted {
+		return
 	}
-	c.s.metrics.claims.WithLabelValues(reason).Inc()
-	c.s.log.Warn("claim refused", "exporter_id", c.e.id, "network", quote(m.GetNetwork()), "workload", quote(m.GetWorkload()), "reason", reason)
-	return c.stream.Send(&flowv1.ControlResponse{Message: &flowv1.ControlResponse_Refusal{
-		Refusal: &flowv1.Refusal{Network: clip(m.GetNetwork()), Addr: m.GetAddr()[:min(16, len(m.GetAddr()))], Reason: reason},
-	}})
+	c.s.log.Warn("claim refused", "exporter_id", c.id, "network", quote(m.GetNetwork()), "workload", quote(m.GetWorkload()), "reason", result)
+	c.refused = append(c.refused, &flowv1.Refusal{Network: clip(m.GetNetwork()), Addr: m.GetAddr()[:min(16, len(m.GetAddr()))], Reason: result})
 }
 
-func (c *control) release(m *flowv1.Release) {
-	key, reason := keyOf(m.GetNetwork(), m.GetAddr(), m.GetPortFrom(), m.GetPortTo())
-	if reason == "" {
-		reason = c.close(key, m.GetAtNs(), m.GetReason().String(), false)
-	}
-	c.s.metrics.releases.WithLabelValues(reason).Inc()
-}
-
-// close ends the exporter's range and returns "accepted" or the reason of the refusal.
-func (c *control) close(key claimKey, at int64, why string, absent bool) string {
-	delete(c.e.claims, key)
-	err := c.s.table.Release(&ownership.Release{
-		Exporter: c.e.id, Network: key.network, Addr: ownership.AddrFrom16(&key.addr), PortFrom: key.from, PortTo: key.to, At: at, Reason: why, Absent: absent,
-	}, time.Now().UnixNano())
-	if err != nil {
-		return refusalReason(err)
-	}
-	return "accepted"
-}
-
-// releaseMissing closes what was open before and is not in the whole set: it was released while nobody listened. The exporter had verified
-// it up to its last watermark at least; when after that it ended nobody knows, so it ends there, or where it began if that came later.
-func (c *control) releaseMissing() {
-	for key, ref := range c.e.claims {
-		if ref.generation != c.generation {
-			reason := c.close(key, c.e.verified, "gone", true)
-			c.s.metrics.releases.WithLabelValues(reason).Inc()
-		}
-	}
-}
-
-// keyOf validates what names a range on the wire; reason is "" if it is sound.
-func keyOf(network string, addr []byte, from, to uint32) (key claimKey, reason string) {
-	switch {
-	case len(addr) != 16:
-		return key, ownership.BadAddress.String()
-	case from > 65535 || to > 65535:
-		return key, ownership.BadPorts.String()
-	case len(network) > flow.MaxStringBytes:
-		return key, ownership.BadName.String()
-	}
-	return claimKey{network, [16]byte(addr), uint16(from), uint16(to)}, ""
-}
-
-func refusalReason(err error) string {
-	var refused *ownership.RefusedError
-	if errors.As(err, &refused) {
-		return refused.Reason.String()
-	}
-	return "internal"
-}
+// Release implements session.Observer.
+func (c *control) Release(result string) { c.s.metrics.releases.WithLabelValues(result).Inc() }
 
 // greet validates who speaks and makes the exporter known.
 func (s *Server) greet(m *flowv1.Hello) (*exporter, error) {
@@ -274,7 +197,7 @@ func (s *Server) greet(m *flowv1.Hello) (*exporter, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := s.table.Seen(hello.GetExporterId(), hello.GetHost(), hello.GetClockNs(), time.Now().UnixNano()); err != nil {
+	if err := s.book.Seen(hello.GetExporterId(), hello.GetHost(), hello.GetClockNs(), time.Now().UnixNano()); err != nil {
 		return nil, status.Error(codes.ResourceExhausted, err.Error())
 	}
 	return s.exporters.get(hello.GetExporterId()), nil

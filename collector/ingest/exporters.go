@@ -28,12 +28,6 @@ type exporter struct {
 	received uint64              // the last batch_seq that the present stream brought
 	news     bool                // there is something to tell
 	stream   chan struct{}       // wakes the present stream's sender; nil without one
-
-	control    sync.Mutex            // guards what follows; held for one message
-	generation uint64                // of the present Control stream: an older one that wakes up late changes nothing
-	claims     map[claimKey]claimRef // open claims, to find out what a full set leaves out
-	verified   int64                 // the last watermark
-	badClock   bool                  // and it has been told so
 }
 
 // ticket belongs to a batch on its way to the sinks.
@@ -70,15 +64,7 @@ func (x *exporters) get(id string) *exporter {
 }
 
 func newExporter(id string) *exporter {
-	return &exporter{id: id, inFlight: make(map[uint64]struct{}), claims: make(map[claimKey]claimRef)}
-}
-
-// newControl makes the calling Control stream the present one.
-func (e *exporter) newControl() uint64 {
-	e.control.Lock()
-	defer e.control.Unlock()
-	e.generation++
-	return e.generation
+	return &exporter{id: id, inFlight: make(map[uint64]struct{})}
 }
 
 // attach makes wake the present stream's; the one before gets no more news.

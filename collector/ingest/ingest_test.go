@@ -19,6 +19,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"tributary/collector/ownership"
+	"tributary/collector/ownership/session"
 	"tributary/proto/flow"
 	"tributary/proto/flowv1"
 )
@@ -67,8 +68,11 @@ func start(t *testing.T, cfg Config) *rig {
 		woken: make(chan struct{}, 1000),
 	}
 	wake := func() { r.woken <- struct{}{} }
-	var err error
-	if r.server, err = New(cfg, r.table, r.pipeline, wake, r.registry, slog.New(slog.DiscardHandler)); err != nil {
+	book, err := session.New(1000, r.table, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r.server, err = New(cfg, book, r.pipeline, wake, r.registry, slog.New(slog.DiscardHandler)); err != nil {
 		t.Fatal(err)
 	}
 	l, err := net.Listen("tcp", "127.0.0.1:0")

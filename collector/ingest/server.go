@@ -14,7 +14,7 @@ import (
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/keepalive"
 
-	"tributary/collector/ownership"
+	"tributary/collector/ownership/session"
 	"tributary/proto/flow"
 	"tributary/proto/flowv1"
 )
@@ -24,14 +24,12 @@ type Pipeline interface {
 	Add(b *flow.Batch)
 }
 
-// Table is what claims and watermarks go to.
-type Table interface {
-	Claim(c *ownership.Claim, now int64) error
-	Release(r *ownership.Release, now int64) error
-	Watermark(w *ownership.Watermark) error
+// Book is where claims and watermarks go to.
+type Book interface {
+	// Open begins an exporter's Control stream; its older ones end.
+	Open(exporter, host string, clockNs, now int64) (*session.Stream, error)
 	// Seen notes that an exporter is there: until its first watermark nothing is called no_evidence.
 	Seen(exporter, host string, clockNs, now int64) error
-	Clock(exporter string) ownership.ClockError
 }
 
 // Ledger takes what exporters say about themselves. It must not keep counters, and not block.
@@ -85,7 +83,7 @@ type Server struct {
 	flowv1.UnimplementedCollectorServer
 	cfg       Config
 	log       *slog.Logger
-	table     Table
+	book      Book
 	pipeline  Pipeline
 	wake      func()
 	metrics   *metrics
@@ -100,8 +98,8 @@ type Server struct {
 	quietOnce sync.Once
 }
 
-// New makes an inert server. Batches go to pipeline, claims to table; wake is called after evidence has arrived.
-func New(cfg Config, table Table, pipeline Pipeline, wake func(), reg prometheus.Registerer, log *slog.Logger) (*Server, error) {
+// New makes an inert server. Batches go to pipeline, claims to book; wake is called after evidence has arrived.
+func New(cfg Config, book Book, pipeline Pipeline, wake func(), reg prometheus.Registerer, log *slog.Logger) (*Server, error) {
 	cfg = cfg.withDefaults()
 	known, err := newExporters(cfg.MaxExporters)
 	if err != nil {
@@ -111,7 +109,7 @@ func New(cfg Config, table Table, pipeline Pipeline, wake func(), reg prometheus
 		return nil, err
 	}
 	s := &Server{
-		cfg: cfg, log: log, table: table, pipeline: pipeline, wake: wake, metrics: newMetrics(reg), exporters: known,
+		cfg: cfg, log: log, book: book, pipeline: pipeline, wake: wake, metrics: newMetrics(reg), exporters: known,
 		tickets: tickets{open: make(map[*flow.Batch]ticket)}, room: semaphore.NewWeighted(cfg.PendingBytes),
 		quiet: make(chan struct{}),
 	}

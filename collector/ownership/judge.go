@@ -9,16 +9,20 @@ type View struct {
 	now int64
 	// horizon is the lowest watermark of all living exporters, in our clock: before it no further claim is to be expected.
 	horizon int64
-	quiet   bool // see Config.QuietUntil
+	// complete is up to when everything that the other nodes were told is known here: no more than that can be said of who else had an address.
+	complete int64
+	quiet    bool // see Config.QuietUntil; also while the other nodes' news are late for longer than Standstill
 }
 
 // View reads the watermarks of all exporters once.
 func (t *Table) View(now int64) View {
-	v := View{t: t, now: now, horizon: math.MaxInt64}
+	v := View{t: t, now: now, complete: t.complete.Load()}
+	v.horizon = v.complete
 	if now < t.cfg.QuietUntil {
 		v.horizon, v.quiet = math.MinInt64, true
 		return v
 	}
+	v.quiet = !v.alive(v.complete)
 	dir := *t.exporters.dir.Load()
 	for c := range dir {
 		for i := range dir[c] {
@@ -130,7 +134,7 @@ func (v View) fast(e *entry, q query) (a Answer, ok bool) {
 		}
 		a.Owner = v.t.owners.at(w.owner()).owner.Load()
 		switch {
-		case a.Owner == nil || x.who.Load() == nil, v.quiet && v.young(begin, end):
+		case a.Owner == nil || x.who.Load() == nil, v.tooYoung(q, begin, end):
 			return a, false
 		case begin <= q.lo && end >= q.hi:
 			began = begin
@@ -158,6 +162,11 @@ func (v View) lasting(from, began int64, others bool) int64 {
 // young: the owner was not seen for long. In the quiet time that may be the claim of a host that froze and does not know yet that it lost the
 // address, while whoever has it now has not connected yet.
 func (v View) young(from, end int64) bool { return end-from < int64(v.t.cfg.Bridge) }
+
+// tooYoung: the range is young, and whoever else had the address then may not be known yet.
+func (v View) tooYoung(q query, from, end int64) bool {
+	return (v.quiet || v.complete < q.hi) && v.young(from, end)
+}
 
 // slow copies the ranges and judges them.
 func (v View) slow(e *entry, q query) Answer {

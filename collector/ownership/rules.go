@@ -85,6 +85,9 @@ func judgeSet(v View, q query, s []span) finding {
 	best, several, full, later := touching(q, s)
 	switch {
 	case full && !several && !(later && othersMayReach(q, best, s)):
+		if !v.quiet && v.tooYoung(q, best.from+best.slack, best.end-best.slack) {
+			return found(wait, around, best)
+		}
 		if why := v.doubt(q, best, s); why != Named {
 			return found(Answer{Why: why}, around, best)
 		}

@@ -112,6 +112,7 @@ type Table struct {
 	networks  sync.Map     // string -> uint32; ids are never used twice
 	clocks    sync.Map     // exporter -> ClockError, where it is not 0
 	mostSlack atomic.Int64 // of all exporters
+	complete  atomic.Int64 // see Complete
 
 	mu          sync.Mutex // serialises writers; readers never take it
 	used        uint32     // index slots that are not empty
@@ -133,11 +134,17 @@ func New(cfg Config) *Table {
 		ownerIDs: map[Owner]uint32{}, exporterIDs: map[string]uint32{}, networkRefs: map[uint32]*networkRef{},
 	}
 	t.index.Store(newIndex(1024))
+	t.complete.Store(math.MaxInt64)
 	for _, p := range t.cfg.Internal {
 		t.internal = append(t.internal, makePrefix(p))
 	}
 	return t
 }
+
+// Complete says up to when the table knows everything that other nodes were told, in our clock. A look-up later than that waits where another
+// owner could be unknown: for an address that nobody is known to have, and for one that somebody has had for a short time only. A table that
+// is never told stands alone and knows everything.
+func (t *Table) Complete(upTo int64) { t.complete.Store(upTo) }
 
 // prefix is a netip.Prefix as two masked words.
 type prefix struct{ addr, mask Addr }

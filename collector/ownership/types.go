@@ -22,13 +22,15 @@ func AddrFrom(a netip.Addr) Addr {
 	return AddrFrom16(&b)
 }
 
-// Netip gives the address for display, IPv4 unmapped.
-func (a Addr) Netip() netip.Addr {
-	var b [16]byte
+// As16 gives the address in network byte order.
+func (a Addr) As16() (b [16]byte) {
 	binary.BigEndian.PutUint64(b[:8], a.Hi)
 	binary.BigEndian.PutUint64(b[8:], a.Lo)
-	return netip.AddrFrom16(b).Unmap()
+	return b
 }
+
+// Netip gives the address for display, IPv4 unmapped.
+func (a Addr) Netip() netip.Addr { return netip.AddrFrom16(a.As16()).Unmap() }
 
 // Owner is who a range belongs to. Owners handed out by the table are immutable and shared: equal owners that are alive in the
 // table at the same time are the same pointer.

@@ -74,7 +74,7 @@ func (c Config) Check() error {
 			return fmt.Errorf("kafka_brokers: %q is not host:port", b)
 		}
 	}
-	if !validTopic(c.Topic) {
+	if !ValidTopic(c.Topic) {
 		return fmt.Errorf("kafka_topic: %q is not a topic name (1 to 249 letters, digits, '.', '_' or '-')", c.Topic)
 	}
 	if c.Format != FormatProtobuf && c.Format != FormatJSON {
@@ -113,8 +113,8 @@ func (c Config) checkNumbers() error {
 	return nil
 }
 
-// validTopic follows the rule of Kafka's own Topic.validate.
-func validTopic(name string) bool {
+// ValidTopic follows the rule of Kafka's own Topic.validate.
+func ValidTopic(name string) bool {
 	if name == "" || len(name) > 249 || name == "." || name == ".." {
 		return false
 	}
@@ -187,15 +187,15 @@ func (s SASL) checkUser() error {
 // metadataTTL is how long a moved partition leader may stay unnoticed: kafka-go looks for it by the clock only.
 const metadataTTL = 2 * time.Second
 
-// transport makes the connection pool. It asks for this topic's metadata only: a large cluster's whole list is megabytes.
-func (c Config) transport(tlsConfig *tls.Config) (*kafka.Transport, error) {
+// Transport makes a connection pool for a topic. It asks for this topic's metadata only: a large cluster's whole list is megabytes.
+func (c Config) Transport(tlsConfig *tls.Config, topic string) (*kafka.Transport, error) {
 	mechanism, err := c.SASL.mechanism()
 	if err != nil {
 		return nil, err
 	}
 	return &kafka.Transport{
 		ClientID: "tributary-collector", TLS: tlsConfig, SASL: mechanism, DialTimeout: 5 * time.Second,
-		MetadataTTL: metadataTTL, MetadataTopics: []string{c.Topic},
+		MetadataTTL: metadataTTL, MetadataTopics: []string{topic},
 	}, nil
 }
 

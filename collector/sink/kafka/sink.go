@@ -68,7 +68,7 @@ func New(cfg Config, tlsConfig *tls.Config, reg prometheus.Registerer, log *slog
 	if err != nil {
 		return nil, err
 	}
-	transport, err := cfg.transport(tlsConfig)
+	transport, err := cfg.Transport(tlsConfig, cfg.Topic)
 	if err != nil {
 		return nil, err
 	}

@@ -134,9 +134,15 @@ func freeAddress(t *testing.T) string {
 func (r *rig) startCollector() {
 	r.t.Helper()
 	r.collector = r.start("tributary-collector", "serve", "--data", filepath.Join(r.dir, "data"), "--clickhouse", "embedded",
-		"--kafka", r.kafka, "--listen", r.ingest, "--metrics-listen", r.collectorMetrics, "--embedded-listen", r.sql,
+		"--kafka", r.kafka, "--kafka-ownership-topic", r.ownershipTopic(), "--listen", r.ingest, "--metrics-listen", r.collectorMetrics, "--embedded-listen", r.sql,
 		"--embedded-library", engine(r.t), "--api-listen", r.api)
 	r.ready(r.collector, r.collectorMetrics)
+}
+
+// ownershipTopic is the rig's own: the tests of a process share a broker.
+func (r *rig) ownershipTopic() string {
+	_, port, _ := net.SplitHostPort(r.ingest)
+	return "ownership." + port
 }
 
 func (r *rig) startExporter(args ...string) {

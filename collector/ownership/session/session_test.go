@@ -1,0 +1,288 @@
+package session
+
+import (
+	"errors"
+	"testing"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	"tributary/collector/ownership"
+	"tributary/proto/flowv1"
+)
+
+const (
+	second = int64(time.Second)
+	t0     = 1_795_000_000 * second
+)
+
+// wire carries what one node says to another, message by message, as Kafka would.
+type wire struct {
+	t    *testing.T
+	said []proto.Message
+}
+
+func (w *wire) Publish(exporter, host string, stream int64, step *flowv1.OwnershipStep) {
+	w.said = append(w.said, proto.Clone(&flowv1.ExporterChanges{ExporterId: exporter, Host: host, Stream: stream, Steps: []*flowv1.OwnershipStep{step}}))
+}
+
+func (w *wire) Mark(m *flowv1.ExporterWatermark) { w.said = append(w.said, proto.Clone(m)) }
+
+// node is a collector with a book.
+type node struct {
+	*Book
+	t     *testing.T
+	table *ownership.Table
+	wire  *wire
+}
+
+func newNode(t *testing.T) *node {
+	n := &node{t: t, table: ownership.New(ownership.Config{}), wire: &wire{t: t}}
+	var err error
+	if n.Book, err = New(3, n.table, n.wire); err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+// hears applies what the other node has said since the last time.
+func (n *node) hears(o *node) (results []Result) {
+	for _, m := range o.wire.said {
+		switch m := m.(type) {
+		case *flowv1.ExporterChanges:
+			results = append(results, n.Apply(m))
+		case *flowv1.ExporterWatermark:
+			results = append(results, n.Mark(m))
+		}
+	}
+	o.wire.said = nil
+	return results
+}
+
+func (n *node) open(id string, at int64) *Stream {
+	n.t.Helper()
+	s, err := n.Open(id, "h-"+id, 0, t0+at)
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	return s
+}
+
+func claim(last byte, workload string, from int64) *flowv1.Claim {
+	a := [16]byte{10: 0xff, 11: 0xff, 12: 10, 15: last}
+	return &flowv1.Claim{Network: "n", Addr: a[:], Workload: workload, Instance: workload + "-1", FromNs: t0 + from}
+}
+
+func set(full bool, claims ...*flowv1.Claim) *flowv1.Ownership {
+	return &flowv1.Ownership{Full: full, Claims: claims}
+}
+
+func tell(t *testing.T, s *Stream, m *flowv1.Ownership, at int64) {
+	t.Helper()
+	if err := s.Ownership(m, t0+at, nobody{}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func mark(t *testing.T, s *Stream, to int64) {
+	t.Helper()
+	if err := s.Watermark(&flowv1.Watermark{VerifiedToNs: t0 + to}, t0+to); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// owner asks as of now.
+func (n *node) owner(last byte, at, now int64) string {
+	a := n.table.View(t0+now).Lookup(n.table.Network("n"), ownership.AddrFrom16((*[16]byte)(claim(last, "", 0).GetAddr())), 80, t0+at, second/10)
+	if a.Owner == nil {
+		return a.Why.String()
+	}
+	return a.Owner.Workload
+}
+
+// TestAnotherNodeKnowsTheSame: what an exporter says here is known there, at the same times.
+func TestAnotherNodeKnowsTheSame(t *testing.T) {
+	a, b := newNode(t), newNode(t)
+	s := a.open("x", 0)
+	tell(t, s, set(true, claim(1, "shop/web", 0), claim(2, "shop/api", 0)), 0)
+	mark(t, s, 10*second)
+	tell(t, s, &flowv1.Ownership{Releases: []*flowv1.Release{{Network: "n", Addr: claim(2, "", 0).GetAddr(), AtNs: t0 + 10*second}}}, 10*second)
+	mark(t, s, 20*second)
+	b.hears(a)
+	for _, n := range []*node{a, b} {
+		for _, q := range []struct {
+			last byte
+			at   int64
+			want string
+		}{{1, 5, "shop/web"}, {1, 19, "shop/web"}, {2, 5, "shop/api"}, {2, 15, "no_evidence"}} {
+			if got := n.owner(q.last, q.at*second, 20*second); got != q.want {
+				t.Errorf("address %d at %d s: %s, want %s", q.last, q.at, got, q.want)
+			}
+		}
+	}
+}
+
+// TestExporterMovesBetweenNodes: what it released while nobody listened ends on every node, and what its older stream said does not come back.
+func TestExporterMovesBetweenNodes(t *testing.T) {
+	a, b, c := newNode(t), newNode(t), newNode(t)
+	s := a.open("x", 0)
+	tell(t, s, set(true, claim(1, "shop/web", 0), claim(2, "shop/api", 0)), 0)
+	mark(t, s, 10*second)
+	late := a.wire.said
+	b.hears(a)
+
+	s2 := b.open("x", 12*second)
+	tell(t, s2, set(true, claim(1, "shop/web", 0)), 12*second)
+	mark(t, s2, 20*second)
+	moved := b.wire.said
+	a.hears(b)
+	if err := s.Watermark(&flowv1.Watermark{VerifiedToNs: t0 + 20*second}, t0+20*second); !errors.Is(err, ErrSuperseded) {
+		t.Errorf("the stream that was left: %v", err)
+	}
+	// The third node hears of the new stream first.
+	b.wire.said, a.wire.said = moved, late
+	c.hears(b)
+	for _, r := range c.hears(a) {
+		if r != Stale {
+			t.Errorf("a message of the older stream is %d, want stale", r)
+		}
+	}
+	for name, n := range map[string]*node{"a": a, "b": b, "c": c} {
+		if got := n.owner(1, 15*second, 20*second); got != "shop/web" {
+			t.Errorf("%s: still claimed: %s", name, got)
+		}
+		if got := n.owner(2, 15*second, 20*second); got != "no_evidence" {
+			t.Errorf("%s: released meanwhile: %s", name, got)
+		}
+	}
+}
+
+// TestRepeatedSet: a node that missed the beginning learns everything, and one that did not counts no claim twice.
+func TestRepeatedSet(t *testing.T) {
+	a, knows, fresh := newNode(t), newNode(t), newNode(t)
+	s := a.open("x", 0)
+	tell(t, s, set(false, claim(1, "shop/web", 0)), 0)
+	knows.hears(a)
+	a.RepeatOne("x", t0+second)
+	if len(a.wire.said) != 0 {
+		t.Error("half of a set is said as the whole")
+	}
+	tell(t, s, set(true, claim(2, "shop/api", 0)), 0)
+	tell(t, s, set(false, claim(3, "shop/db", second)), second)
+	knows.hears(a)
+	for i := range 5 {
+		for share := range 4 {
+			a.Repeat(share, 4, t0+int64(2+i)*second)
+		}
+	}
+	if len(a.wire.said) != 5 {
+		t.Fatalf("%d repeated sets, want 5", len(a.wire.said))
+	}
+	mark(t, s, 10*second)
+	said := a.wire.said
+	knows.hears(a)
+	a.wire.said = said
+	fresh.hears(a)
+	for name, n := range map[string]*node{"knows": knows, "fresh": fresh} {
+		for last, want := range map[byte]string{1: "shop/web", 2: "shop/api", 3: "shop/db"} {
+			if got := n.owner(last, 5*second, 10*second); got != want {
+				t.Errorf("%s: address %d: %s", name, last, got)
+			}
+			addr := ownership.AddrFrom16((*[16]byte)(claim(last, "", 0).GetAddr()))
+			if r := n.table.View(t0+10*second).Ranges(n.table.Network("n"), addr, 0, t0+10*second); len(r) != 1 || r[0].Claims != 1 {
+				t.Errorf("%s: address %d has %+v", name, last, r)
+			}
+		}
+	}
+	// A set without an address ends it.
+	changes := &flowv1.ExporterChanges{ExporterId: "x", Host: "h-x", Stream: s.number, Steps: []*flowv1.OwnershipStep{
+		{ReceivedNs: t0 + 11*second, RepeatedSet: true, Ownership: set(true, claim(1, "shop/web", 0))},
+	}}
+	if r := fresh.Apply(changes); r != Applied {
+		t.Fatal(r)
+	}
+	if err := fresh.table.Watermark(&ownership.Watermark{Exporter: "x", Host: "h-x", VerifiedTo: t0 + 20*second, ReceivedAt: t0 + 20*second}); err != nil {
+		t.Fatal(err)
+	}
+	if got := fresh.owner(2, 15*second, 20*second); got != "no_evidence" {
+		t.Errorf("left out of the set: %s", got)
+	}
+}
+
+// TestRestoredClaimsAreSwept: what was open before a restart and is not in the next whole set ends.
+func TestRestoredClaimsAreSwept(t *testing.T) {
+	a := newNode(t)
+	s := a.open("x", 0)
+	tell(t, s, set(true, claim(1, "shop/web", 0), claim(2, "shop/api", 0)), 0)
+	mark(t, s, 10*second)
+	b := newNode(t)
+	a.table.Open(func(c *ownership.Claim, verified int64) bool {
+		if err := b.table.Claim(c, t0+10*second); err != nil {
+			t.Fatal(err)
+		}
+		b.Restore(c, verified)
+		return true
+	})
+	s2 := b.open("x", 20*second)
+	tell(t, s2, set(true, claim(1, "shop/web", 0)), 20*second)
+	mark(t, s2, 30*second)
+	if got := b.owner(1, 25*second, 30*second); got != "shop/web" {
+		t.Errorf("claimed again: %s", got)
+	}
+	if got := b.owner(2, 25*second, 30*second); got != "no_evidence" {
+		t.Errorf("left out: %s", got)
+	}
+}
+
+// TestForgottenExporterEnds: over the bound the exporter that was silent longest is forgotten, with its stream and claims.
+func TestForgottenExporterEnds(t *testing.T) {
+	a := newNode(t)
+	s := a.open("x", 0)
+	tell(t, s, set(true, claim(1, "shop/web", 0)), 0)
+	mark(t, s, 10*second)
+	for _, id := range []string{"p", "q", "r"} {
+		a.open(id, 11*second)
+	}
+	if err := s.Watermark(&flowv1.Watermark{VerifiedToNs: t0 + 20*second}, t0+20*second); !errors.Is(err, ErrSuperseded) {
+		t.Errorf("the forgotten exporter's stream: %v", err)
+	}
+	for i := range a.table.View(t0+20*second).Ranges(a.table.Network("n"), ownership.AddrFrom16((*[16]byte)(claim(1, "", 0).GetAddr())), 0, t0+20*second) {
+		r := a.table.View(t0+20*second).Ranges(a.table.Network("n"), ownership.AddrFrom16((*[16]byte)(claim(1, "", 0).GetAddr())), 0, t0+20*second)[i]
+		if r.Open {
+			t.Errorf("still open: %+v", r)
+		}
+	}
+}
+
+// TestHostileMessages are refused, and nobody else is affected.
+func TestHostileMessages(t *testing.T) {
+	a := newNode(t)
+	s := a.open("x", 0)
+	tell(t, s, set(true, claim(1, "shop/web", 0)), 0)
+	mark(t, s, 10*second)
+	long := string(make([]byte, 10_000))
+	for name, c := range map[string]struct {
+		changes *flowv1.ExporterChanges
+		want    Result
+	}{
+		"no name":        {&flowv1.ExporterChanges{Stream: 1, Steps: []*flowv1.OwnershipStep{{}}}, Refused},
+		"long name":      {&flowv1.ExporterChanges{ExporterId: long, Stream: 1, Steps: []*flowv1.OwnershipStep{{}}}, Refused},
+		"no stream":      {&flowv1.ExporterChanges{ExporterId: "y", Steps: []*flowv1.OwnershipStep{{}}}, Stale},
+		"own stream":     {&flowv1.ExporterChanges{ExporterId: "x", Stream: s.number, Steps: []*flowv1.OwnershipStep{{Ownership: set(true)}}}, Stale},
+		"no steps":       {&flowv1.ExporterChanges{ExporterId: "x", Stream: 1 << 62}, Applied},
+		"negative":       {&flowv1.ExporterChanges{ExporterId: "x", Stream: -5, Steps: []*flowv1.OwnershipStep{{Ownership: set(true)}}}, Stale},
+		"nothing at all": {&flowv1.ExporterChanges{}, Applied},
+	} {
+		if got := a.Apply(c.changes); got != c.want {
+			t.Errorf("%s: %d, want %d", name, got, c.want)
+		}
+	}
+	bad := claim(1, "shop/evil", 0)
+	bad.Addr = bad.Addr[:4]
+	if r := a.Apply(&flowv1.ExporterChanges{ExporterId: "z", Host: "h", Stream: 5, Steps: []*flowv1.OwnershipStep{{ReceivedNs: t0, Ownership: set(true, bad)}}}); r != Applied {
+		t.Errorf("a bad claim: %d", r)
+	}
+	if got := a.owner(1, 5*second, 10*second); got != "shop/web" {
+		t.Errorf("after all that: %s", got)
+	}
+}
