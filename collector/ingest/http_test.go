@@ -19,6 +19,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"tributary/collector/ownership"
+	"tributary/collector/ownership/session"
 	"tributary/proto/flowv1"
 )
 
@@ -26,8 +27,11 @@ import (
 func startHTTP(t *testing.T, grace time.Duration) (*rig, string) {
 	t.Helper()
 	r := &rig{pipeline: new(pipeline), table: ownership.New(ownership.Config{}), registry: prometheus.NewRegistry()}
-	var err error
-	if r.server, err = New(Config{CollectorID: "c1"}, r.table, r.pipeline, func() {}, r.registry, slog.New(slog.DiscardHandler)); err != nil {
+	book, err := session.New(1000, r.table, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r.server, err = New(Config{CollectorID: "c1"}, book, r.pipeline, func() {}, r.registry, slog.New(slog.DiscardHandler)); err != nil {
 		t.Fatal(err)
 	}
 	r.server.door.grace, r.server.door.server.ReadHeaderTimeout = grace, grace

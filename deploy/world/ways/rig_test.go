@@ -17,6 +17,7 @@ import (
 
 	"tributary/collector/ingest"
 	"tributary/collector/ownership"
+	"tributary/collector/ownership/session"
 	"tributary/exporter/spool"
 	"tributary/exporter/transport"
 	"tributary/proto/flow"
@@ -72,8 +73,11 @@ func open(t *testing.T, config *tls.Config) *door {
 func openAt(t *testing.T, config *tls.Config, grpc, https net.Listener) *door {
 	t.Helper()
 	d := &door{store: &store{rows: map[uint64]int{}, after: 20 * time.Millisecond}, table: ownership.New(ownership.Config{}), grpc: grpc, https: https}
-	var err error
-	d.Server, err = ingest.New(ingest.Config{CollectorID: "c1"}, d.table, d.store, func() {}, prometheus.NewRegistry(), slog.New(slog.DiscardHandler))
+	book, err := session.New(1000, d.table, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	d.Server, err = ingest.New(ingest.Config{CollectorID: "c1"}, book, d.store, func() {}, prometheus.NewRegistry(), slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
