@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -18,6 +19,7 @@ import (
 	"google.golang.org/grpc/credentials"
 
 	"tributary/collector/config"
+	"tributary/collector/ownership/session"
 	"tributary/proto/flowv1"
 	"tributary/service/tlsconf/tlstest"
 )
@@ -152,6 +154,66 @@ func TestMutualTLS(t *testing.T) {
 		if got := welcomed(t, cfg.Listen, conf); got != c.welcome {
 			t.Errorf("%s: welcome is %v", name, got)
 		}
+	}
+}
+
+// TestClaimsAllowed: an exporter claims what its certificate is granted and nothing else, and learns of it.
+func TestClaimsAllowed(t *testing.T) {
+	ours := t.TempDir()
+	authority := tlstest.New(t, "ours")
+	authority.Issue(ours, "web-host")
+	cfg := base(t)
+	cfg.TLSCert, cfg.TLSKey, cfg.TLSClientCA = tlstest.Files(ours)
+	cfg.ClaimsAllowed = session.Grants{{Identity: "web-*", Prefixes: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}, Workloads: []string{"shop/*"}}}
+	serve(t, cfg)
+	get(t, "http://"+cfg.MetricsListen+"/healthz")
+	cert, key, _ := tlstest.Files(ours)
+	pair, err := tls.LoadX509KeyPair(cert, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	roots := x509.NewCertPool()
+	roots.AppendCertsFromPEM(authority.PEM())
+	conn, err := grpc.NewClient(cfg.Listen, grpc.WithTransportCredentials(credentials.NewTLS(&tls.Config{
+		RootCAs: roots, Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS12,
+	})))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	s, err := flowv1.NewCollectorClient(conn).Control(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	claim := func(addr, workload string) *flowv1.Claim {
+		a := netip.MustParseAddr(addr).As16()
+		return &flowv1.Claim{Network: "default", Addr: a[:], Workload: workload, FromNs: time.Now().Add(-time.Minute).UnixNano()}
+	}
+	for _, m := range []*flowv1.ControlRequest{
+		{Message: &flowv1.ControlRequest_Hello{Hello: &flowv1.Hello{ExporterId: "e1", Host: "h1"}}},
+		{Message: &flowv1.ControlRequest_Ownership{Ownership: &flowv1.Ownership{Full: true, Claims: []*flowv1.Claim{
+			claim("10.0.0.1", "shop/web"), claim("10.0.0.2", "bank/vault"), claim("192.168.0.3", "shop/web"),
+		}}}},
+	} {
+		if err := s.Send(m); err != nil {
+			t.Fatal(err)
+		}
+	}
+	refused := map[string]string{}
+	for len(refused) < 2 {
+		m, err := s.Recv()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if r := m.GetRefusal(); r != nil {
+			refused[netip.AddrFrom16([16]byte(r.GetAddr())).Unmap().String()] = r.GetReason()
+		}
+	}
+	if refused["10.0.0.2"] != session.NotAllowed || refused["192.168.0.3"] != session.NotAllowed {
+		t.Errorf("refused %v", refused)
+	}
+	if _, metrics := get(t, "http://"+cfg.MetricsListen+"/metrics"); !strings.Contains(metrics, `ingest_claims_total{result="not_allowed"} 2`) {
+		t.Error("not counted")
 	}
 }
 

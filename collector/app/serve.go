@@ -161,7 +161,7 @@ func (c *collector) ready() []string {
 
 // startPipeline builds attribution, hold and front door and starts the hold.
 func (c *collector) startPipeline() error {
-	attributor, err := attribute.New(attribute.Config{Tolerance: c.cfg.Hold.Tolerance}, c.table, c.registry)
+	attributor, err := attribute.New(attribute.Config{Tolerance: c.cfg.Hold.Tolerance, Refused: c.book.Refused}, c.table, c.registry)
 	if err != nil {
 		return err
 	}
@@ -173,6 +173,7 @@ func (c *collector) startPipeline() error {
 	}
 	front := ingest.Config{
 		CollectorID: c.id, StoreEpoch: c.sinks.epoch, PendingBytes: c.cfg.PendingBytes, CreditBytes: c.cfg.CreditBytes,
+		Grants: c.cfg.ClaimsAllowed,
 	}
 	if c.ledger != nil {
 		front.Ledger, front.Listeners = c.ledger, c.listeners

@@ -20,7 +20,9 @@ type Config struct {
 	MirrorWait    time.Duration // 2 s: how long a row that only its peer's record can name waits for it, from its arrival
 	MirrorEntries int           // 131072 records remembered as mirrors, about 120 bytes each
 	NamedFlows    int           // 65536 flows with active records whose remote name is remembered
-	MaxAhead      time.Duration // 10 s: a row that starts further ahead of our clock has a wrong clock; so has an exporter whose clock is off by more
+	// Refused says whether a claim of the address was refused because its exporter was not allowed to make it. It may be nil.
+	Refused  func(network string, addr ownership.Addr) bool
+	MaxAhead time.Duration // 10 s: a row that starts further ahead of our clock has a wrong clock; so has an exporter whose clock is off by more
 }
 
 func (c Config) withDefaults() Config {

@@ -5,6 +5,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"tributary/collector/ownership"
 	"tributary/proto/flow"
 )
 
@@ -103,5 +104,27 @@ func TestMirrorForgets(t *testing.T) {
 	}
 	if used == 0 || used > 256 {
 		t.Errorf("%d entries", used)
+	}
+}
+
+type only string
+
+func (o only) Allows(_ string, _ [16]byte, workload string) bool { return workload == string(o) }
+
+// TestMirrorBeyondItsGrant: nobody is named by the word of an exporter that may not say so, and the row says why it has no name.
+func TestMirrorBeyondItsGrant(t *testing.T) {
+	for grant, want := range map[only]string{
+		"shop/api":  "shop/api z1 mirror named peer=yes last= v=34000001",
+		"shop/evil": "  none refused_claim peer=unknown last= v=4000001",
+	} {
+		f := newFixture(t)
+		f.cfg.Refused = func(network string, a ownership.Addr) bool { return network == "n" && a.Netip().String() == "10.0.0.2" }
+		f.mark(20)
+		peer := batch(t, "y", 20, rec{flow: 2, kind: flow.KindClosed, role: flow.RoleServer, network: "n", local: "10.0.0.2:80", remote: "10.0.0.1:4000", start: 10, end: 11, workload: "shop/api"})
+		peer.Grant = grant
+		f.Begin(peer, f.View(sec(20)), nil)
+		b := batch(t, "x", 20, rec{flow: 1, kind: flow.KindClosed, role: flow.RoleClient, network: "n", local: "10.0.0.1:4000", remote: "10.0.0.2:80", start: 10, end: 11, workload: "shop/web"})
+		f.Begin(b, f.View(sec(20)), nil)
+		expect(t, b, map[uint64]string{1: want})
 	}
 }

@@ -40,11 +40,19 @@ func (s *scratch) row(row int, round uint32) (waits bool) {
 		s.leave(row, flow.WhyPending, round)
 		return true
 	}
+	if why == flow.WhyNoEvidence && s.refused(row, &x) {
+		why = flow.WhyRefusedClaim
+	}
 	s.leave(row, why, round)
-	if why == flow.WhyNoEvidence && s.b.Get32(flow.Kind, row) == flow.KindFailed {
+	if claim.Why == ownership.NoEvidence && s.b.Get32(flow.Kind, row) == flow.KindFailed {
 		s.before(row, &x, at)
 	}
 	return false
+}
+
+// refused: there is a claim, but not by one who may make it.
+func (s *scratch) refused(row int, x *sight) bool {
+	return s.a.cfg.Refused != nil && s.a.cfg.Refused(text(s.b, s.b.Get32(flow.Network, row)), x.remote)
 }
 
 // moment is the time that the remote end is looked up at.

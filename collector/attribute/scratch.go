@@ -119,6 +119,9 @@ func (s *scratch) note(row int) {
 	}
 	x := s.sight(row)
 	x.owner = s.local(row)
+	if g := s.b.Grant; g != nil && x.owner != nil && !g.Allows(text(s.b, s.b.Get32(flow.Network, row)), x.local.As16(), x.owner.Workload) {
+		return // nobody else may be named by the word of one who may not say so
+	}
 	s.a.mirror.note(&x)
 }
 

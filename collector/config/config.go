@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"tributary/collector/ownership"
+	"tributary/collector/ownership/session"
 	"tributary/collector/schema"
 	"tributary/collector/sink/kafka"
 	"tributary/service/tlsconf"
@@ -34,7 +35,9 @@ type Config struct {
 	TLSCert       string `yaml:"tls_cert" usage:"file with the certificate of the listeners, PEM; reloaded when it changes"`
 	TLSKey        string `yaml:"tls_key" usage:"file with its key, PEM"`
 	TLSClientCA   string `yaml:"tls_client_ca" usage:"file with the CA of the exporters, PEM: only they may connect"`
-	Insecure      bool   `yaml:"insecure" usage:"allow listeners without TLS on addresses other than loopback"`
+	// ClaimsAllowed is only in the file.
+	ClaimsAllowed session.Grants `yaml:"claims_allowed" usage:"what exporters may claim, by the identity of their certificates; empty: everything"`
+	Insecure      bool           `yaml:"insecure" usage:"allow listeners without TLS on addresses other than loopback"`
 
 	Store Store `yaml:",inline"`
 	Bus   Bus   `yaml:",inline"`
@@ -176,6 +179,12 @@ func (c *Config) Validate() error {
 		return errors.New("tls_client_ca needs tls_cert and tls_key")
 	}
 	if err := c.Reachability.check(); err != nil {
+		return err
+	}
+	if len(c.ClaimsAllowed) > 0 && c.TLSClientCA == "" {
+		return errors.New("claims_allowed needs tls_client_ca: without it no exporter proves who it is")
+	}
+	if err := c.ClaimsAllowed.Check(); err != nil {
 		return err
 	}
 	return c.checkListeners()

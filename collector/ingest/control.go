@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io"
 	"strconv"
+	"strings"
 	"time"
 
 	"google.golang.org/grpc"
@@ -33,7 +34,7 @@ func (s *Server) control(stream controlCarrier) error {
 	if err != nil {
 		return err
 	}
-	session, err := s.book.Open(hello.GetExporterId(), hello.GetHost(), hello.GetClockNs(), time.Now().UnixNano())
+	session, err := s.book.Open(hello.GetExporterId(), hello.GetHost(), hello.GetClockNs(), time.Now().UnixNano(), s.cfg.Grants.Of(identities(stream.Context())))
 	if err != nil {
 		return status.Error(codes.ResourceExhausted, err.Error())
 	}
@@ -64,6 +65,8 @@ type control struct {
 	session  *session.Stream
 	stream   controlCarrier
 	refused  []*flowv1.Refusal // of the present message
+
+	toldNotAllowed bool // in the log
 }
 
 func (c *control) handle(m *flowv1.ControlRequest) error {
@@ -184,7 +187,11 @@ func (c *control) Claim(m *flowv1.Claim, result string) {
 	if result == session.Accepted {
 		return
 	}
-	c.s.log.Warn("claim refused", "exporter_id", c.id, "network", quote(m.GetNetwork()), "workload", quote(m.GetWorkload()), "reason", result)
+	if result != session.NotAllowed || !c.toldNotAllowed { // an exporter that may not claim something tries again with every stream
+		c.s.log.Warn("claim refused", "exporter_id", c.id, "identity", quote(strings.Join(identities(c.stream.Context()), " ")), "network", quote(m.GetNetwork()),
+			"workload", quote(m.GetWorkload()), "reason", result)
+	}
+	c.toldNotAllowed = c.toldNotAllowed || result == session.NotAllowed
 	c.refused = append(c.refused, &flowv1.Refusal{Network: clip(m.GetNetwork()), Addr: m.GetAddr()[:min(16, len(m.GetAddr()))], Reason: result})
 }
 

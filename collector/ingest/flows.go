@@ -141,6 +141,9 @@ func (s *Server) admit(ctx context.Context, e *exporter, b *flow.Batch) error {
 		return status.FromContextError(err).Err()
 	}
 	b.ReceivedTimeNs = time.Now().UnixNano()
+	if grant := s.cfg.Grants.Of(identities(ctx)); grant != nil {
+		b.Grant = grant
+	}
 	s.metrics.rows.WithLabelValues("accepted").Add(float64(b.Rows))
 	s.metrics.batches.WithLabelValues("accepted").Inc()
 	s.metrics.pendingRows.Add(float64(b.Rows))

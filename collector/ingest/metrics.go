@@ -4,6 +4,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"tributary/collector/ownership"
+	"tributary/collector/ownership/session"
 )
 
 // metrics: accepted rows = acked rows + unstorable rows + pending rows, always.
@@ -36,7 +37,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		reg.MustRegister(g)
 		return g
 	}
-	results := []string{"accepted", "internal"}
+	results := []string{session.Accepted, session.NotAllowed, "internal"}
 	for _, r := range ownership.Reasons() {
 		results = append(results, r.String())
 	}

@@ -27,7 +27,7 @@ type Pipeline interface {
 // Book is where claims and watermarks go to.
 type Book interface {
 	// Open begins an exporter's Control stream; its older ones end.
-	Open(exporter, host string, clockNs, now int64) (*session.Stream, error)
+	Open(exporter, host string, clockNs, now int64, grant *session.Grant) (*session.Stream, error)
 	// Seen notes that an exporter is there: until its first watermark nothing is called no_evidence.
 	Seen(exporter, host string, clockNs, now int64) error
 }
@@ -53,6 +53,7 @@ type Config struct {
 	Credentials  credentials.TransportCredentials // nil: no TLS
 	Ledger       Ledger                           // nil: nobody asks
 	Listeners    Listeners                        // nil: nobody asks
+	Grants       session.Grants                   // what the owners of certificates may claim; none: everything
 }
 
 // Window sizes are static: grpc-go's own growth let 60 blocked streams hold 453 MB.

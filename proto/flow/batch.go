@@ -25,6 +25,12 @@ type Counter struct {
 	Value uint64
 }
 
+// Grant says for whom a sender may speak.
+type Grant interface {
+	// Allows says whether the workload may have had the address by the word of the sender.
+	Allows(network string, addr [16]byte, workload string) bool
+}
+
 // Header is what a batch says about all its rows.
 type Header struct {
 	ExporterID   string
@@ -49,6 +55,7 @@ type Batch struct {
 	U64 [NumU64][]uint64
 
 	ReceivedTimeNs int64 // attribution: when the collector took the batch in
+	Grant          Grant // attribution: for whose local ends the sender may speak; nil: for all
 
 	// Payload is the sealed Columns message as it travels, compressed by Codec; it is never written to.
 	Payload      []byte
@@ -63,7 +70,7 @@ type Batch struct {
 func (b *Batch) Reset() {
 	b.Header = Header{Counters: b.Counters[:0]}
 	b.Rows, b.ReceivedTimeNs, b.ColumnsBytes = 0, 0, 0
-	b.Payload, b.Codec = nil, CodecNone
+	b.Payload, b.Codec, b.Grant = nil, CodecNone, nil
 	b.Strings, b.Addrs, b.AttrStrings = b.Strings[:0], b.Addrs[:0], b.AttrStrings[:0]
 	for f, col := range b.U32 {
 		if col != nil {

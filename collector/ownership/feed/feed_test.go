@@ -99,7 +99,7 @@ func (quiet) Release(string)              {}
 func (n *node) speaks(exporter string, full bool, claims ...*flowv1.Claim) *session.Stream {
 	n.t.Helper()
 	now := time.Now().UnixNano()
-	s, err := n.book.Open(exporter, "h-"+exporter, now, now)
+	s, err := n.book.Open(exporter, "h-"+exporter, now, now, nil)
 	if err != nil {
 		n.t.Fatal(err)
 	}

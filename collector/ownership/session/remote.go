@@ -61,7 +61,7 @@ func (b *Book) step(e *exporter, step *flowv1.OwnershipStep) {
 			b.sweep(e, step.GetReceivedNs(), nobody{})
 		}
 	case m != nil:
-		b.ownership(e, m, step.GetReceivedNs(), nobody{})
+		b.ownership(e, m, step.GetReceivedNs(), nil, nobody{}) // its own node has seen to the grant
 	}
 }
 
@@ -73,7 +73,7 @@ func (b *Book) repeated(e *exporter, m *flowv1.Claim, now int64) {
 	}
 	known, ok := e.claims[k]
 	if !ok || known.from != m.GetFromNs() || known.owner != unique.Make(ownerOf(m)) {
-		b.claim(e, m, now)
+		b.claim(e, m, now, nil)
 		return
 	}
 	known.pass = e.pass

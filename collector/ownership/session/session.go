@@ -3,9 +3,11 @@ package session
 import (
 	"errors"
 	"hash/maphash"
+	"strings"
 	"sync"
 	"unique"
 
+	lru "github.com/hashicorp/golang-lru/v2"
 	"github.com/hashicorp/golang-lru/v2/simplelru"
 
 	"tributary/collector/ownership"
@@ -32,8 +34,15 @@ type Publisher interface {
 // ErrSuperseded says that the exporter has opened a newer stream, here or at another node.
 var ErrSuperseded = errors.New("the exporter has opened a newer stream")
 
-// Accepted is the result of a claim or release that was taken; the others are the names of ownership's reasons.
-const Accepted = "accepted"
+// Accepted is the result of a claim or release that was taken, NotAllowed that of a claim beyond the exporter's grant. The others are the names of
+// ownership's reasons.
+const (
+	Accepted   = "accepted"
+	NotAllowed = "not_allowed"
+)
+
+// maxRefused bounds the addresses of which it is remembered that a claim was not allowed.
+const maxRefused = 16 << 10
 
 // Observer is told what became of each claim and release.
 type Observer interface {
@@ -75,6 +84,7 @@ type Book struct {
 
 	mu        sync.Mutex
 	exporters *simplelru.LRU[string, *exporter]
+	refused   *lru.Cache[place, struct{}]
 	evicted   []*exporter // by Add, to be closed without the lock
 }
 
@@ -82,9 +92,25 @@ type Book struct {
 func New(size int, table Table, others Publisher) (*Book, error) {
 	b := &Book{table: table, others: others, seed: maphash.MakeSeed()}
 	var err error
-	b.exporters, err = simplelru.NewLRU(size, func(_ string, e *exporter) { b.evicted = append(b.evicted, e) })
+	if b.exporters, err = simplelru.NewLRU(size, func(_ string, e *exporter) { b.evicted = append(b.evicted, e) }); err != nil {
+		return nil, err
+	}
+	b.refused, err = lru.New[place, struct{}](maxRefused)
 	return b, err
 }
+
+// place is an address in a network.
+type place struct {
+	network string
+	addr    [16]byte
+}
+
+// Refused says whether a claim of the address was refused lately because its exporter was not allowed to make it.
+func (b *Book) Refused(network string, addr ownership.Addr) bool {
+	return b.refused.Len() > 0 && b.refused.Contains(place{network, addr.As16()})
+}
+
+func (b *Book) noteRefused(k key) { b.refused.Add(place{strings.Clone(k.network), k.addr}, struct{}{}) }
 
 // Seen notes that an exporter is there.
 func (b *Book) Seen(id, host string, clockNs, now int64) error {
@@ -129,11 +155,12 @@ type Stream struct {
 	e      *exporter
 	host   string
 	number int64
+	grant  *Grant
 	clock  ownership.ClockError
 }
 
-// Open begins a stream: the exporter's older ones count no more. now is this node's clock.
-func (b *Book) Open(id, host string, clockNs, now int64) (*Stream, error) {
+// Open begins a stream: the exporter's older ones count no more. now is this node's clock, grant what the exporter may claim.
+func (b *Book) Open(id, host string, clockNs, now int64, grant *Grant) (*Stream, error) {
 	if err := b.table.Seen(id, host, clockNs, now); err != nil {
 		return nil, err
 	}
@@ -145,7 +172,7 @@ func (b *Book) Open(id, host string, clockNs, now int64) (*Stream, error) {
 	}
 	b.begin(e, max(now, e.stream+1), true)
 	b.publish(e, &flowv1.OwnershipStep{ReceivedNs: now, Hello: true, ClockNs: clockNs})
-	return &Stream{b: b, e: e, host: host, number: e.stream}, nil
+	return &Stream{b: b, e: e, host: host, number: e.stream, grant: grant}, nil
 }
 
 func (b *Book) begin(e *exporter, stream int64, local bool) {
@@ -166,7 +193,7 @@ func (s *Stream) Ownership(m *flowv1.Ownership, now int64, told Observer) error 
 	if s.e.stream != s.number {
 		return ErrSuperseded
 	}
-	taken := s.b.ownership(s.e, m, now, told)
+	taken := s.b.ownership(s.e, m, now, s.grant, told)
 	s.b.publish(s.e, &flowv1.OwnershipStep{ReceivedNs: now, Ownership: taken})
 	return nil
 }
@@ -204,10 +231,10 @@ func (b *Book) watermark(e *exporter, verifiedTo, clockNs, now int64) error {
 }
 
 // ownership applies claims, releases and the end of a whole set, and returns what of it was taken. The caller holds the exporter's lock.
-func (b *Book) ownership(e *exporter, m *flowv1.Ownership, now int64, told Observer) *flowv1.Ownership {
+func (b *Book) ownership(e *exporter, m *flowv1.Ownership, now int64, grant *Grant, told Observer) *flowv1.Ownership {
 	taken := &flowv1.Ownership{Releases: m.GetReleases(), Full: m.GetFull()}
 	for _, c := range m.GetClaims() {
-		result := b.claim(e, c, now)
+		result := b.claim(e, c, now, grant)
 		if result == Accepted {
 			taken.Claims = append(taken.Claims, c)
 		}
@@ -227,10 +254,14 @@ func (b *Book) ownership(e *exporter, m *flowv1.Ownership, now int64, told Obser
 	return taken
 }
 
-func (b *Book) claim(e *exporter, m *flowv1.Claim, now int64) string {
+func (b *Book) claim(e *exporter, m *flowv1.Claim, now int64, grant *Grant) string {
 	k, result := keyOf(m.GetNetwork(), m.GetAddr(), m.GetPortFrom(), m.GetPortTo())
 	if result != "" {
 		return result
+	}
+	if !grant.Allows(k.network, k.addr, m.GetWorkload()) {
+		b.noteRefused(k)
+		return NotAllowed
 	}
 	owner := ownerOf(m)
 	err := b.table.Claim(&ownership.Claim{

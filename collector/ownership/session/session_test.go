@@ -61,7 +61,7 @@ func (n *node) hears(o *node) (results []Result) {
 
 func (n *node) open(id string, at int64) *Stream {
 	n.t.Helper()
-	s, err := n.Open(id, "h-"+id, 0, t0+at)
+	s, err := n.Open(id, "h-"+id, 0, t0+at, nil)
 	if err != nil {
 		n.t.Fatal(err)
 	}
@@ -71,6 +71,10 @@ func (n *node) open(id string, at int64) *Stream {
 func claim(last byte, workload string, from int64) *flowv1.Claim {
 	a := [16]byte{10: 0xff, 11: 0xff, 12: 10, 15: last}
 	return &flowv1.Claim{Network: "n", Addr: a[:], Workload: workload, Instance: workload + "-1", FromNs: t0 + from}
+}
+
+func addrOf(last byte) ownership.Addr {
+	return ownership.AddrFrom16((*[16]byte)(claim(last, "", 0).GetAddr()))
 }
 
 func set(full bool, claims ...*flowv1.Claim) *flowv1.Ownership {
@@ -93,7 +97,7 @@ func mark(t *testing.T, s *Stream, to int64) {
 
 // owner asks as of now.
 func (n *node) owner(last byte, at, now int64) string {
-	a := n.table.View(t0+now).Lookup(n.table.Network("n"), ownership.AddrFrom16((*[16]byte)(claim(last, "", 0).GetAddr())), 80, t0+at, second/10)
+	a := n.table.View(t0+now).Lookup(n.table.Network("n"), addrOf(last), 80, t0+at, second/10)
 	if a.Owner == nil {
 		return a.Why.String()
 	}
@@ -246,8 +250,8 @@ func TestForgottenExporterEnds(t *testing.T) {
 	if err := s.Watermark(&flowv1.Watermark{VerifiedToNs: t0 + 20*second}, t0+20*second); !errors.Is(err, ErrSuperseded) {
 		t.Errorf("the forgotten exporter's stream: %v", err)
 	}
-	for i := range a.table.View(t0+20*second).Ranges(a.table.Network("n"), ownership.AddrFrom16((*[16]byte)(claim(1, "", 0).GetAddr())), 0, t0+20*second) {
-		r := a.table.View(t0+20*second).Ranges(a.table.Network("n"), ownership.AddrFrom16((*[16]byte)(claim(1, "", 0).GetAddr())), 0, t0+20*second)[i]
+	for i := range a.table.View(t0+20*second).Ranges(a.table.Network("n"), addrOf(1), 0, t0+20*second) {
+		r := a.table.View(t0+20*second).Ranges(a.table.Network("n"), addrOf(1), 0, t0+20*second)[i]
 		if r.Open {
 			t.Errorf("still open: %+v", r)
 		}
