@@ -111,10 +111,10 @@ func (c *control) listeners(m *flowv1.Listeners) {
 	c.s.metrics.listeners.WithLabelValues("accepted").Add(float64(len(sound)))
 	c.s.metrics.listeners.WithLabelValues("refused").Add(float64(len(m.GetListeners()) - len(sound)))
 	if len(sound) < len(m.GetListeners()) {
-		c.s.log.Warn("listeners refused: a name, address, port or time of theirs is out of bounds", "exporter_id", c.e.id, "number", len(m.GetListeners())-len(sound))
+		c.s.log.Warn("listeners refused: a name, address, port or time of theirs is out of bounds", "exporter_id", c.id, "number", len(m.GetListeners())-len(sound))
 	}
 	if c.s.cfg.Listeners != nil {
-		c.s.cfg.Listeners.Note(c.e.id, c.host, sound)
+		c.s.cfg.Listeners.Note(c.id, c.host, sound)
 	}
 }
 
