@@ -14,13 +14,14 @@ import (
 	"time"
 
 	"tributary/collector/ownership"
+	"tributary/collector/ownership/assignment"
 	"tributary/collector/query"
 	"tributary/service/listen"
 	"tributary/service/tlsconf"
 )
 
-// startAPI serves the collector's HTTP API. It only reads, and answers no page of another site (a request with an Origin header).
-func (c *collector) startAPI(ctx context.Context) error {
+// startAPI serves the collector's HTTP API. It only reads, assignments apart, and answers no page of another site (a request with an Origin header).
+func (c *collector) startAPI(ctx context.Context, assignments http.Handler) error {
 	if c.cfg.APIListen == "" {
 		return nil
 	}
@@ -30,6 +31,7 @@ func (c *collector) startAPI(ctx context.Context) error {
 	}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET "+query.WhoisPath, c.answerWhois)
+	mux.Handle(assignment.Path, assignments)
 	s := &http.Server{
 		Handler: sameSite(mux), ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second, WriteTimeout: 30 * time.Second,
 		IdleTimeout: time.Minute, MaxHeaderBytes: 16 << 10,
@@ -103,6 +105,9 @@ func (c *collector) whois(addr netip.Addr, port uint16, at time.Time, network st
 		if o := answer.Owner; o != nil {
 			owner.Workload, owner.Instance, owner.Zone, owner.Region, owner.Release = o.Workload, o.Instance, o.Zone, o.Region, o.Release
 			owner.Evidence = "claim"
+			if o.Assigned {
+				owner.Evidence = "assignment"
+			}
 		}
 		out.Answers = append(out.Answers, owner)
 	}

@@ -109,7 +109,11 @@ func (c *collector) start(ctx context.Context) error {
 	if err := c.startPipeline(); err != nil {
 		return err
 	}
-	if err := c.startAPI(ctx); err != nil {
+	assignments, err := c.startAssignments()
+	if err != nil {
+		return err
+	}
+	if err := c.startAPI(ctx, assignments); err != nil {
 		return err
 	}
 	c.serve(grpcListener, httpsListener)

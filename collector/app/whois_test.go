@@ -5,6 +5,9 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -18,7 +21,7 @@ func TestWhois(t *testing.T) {
 	cfg := config.Default()
 	cfg.APIListen = freePort(t)
 	c := &collector{cfg: &cfg, table: ownership.New(ownership.Config{}), failed: make(chan error, 1)}
-	if err := c.startAPI(t.Context()); err != nil {
+	if err := c.startAPI(t.Context(), http.NotFoundHandler()); err != nil {
 		t.Fatal(err)
 	}
 	defer c.stopForTest(t)
@@ -111,5 +114,45 @@ func (c *collector) stopForTest(t *testing.T) {
 	c.stop()
 	if len(c.failed) > 0 {
 		t.Error(<-c.failed)
+	}
+}
+
+// TestAssignmentsFromFileAndAPI: what a file and the API say is named, marked as assignment, beside each other.
+func TestAssignmentsFromFileAndAPI(t *testing.T) {
+	cfg := base(t)
+	file := filepath.Join(t.TempDir(), "assignments.yaml")
+	since := time.Now().Add(-time.Hour).Format(time.RFC3339)
+	if err := os.WriteFile(file, []byte("assignments:\n  - workload: edge/lb\n    addresses: [10.9.0.1]\n    from: "+since+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	cfg.Assignments = file
+	serve(t, cfg)
+	get(t, "http://"+cfg.APIListen+"/v1/assignments")
+	token, err := os.ReadFile(filepath.Join(cfg.Data, "assignments.token"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	body := `{"assignments": [{"workload": "edge/gateway", "addresses": ["10.9.0.2"], "from": "` + since + `"}]}`
+	r, err := http.NewRequest(http.MethodPut, "http://"+cfg.APIListen+"/v1/assignments", strings.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Header.Set("Authorization", "Bearer "+strings.TrimSpace(string(token)))
+	answer, err := http.DefaultClient.Do(r)
+	if err != nil || answer.StatusCode != http.StatusNoContent {
+		t.Fatalf("PUT: %v %v", answer, err)
+	}
+	answer.Body.Close()
+	at := time.Now().Add(-time.Minute).UTC().Format(time.RFC3339)
+	for addr, want := range map[string]string{"10.9.0.1": "edge/lb", "10.9.0.2": "edge/gateway"} {
+		var text string
+		for end := time.Now().Add(30 * time.Second); time.Now().Before(end); time.Sleep(100 * time.Millisecond) {
+			if _, text = get(t, "http://"+cfg.APIListen+query.WhoisPath+"?address="+addr+"&at="+at); strings.Contains(text, `"workload":"`+want+`"`) && strings.Contains(text, `"evidence":"assignment"`) {
+				break
+			}
+		}
+		if !strings.Contains(text, `"workload":"`+want+`"`) || !strings.Contains(text, `"evidence":"assignment"`) {
+			t.Errorf("%s: %s", addr, text)
+		}
 	}
 }

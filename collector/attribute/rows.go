@@ -134,7 +134,7 @@ func (s *scratch) countMirror(peer, claimed *ownership.Owner) {
 // the address may have gone to somebody else under a connection that nobody noticed is dead: then only agreement names it.
 func (s *scratch) named(row int, x *sight, claim ownership.Answer) (name, uint32) {
 	why := whyOf[claim.Why]
-	fresh := name{claim.Owner, flow.EvidenceClaim}
+	fresh := name{claim.Owner, evidenceOf(claim.Owner)}
 	if s.b.Get32(flow.RecordSeq, row) == 0 {
 		return fresh, why
 	}
@@ -149,6 +149,13 @@ func (s *scratch) named(row int, x *sight, claim ownership.Answer) (name, uint32
 		return name{}, flow.WhyGap
 	}
 	return fresh, why
+}
+
+func evidenceOf(o *ownership.Owner) uint32 {
+	if o != nil && o.Assigned {
+		return flow.EvidenceAssignment
+	}
+	return flow.EvidenceClaim
 }
 
 // settle writes a name and remembers it for the flow's later records.

@@ -22,11 +22,12 @@ const EnvPrefix = "TRIBUTARY_COLLECTOR"
 
 // Config is what `tributary-collector serve` takes.
 type Config struct {
-	Data       string         `yaml:"data" usage:"directory for everything the collector keeps: the embedded store, its credential, its lock"`
-	ClickHouse string         `yaml:"clickhouse" secret:"url" usage:"where flows are stored: embedded, http[s]://[user:password@]host:8123[/database], or none"`
-	Kafka      string         `yaml:"kafka" usage:"host:port,… of some Kafka brokers that get every flow on the topic flows.v1, or none"`
-	Internal   []netip.Prefix `yaml:"internal" usage:"prefixes whose addresses belong to workloads; all others are external, unless an exporter claimed them"`
-	Region     string         `yaml:"region" usage:"the region this collector serves"`
+	Data        string         `yaml:"data" usage:"directory for everything the collector keeps: the embedded store, its credential, its lock"`
+	ClickHouse  string         `yaml:"clickhouse" secret:"url" usage:"where flows are stored: embedded, http[s]://[user:password@]host:8123[/database], or none"`
+	Kafka       string         `yaml:"kafka" usage:"host:port,… of some Kafka brokers that get every flow on the topic flows.v1, or none"`
+	Internal    []netip.Prefix `yaml:"internal" usage:"prefixes whose addresses belong to workloads; all others are external, unless an exporter claimed them"`
+	Assignments string         `yaml:"assignments" usage:"file that says which workload has an address that no exporter can claim, YAML; reloaded when it changes"`
+	Region      string         `yaml:"region" usage:"the region this collector serves"`
 
 	Listen        string `yaml:"listen" usage:"address of the gRPC ingest"`
 	HTTPSListen   string `yaml:"https_listen" usage:"address of the HTTPS ingest, such as 127.0.0.1:4748; empty: none. Plain HTTP where there is no certificate, for a proxy on this host"`
@@ -70,7 +71,8 @@ type Bus struct {
 	CA           string `yaml:"kafka_ca" usage:"file with the CA of the brokers, PEM; default: the system's"`
 	kafka.Config `yaml:",inline"`
 
-	OwnershipTopic string `yaml:"kafka_ownership_topic" usage:"topic by which the collectors of a region share what exporters claim"`
+	OwnershipTopic  string `yaml:"kafka_ownership_topic" usage:"topic by which the collectors of a region share what exporters claim"`
+	AssignmentTopic string `yaml:"kafka_assignment_topic" usage:"topic of assignments to read, one JSON object an entry, compacted; empty: none"`
 }
 
 // Hold are the details of waiting for evidence.
@@ -164,13 +166,8 @@ func (c *Config) Validate() error {
 			return fmt.Errorf("clickhouse: %w", err)
 		}
 	}
-	if c.Kafka != "none" {
-		if err := c.KafkaConfig().Check(); err != nil {
-			return err
-		}
-		if !kafka.ValidTopic(c.Bus.OwnershipTopic) || c.Bus.OwnershipTopic == c.Bus.Topic {
-			return fmt.Errorf("kafka_ownership_topic: %q is not a topic name, or is that of the flows", c.Bus.OwnershipTopic)
-		}
+	if err := c.checkBus(); err != nil {
+		return err
 	}
 	if (c.TLSCert == "") != (c.TLSKey == "") {
 		return errors.New("tls_cert and tls_key go together")
@@ -188,6 +185,19 @@ func (c *Config) Validate() error {
 		return err
 	}
 	return c.checkListeners()
+}
+
+func (c *Config) checkBus() error {
+	if t := c.Bus.AssignmentTopic; t != "" && (c.Kafka == "none" || !kafka.ValidTopic(t)) {
+		return fmt.Errorf("kafka_assignment_topic: %q is not a topic name, or there is no kafka", t)
+	}
+	if c.Kafka == "none" {
+		return nil
+	}
+	if !kafka.ValidTopic(c.Bus.OwnershipTopic) || c.Bus.OwnershipTopic == c.Bus.Topic {
+		return fmt.Errorf("kafka_ownership_topic: %q is not a topic name, or is that of the flows", c.Bus.OwnershipTopic)
+	}
+	return c.KafkaConfig().Check()
 }
 
 func (c *Config) checkListeners() error {

@@ -83,10 +83,15 @@ func (v View) Lookup(net NetworkID, addr Addr, port uint16, at, tolerance int64)
 }
 
 func (v View) absent(addr Addr, q query) Answer {
-	switch {
-	case !v.t.isInternal(addr):
+	if !v.t.isInternal(addr) {
 		return Answer{Why: External, From: math.MinInt64, Until: math.MaxInt64}
-	case v.horizon < q.hi:
+	}
+	return v.absentAnswer(q)
+}
+
+// absentAnswer is what is known where nobody is known to have had the address.
+func (v View) absentAnswer(q query) Answer {
+	if v.horizon < q.hi {
 		// In the quiet time nobody knows when evidence comes, or whether: the row goes on and is named later.
 		return Answer{Why: Pending, Wait: !v.quiet}
 	}
@@ -134,7 +139,7 @@ func (v View) fast(e *entry, q query) (a Answer, ok bool) {
 		}
 		a.Owner = v.t.owners.at(w.owner()).owner.Load()
 		switch {
-		case a.Owner == nil || x.who.Load() == nil, v.tooYoung(q, begin, end):
+		case a.Owner == nil || a.Owner.Assigned || x.who.Load() == nil, v.tooYoung(q, begin, end):
 			return a, false
 		case begin <= q.lo && end >= q.hi:
 			began = begin

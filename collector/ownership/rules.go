@@ -1,8 +1,42 @@
 package ownership
 
-// judge answers a query from the ranges of one address. Ranges with ports speak first, about their ports: they are the finer
-// evidence. Ranges of the whole address decide where those know nothing of the moment.
+// judge answers a query from the ranges of one address: from the claims, and where those know nothing, from the assignments.
 func judge(v View, q query, all []span) Answer {
+	claimed, assigned := split(all)
+	if len(assigned) == 0 {
+		return judgePlain(v, q, claimed)
+	}
+	a := v.absentAnswer(q) // a claim may still come
+	if len(claimed) > 0 {
+		a = judgePlain(v, q, claimed)
+	}
+	if a.Why != NoEvidence {
+		return a
+	}
+	return judgePlain(v, q, assigned)
+}
+
+// split tells claims from assignments; without assignments it is free.
+func split(all []span) (claimed, assigned []span) {
+	for i := range all {
+		if all[i].owner.Assigned {
+			assigned = append(assigned, all[i])
+		}
+	}
+	if len(assigned) == 0 {
+		return all, nil
+	}
+	for i := range all {
+		if !all[i].owner.Assigned {
+			claimed = append(claimed, all[i])
+		}
+	}
+	return claimed, assigned
+}
+
+// judgePlain answers from ranges that are all claims, or all assignments. Ranges with ports speak first, about their ports: they are the finer
+// evidence. Ranges of the whole address decide where those know nothing of the moment.
+func judgePlain(v View, q query, all []span) Answer {
 	for i := range all {
 		if all[i].from16 != 0 {
 			return judgePorts(v, q, all)

@@ -19,6 +19,9 @@ const (
 	snapshotOwner    = 3
 	snapshotVersion  = 1
 
+	ownerDerived  = 1
+	ownerAssigned = 2
+
 	entriesAtOnce = 4096 // between them writers get their turn
 )
 
@@ -132,11 +135,14 @@ func (s *snapshotWriter) owner(id uint32) {
 	for _, v := range [...]string{o.Workload, o.Instance, o.Zone, o.Region, o.Release} {
 		s.text(v)
 	}
-	derived := uint64(0)
+	flags := uint64(0)
 	if o.Derived {
-		derived = 1
+		flags |= ownerDerived
 	}
-	s.number(derived)
+	if o.Assigned {
+		flags |= ownerAssigned
+	}
+	s.number(flags)
 }
 
 var errSnapshot = errors.New("not a snapshot of ownership, or a damaged one")
@@ -253,10 +259,13 @@ func (s *snapshotReader) exporter() {
 }
 
 func (s *snapshotReader) owner() {
-	s.owners = append(s.owners, Owner{
-		Workload: s.text(false), Instance: s.text(true), Zone: s.text(true), Region: s.text(true), Release: s.text(true),
-		Derived: s.number() == 1,
-	})
+	o := Owner{Workload: s.text(false), Instance: s.text(true), Zone: s.text(true), Region: s.text(true), Release: s.text(true)}
+	flags := s.number()
+	if flags > ownerDerived|ownerAssigned {
+		s.fail()
+	}
+	o.Derived, o.Assigned = flags&ownerDerived != 0, flags&ownerAssigned != 0
+	s.owners = append(s.owners, o)
 }
 
 func (s *snapshotReader) entry() {

@@ -23,6 +23,7 @@ var (
 	web  = Owner{Workload: "shop/web", Instance: "w1"}
 	web2 = Owner{Workload: "shop/web", Instance: "w2"}
 	api  = Owner{Workload: "shop/api", Instance: "a1"}
+	lb   = Owner{Workload: "edge/lb", Instance: "lb", Assigned: true}
 	made = Owner{Workload: "shop/web", Instance: "w1", Derived: true}
 )
 
@@ -232,6 +233,25 @@ func TestAnswers(t *testing.T) {
 			w.mark("a1", 20, 20)
 			w.mark("a2", 20, 20)
 		}, 10, 20, 0, "shop/web/w1"},
+		{"an assignment, no claim", func(w world) { w.claim("f", lb, 0); w.mark("f", 20, 20) }, 10, 20, 0, "edge/lb/lb"},
+		{"an assignment, a claim could come", func(w world) { w.claim("f", lb, 0); w.mark("f", 20, 20); w.mark("a", 9, 19) }, 10, 20, 0, "wait"},
+		{"an assignment and a claim", func(w world) { w.claim("f", lb, 0); w.claim("a", web, 5); w.mark("f", 20, 20); w.mark("a", 20, 20) }, 10, 20, 0, "shop/web/w1"},
+		{"an assignment, the claim after it", func(w world) { w.claim("f", lb, 0); w.claim("a", web, 15); w.mark("f", 20, 20); w.mark("a", 20, 20) }, 10, 20, 0, "edge/lb/lb"},
+		{"an assignment, at the claim's edge", func(w world) { w.claim("f", lb, 0); w.claim("a", web, 10.2); w.mark("f", 20, 20); w.mark("a", 20, 20) }, 10, 20, 0, "shop/web/w1"},
+		{"an assignment does not settle a conflict", func(w world) {
+			w.claim("f", lb, 0)
+			w.claim("a", web, 0)
+			w.claim("b", api, 0)
+			w.mark("a", 20, 20)
+			w.mark("b", 20, 20)
+			w.mark("f", 20, 20)
+		}, 10, 20, 0, "conflict"},
+		{"two assignments", func(w world) {
+			w.claim("f", lb, 0)
+			w.claim("g", Owner{Workload: "edge/other", Assigned: true}, 0)
+			w.mark("f", 20, 20)
+			w.mark("g", 20, 20)
+		}, 10, 20, 0, "conflict"},
 		{"nobody alive", func(world) {}, 10, 20, 0, "no_evidence"},
 		{"connected, nothing said yet", func(w world) { _ = w.Seen("a", "h", 0, sec(10)) }, 10, 11, 0, "wait"},
 	}

@@ -39,6 +39,9 @@ type Owner struct {
 	// Derived says that Instance was made up from the workload and host because nobody named one. Two ranges of a derived
 	// instance may be two different processes, so a gap between them is never bridged.
 	Derived bool
+	// Assigned says that a feed of assignments names the owner, not an exporter that sees the address on an interface. It is an answer only where no
+	// claim has anything to say.
+	Assigned bool
 }
 
 // Claim opens a range: from From on, Addr in Network (and, unless both ports are 0, ports PortFrom..PortTo inclusive) belongs to

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -375,4 +376,68 @@ func TestSnapshotFile(t *testing.T) {
 	if err := Save(filepath.Join(path, "in", "no", "directory"), "own", table, nil, now); err == nil {
 		t.Error("saved into a directory that is not there")
 	}
+}
+
+// TestAssigned reads a topic of assignments whole, and what comes later.
+func TestAssigned(t *testing.T) {
+	broker, topic := kafkatest.Start(t), "assigned."+t.Name()
+	client := &kafka.Client{Addr: kafka.TCP(broker), Timeout: 10 * time.Second}
+	var mu sync.Mutex
+	got, rounds := map[string]string{}, 0
+	set := func(key string, value []byte, _ time.Time) {
+		mu.Lock()
+		defer mu.Unlock()
+		if got[key] = string(value); value == nil {
+			delete(got, key)
+		}
+	}
+	whole := func() {
+		mu.Lock()
+		defer mu.Unlock()
+		rounds++
+	}
+	a := NewAssigned([]string{broker}, &kafka.Transport{MetadataTTL: time.Second, MetadataTopics: []string{topic}}, topic, set, whole, slog.New(slog.NewTextHandler(t.Output(), nil)))
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		a.Run(ctx)
+	}()
+	defer func() { cancel(); <-ended }()
+	time.Sleep(100 * time.Millisecond)
+	if a.Current() {
+		t.Error("current without a topic")
+	}
+	if _, err := client.CreateTopics(t.Context(), &kafka.CreateTopicsRequest{Topics: []kafka.TopicConfig{{Topic: topic, NumPartitions: 3, ReplicationFactor: 1}}}); err != nil {
+		t.Fatal(err)
+	}
+	put := func(partition int, key string, value []byte) {
+		t.Helper()
+		eventually(t, "written", func() string {
+			r, err := client.Produce(t.Context(), &kafka.ProduceRequest{
+				Topic: topic, Partition: partition, RequiredAcks: kafka.RequireAll,
+				Records: kafka.NewRecordReader(kafka.Record{Key: kafka.NewBytes([]byte(key)), Value: kafka.NewBytes(value)}),
+			})
+			if err == nil {
+				err = r.Error
+			}
+			if err != nil {
+				return err.Error()
+			}
+			return ""
+		})
+	}
+	put(0, "a", []byte("1"))
+	put(1, "b", []byte("2"))
+	put(2, "c", []byte("3"))
+	put(0, "a", nil)
+	put(1, "b", []byte("4"))
+	eventually(t, "read", func() string {
+		mu.Lock()
+		defer mu.Unlock()
+		if text := fmt.Sprint(got); text != "map[b:4 c:3]" || rounds == 0 || !a.Current() {
+			return fmt.Sprint(text, rounds, a.Current())
+		}
+		return ""
+	})
 }

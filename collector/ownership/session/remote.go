@@ -135,8 +135,12 @@ func (b *Book) RepeatOne(id string, now int64) {
 	set := &flowv1.Ownership{Full: true}
 	for k, c := range e.claims {
 		o := c.owner.Value()
+		evidence := flowv1.Evidence_EVIDENCE_NONE
+		if o.Assigned {
+			evidence = flowv1.Evidence_EVIDENCE_ASSIGNMENT
+		}
 		set.Claims = append(set.Claims, &flowv1.Claim{
-			Network: k.network, Addr: k.addr[:], PortFrom: uint32(k.from), PortTo: uint32(k.to), FromNs: c.from, Workload: o.Workload,
+			Evidence: evidence, Network: k.network, Addr: k.addr[:], PortFrom: uint32(k.from), PortTo: uint32(k.to), FromNs: c.from, Workload: o.Workload,
 			Instance: o.Instance, InstanceDerived: o.Derived, Zone: o.Zone, Region: o.Region, Release: o.Release,
 		})
 	}

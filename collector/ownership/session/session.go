@@ -278,7 +278,7 @@ func (b *Book) claim(e *exporter, m *flowv1.Claim, now int64, grant *Grant) stri
 func ownerOf(m *flowv1.Claim) ownership.Owner {
 	return ownership.Owner{
 		Workload: m.GetWorkload(), Instance: m.GetInstance(), Zone: m.GetZone(), Region: m.GetRegion(), Release: m.GetRelease(),
-		Derived: m.GetInstanceDerived(),
+		Derived: m.GetInstanceDerived(), Assigned: m.GetEvidence() == flowv1.Evidence_EVIDENCE_ASSIGNMENT,
 	}
 }
 
