@@ -27,7 +27,7 @@ func Command() *cobra.Command {
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	root.AddCommand(serveCommand(), embeddedChildCommand())
+	root.AddCommand(serveCommand(), reattributeCommand(), embeddedChildCommand())
 	root.AddCommand(askCommands()...)
 	return root
 }

@@ -4,11 +4,13 @@ import (
 	"context"
 	"os"
 	"path/filepath"
+	"sync"
 	"time"
 
 	"tributary/collector/ownership"
 	"tributary/collector/ownership/feed"
 	"tributary/collector/ownership/session"
+	"tributary/proto/flowv1"
 	"tributary/service/log"
 )
 
@@ -37,12 +39,15 @@ func (c *collector) openOwnership(now time.Time) error {
 	if err := ownership.Register(c.registry, c.table); err != nil {
 		return err
 	}
-	var others session.Publisher
+	var others publishers
+	if c.history != nil {
+		others = append(others, c.history)
+	}
 	if topic != "" {
 		if c.feed, err = c.newFeed(topic, offsets); err != nil {
 			return err
 		}
-		others = c.feed
+		others = append(others, c.feed)
 	} else {
 		c.log.Info("without Kafka this node is alone: other collectors do not learn what its exporters claim")
 	}
@@ -56,12 +61,10 @@ func (c *collector) openOwnership(now time.Time) error {
 		})
 		c.log.Info("ownership restored", "ranges", c.table.Stats().Ranges)
 	}
-	saved := make(chan struct{})
 	ctx, cancel := context.WithCancel(context.Background())
-	go func() {
-		defer close(saved)
-		c.saveOwnership(ctx, path, topic)
-	}()
+	var running sync.WaitGroup
+	running.Go(func() { c.saveOwnership(ctx, path, topic) })
+	running.Go(func() { c.repeatSets(ctx) })
 	c.stops = append(c.stops, func(ctx context.Context) {
 		var offsets []int64
 		if c.feed != nil && c.feeding {
@@ -69,7 +72,7 @@ func (c *collector) openOwnership(now time.Time) error {
 			c.feed.Stop(ctx)
 		}
 		cancel()
-		<-saved
+		running.Wait()
 		c.save(path, topic, offsets)
 	})
 	return nil
@@ -97,6 +100,38 @@ func (c *collector) newFeed(topic string, offsets []int64) (*feed.Feed, error) {
 	return feed.New(feed.Config{
 		Brokers: k.Brokers, Transport: transport, Topic: topic, Replicas: k.Replicas, Node: c.id, From: offsets,
 	}, c.table, c.registry, c.limited.With(log.Component, "ownership/feed"))
+}
+
+// publishers are told what the exporters of this node say: the other nodes, and the store.
+type publishers []session.Publisher
+
+// Publish implements session.Publisher.
+func (p publishers) Publish(exporter, host string, stream int64, step *flowv1.OwnershipStep) {
+	for _, to := range p {
+		to.Publish(exporter, host, stream, step)
+	}
+}
+
+// Mark implements session.Publisher.
+func (p publishers) Mark(w *flowv1.ExporterWatermark) {
+	for _, to := range p {
+		to.Mark(w)
+	}
+}
+
+// repeatSets says every exporter's whole set again, a share a second, for those who missed the beginning of its stream.
+func (c *collector) repeatSets(ctx context.Context) {
+	shares := int(feed.RepeatEvery / time.Second)
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	for i := 0; ; i = (i + 1) % shares {
+		select {
+		case <-ctx.Done():
+			return
+		case now := <-tick.C:
+			c.book.Repeat(i, shares, now.UnixNano())
+		}
+	}
 }
 
 // saveOwnership writes a snapshot now and then, until ctx ends.

@@ -16,6 +16,7 @@ import (
 
 	"tributary/collector/attribute"
 	"tributary/collector/config"
+	"tributary/collector/history"
 	"tributary/collector/hold"
 	"tributary/collector/ingest"
 	"tributary/collector/ledger"
@@ -53,8 +54,9 @@ type collector struct {
 	feed      *feed.Feed // nil without Kafka
 	feeding   bool       // it has been started
 	sinks     sinks
-	ledger    *ledger.Ledger // nil without ClickHouse, like listeners
+	ledger    *ledger.Ledger // nil without ClickHouse, like listeners and history
 	listeners *listeners.Store
+	history   *history.Writer
 	hold      *hold.Hold
 	ingest    *ingest.Server
 	stops     []func(context.Context) // in the order of starting; run in reverse
@@ -100,10 +102,10 @@ func (c *collector) start(ctx context.Context) error {
 	if err := c.startMetrics(ctx); err != nil {
 		return err
 	}
-	if err := c.openOwnership(time.Now()); err != nil {
+	if err := c.startSinks(ctx); err != nil {
 		return err
 	}
-	if err := c.startSinks(ctx); err != nil {
+	if err := c.openOwnership(time.Now()); err != nil {
 		return err
 	}
 	if err := c.startPipeline(); err != nil {

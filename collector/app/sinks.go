@@ -14,6 +14,7 @@ import (
 
 	"tributary/collector/config"
 	"tributary/collector/embedded"
+	"tributary/collector/history"
 	"tributary/collector/ledger"
 	"tributary/collector/listeners"
 	"tributary/collector/reachability"
@@ -200,6 +201,7 @@ func (c *collector) startClickHouse(server schema.Server) error {
 	c.ledger = ledger.New(ledger.Config{}, server, c.registry, c.limited)
 	c.listeners = listeners.New(listeners.Config{}, server, c.registry, c.limited)
 	judge := c.newJudge(server)
+	c.history = history.NewWriter(c.id, server, c.registry, c.limited)
 	edges := rollup.New(rollup.Config{Collector: c.sinks.epoch, RawTTL: c.cfg.Store.RawTTL}, server, c.registry, c.limited)
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan struct{})
@@ -209,6 +211,7 @@ func (c *collector) startClickHouse(server schema.Server) error {
 			var all sync.WaitGroup
 			all.Go(func() { c.ledger.Run(ctx) })
 			all.Go(func() { c.listeners.Run(ctx) })
+			all.Go(func() { c.history.Run(ctx) })
 			all.Go(func() { edges.Run(ctx) })
 			if judge != nil {
 				all.Go(func() { judge.Run(ctx) })

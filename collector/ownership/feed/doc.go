@@ -2,7 +2,7 @@
 //
 // What it writes. Everything that the exporters of this node say: claims and releases as they come, gathered for a fifth of a second and keyed by
 // exporter, and the latest watermarks of all of them, a message a partition. One exporter's messages stay in one partition, so that no
-// watermark overtakes the claims that it vouches for. Every minute each exporter's whole set is said again.
+// watermark overtakes the claims that it vouches for. Every minute each exporter's whole set is said again (RepeatEvery).
 //
 // What it reads. Every partition whole, without a consumer group: every node needs everything. It starts at the offsets of the snapshot in the data
 // directory, or, without one that is young enough, three minutes back, where every exporter's whole set stands. Until it has

@@ -29,13 +29,14 @@ type Config struct {
 
 	QueueBytes int           // 64 MiB: what waits for Kafka
 	From       []int64       // offsets to read from, by partition; nil: Back
-	Back       time.Duration // 3 min: how far back a node without offsets reads
+	Back       time.Duration // 3 min: how far back a node without offsets reads; more than twice RepeatEvery
 }
+
+// RepeatEvery is how often each exporter's whole set is to be said again, by session.Book.Repeat: nodes that start count on it.
+const RepeatEvery = time.Minute
 
 const (
 	flushEvery = 200 * time.Millisecond
-	// repeatEvery is how often each exporter's whole set is said again; Back must be longer.
-	repeatEvery = time.Minute
 	// silence is how long a node is waited for. It is the time for which a young range is doubted: ownership.Config.Bridge.
 	silence = 15 * time.Second
 	// requestTimeout bounds one request to Kafka.
@@ -129,7 +130,6 @@ func (f *Feed) run(ctx context.Context) {
 		wg.Go(func() { r.run(ctx) })
 		wg.Go(func() { f.write(ctx, i) })
 	}
-	wg.Go(func() { f.repeat(ctx) })
 	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()
 	for {
@@ -156,21 +156,6 @@ func (f *Feed) locate(ctx context.Context) bool {
 		f.report(err)
 		if !pause(ctx, n) {
 			return false
-		}
-	}
-}
-
-// repeat says every exporter's whole set again, a share a second.
-func (f *Feed) repeat(ctx context.Context) {
-	shares := int(repeatEvery / time.Second)
-	tick := time.NewTicker(time.Second)
-	defer tick.Stop()
-	for i := 0; ; i = (i + 1) % shares {
-		select {
-		case <-ctx.Done():
-			return
-		case now := <-tick.C:
-			f.book.Repeat(i, shares, now.UnixNano())
 		}
 	}
 }
