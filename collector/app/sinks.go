@@ -17,6 +17,7 @@ import (
 	"tributary/collector/history"
 	"tributary/collector/ledger"
 	"tributary/collector/listeners"
+	"tributary/collector/pairs"
 	"tributary/collector/reachability"
 	"tributary/collector/rollup"
 	"tributary/collector/schema"
@@ -203,6 +204,7 @@ func (c *collector) startClickHouse(server schema.Server) error {
 	judge := c.newJudge(server)
 	c.history = history.NewWriter(c.id, server, c.registry, c.limited)
 	edges := rollup.New(rollup.Config{Collector: c.sinks.epoch, RawTTL: c.cfg.Store.RawTTL}, server, c.registry, c.limited)
+	peers := pairs.New(pairs.Config{Tolerance: c.cfg.Hold.Tolerance}, server, c.registry, c.limited)
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan struct{})
 	go func() {
@@ -212,6 +214,7 @@ func (c *collector) startClickHouse(server schema.Server) error {
 			all.Go(func() { c.ledger.Run(ctx) })
 			all.Go(func() { c.listeners.Run(ctx) })
 			all.Go(func() { c.history.Run(ctx) })
+			all.Go(func() { peers.Run(ctx) })
 			all.Go(func() { edges.Run(ctx) })
 			if judge != nil {
 				all.Go(func() { judge.Run(ctx) })

@@ -81,6 +81,7 @@ type unnamed struct {
 
 // rename is a row of renames.
 type rename struct {
+	Job       string `json:"job"`
 	Run       uint64 `json:"run"`
 	Exporter  string `json:"exporter_id"`
 	FlowID    uint64 `json:"flow_id"`
@@ -264,7 +265,7 @@ func (j *job) stage(ctx context.Context, renames []rename) error {
 	var body bytes.Buffer
 	out := json.NewEncoder(&body)
 	for i := range renames {
-		renames[i].Run = j.run
+		renames[i].Job, renames[i].Run = "reattribute", j.run
 		if err := out.Encode(renames[i]); err != nil {
 			return fmt.Errorf("write a name: %w", err)
 		}
@@ -309,8 +310,8 @@ func insertSQL() string {
 	return "INSERT INTO {database}.flows_raw (" + strings.Join(names, ", ") + ")\nSELECT " + strings.Join(columns, ", ") + `
 FROM (SELECT * FROM {database}.flows
     WHERE end_time_ns >= fromUnixTimestamp64Nano({from:Int64}) AND end_time_ns < fromUnixTimestamp64Nano({to:Int64})
-    AND (exporter_id, flow_id, record_seq) IN (SELECT exporter_id, flow_id, record_seq FROM {database}.renames WHERE run = {run:UInt64})) AS f
-INNER JOIN (SELECT * FROM {database}.renames WHERE run = {run:UInt64}) AS r
+    AND (exporter_id, flow_id, record_seq) IN (SELECT exporter_id, flow_id, record_seq FROM {database}.renames WHERE job = 'reattribute' AND run = {run:UInt64})) AS f
+INNER JOIN (SELECT * FROM {database}.renames WHERE job = 'reattribute' AND run = {run:UInt64}) AS r
     ON f.exporter_id = r.exporter_id AND f.flow_id = r.flow_id AND f.record_seq = r.record_seq
 WHERE f.version < r.version`
 }

@@ -177,7 +177,7 @@ func TestMigrateTwiceAndAtOnce(t *testing.T) {
 	if err := schema.Migrate(t.Context(), s, schema.Options{}, quiet); err != nil {
 		t.Fatal(err)
 	}
-	if got := schematest.Query(t, s, "SELECT version, name FROM "+s.Database+".schema_migrations FINAL ORDER BY version"); got != "1\tflows\n2\tedges\n3\tcompleteness\n4\tedges_without_replays\n5\tlisteners\n6\treachability\n7\tskip_indexes\n" {
+	if got := schematest.Query(t, s, "SELECT version, name FROM "+s.Database+".schema_migrations FINAL ORDER BY version"); got != steps(t) {
 		t.Errorf("schema_migrations: %q", got)
 	}
 	tables := schematest.Query(t, s, "SELECT name FROM system.tables WHERE database = '"+s.Database+"' ORDER BY name")
@@ -271,12 +271,26 @@ func TestSkipIndexes(t *testing.T) {
 	}
 }
 
+// steps are all migrations as schema_migrations lists them.
+func steps(t *testing.T) string {
+	t.Helper()
+	all, err := schema.Migrations(schema.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var b strings.Builder
+	for _, m := range all {
+		fmt.Fprintf(&b, "%d\t%s\n", m.Version, m.Name)
+	}
+	return b.String()
+}
+
 func TestMigrateRefuses(t *testing.T) {
 	t.Run("a newer database", func(t *testing.T) {
 		s := schematest.Migrated(t)
 		schematest.Query(t, s, "INSERT INTO "+s.Database+".schema_migrations (version, name) SELECT 99, 'future'")
 		err := schema.Migrate(t.Context(), s, schema.Options{}, quiet)
-		if !errors.Is(err, schema.ErrNewer) || !strings.Contains(err.Error(), "version 99 and this program knows 7") {
+		if !errors.Is(err, schema.ErrNewer) || !strings.Contains(err.Error(), fmt.Sprintf("version 99 and this program knows %d", strings.Count(steps(t), "\n"))) {
 			t.Error(err)
 		}
 	})

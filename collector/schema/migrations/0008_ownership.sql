@@ -33,10 +33,11 @@ ORDER BY (toStartOfMinute(received_ns), exporter_id, received_ns, collector, seq
 TTL toDateTime(received_ns) + toIntervalDay(8)
 SETTINGS non_replicated_deduplication_window = 1000, ttl_only_drop_parts = 1;
 
--- Names that came late, on their way into flows_raw.
+-- Names that came late, on their way into flows_raw: by evidence (reattribute), or by the peer's record of the same connection (pairs).
 CREATE TABLE IF NOT EXISTS {{.Database}}.renames
 (
-    run UInt64 COMMENT 'one statement of reattribute' CODEC(ZSTD(1)),
+    job Enum8('reattribute' = 0, 'pairs' = 1) COMMENT 'what found it' CODEC(ZSTD(1)),
+    run UInt64 COMMENT 'one statement of the job' CODEC(ZSTD(1)),
     made DateTime('UTC') DEFAULT now() COMMENT 'when' CODEC(ZSTD(1)),
     exporter_id LowCardinality(String) COMMENT 'key of the row' CODEC(ZSTD(1)),
     flow_id UInt64 COMMENT 'key of the row' CODEC(ZSTD(1)),
@@ -48,8 +49,16 @@ CREATE TABLE IF NOT EXISTS {{.Database}}.renames
     remote_region LowCardinality(String) COMMENT 'as in flows' CODEC(ZSTD(1)),
     remote_release LowCardinality(String) COMMENT 'as in flows' CODEC(ZSTD(1)),
     remote_evidence {{.EvidenceType}} COMMENT 'as in flows' CODEC(ZSTD(1)),
-    remote_why {{.WhyType}} COMMENT 'as in flows' CODEC(ZSTD(1))
+    remote_why {{.WhyType}} COMMENT 'as in flows' CODEC(ZSTD(1)),
+    was_workload LowCardinality(String) COMMENT 'remote_workload before' CODEC(ZSTD(1)),
+    was_evidence {{.EvidenceType}} COMMENT 'remote_evidence before' CODEC(ZSTD(1))
 )
 ENGINE = MergeTree
-ORDER BY (run, exporter_id, flow_id, record_seq)
+ORDER BY (job, made, run, exporter_id, flow_id, record_seq)
 TTL made + toIntervalDay(1);
+
+-- Records of the last day whose remote end was named after somebody else than the peer says of itself. There should be none.
+CREATE OR REPLACE VIEW {{.Database}}.disagreements AS
+SELECT made, exporter_id, flow_id, record_seq, was_workload, was_evidence, remote_workload AS peer_workload, remote_instance AS peer_instance
+FROM {{.Database}}.renames
+WHERE job = 'pairs' AND was_workload != '' AND was_workload != remote_workload;

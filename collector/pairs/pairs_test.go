@@ -1,0 +1,97 @@
+package pairs
+
+import (
+	"log/slog"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
+
+	"tributary/collector/schema/schematest"
+	"tributary/collector/schema/schematest/records"
+	"tributary/proto/flow"
+)
+
+func TestMain(m *testing.M) { schematest.Main(m) }
+
+// TestPairs: each end is named by what the other says of itself; what only looks like a pair is none.
+func TestPairs(t *testing.T) {
+	s := schematest.Migrated(t)
+	t0 := time.Now().Add(-time.Minute).Truncate(time.Second)
+	client := func(id uint64, port, remote, workload string, start float64) records.Record {
+		return records.Record{
+			Exporter: "x", Flow: id, Version: 1, Kind: flow.KindClosed, Role: flow.RoleClient, Local: "10.0.0.1:" + port, Remote: remote,
+			Names: [2]string{"shop/web", workload}, Start: start, End: start + 1, Tx: 10, Rx: 20, Reason: flow.CloseFinLocal, Observed: true,
+		}
+	}
+	server := func(id uint64, local, port, workload string, start float64) records.Record {
+		return records.Record{
+			Exporter: "y", Flow: id, Version: 1, Kind: flow.KindClosed, Role: flow.RoleServer, Local: local, Remote: "10.0.0.1:" + port,
+			Names: [2]string{workload, ""}, Why: flow.WhyNoEvidence, Start: start, End: start + 1, Tx: 20, Rx: 10, Reason: flow.CloseFinRemote, Observed: true,
+		}
+	}
+	unnamed := client(1, "4001", "10.0.0.2:80", "", 10)
+	unnamed.Why = flow.WhyPending
+	earlier := client(4, "4004", "10.0.0.2:80", "", 10)
+	earlier.Why = flow.WhyNoEvidence
+	twice := client(6, "4006", "10.0.0.2:80", "", 10)
+	twice.Why = flow.WhyNoEvidence
+	records.Load(t, s, t0, []records.Record{
+		unnamed, client(2, "4002", "10.0.0.2:80", "shop/api", 10), client(3, "4003", "10.0.0.2:80", "shop/wrong", 10), earlier,
+		client(5, "4005", "10.0.0.2:80", "shop/alone", 10), twice,
+	})
+	records.Load(t, s, t0, []records.Record{
+		server(1, "10.0.0.2:80", "4001", "shop/api", 10), server(2, "10.0.0.2:80", "4002", "shop/api", 10.05), server(3, "10.0.0.2:80", "4003", "shop/api", 10),
+		server(4, "10.0.0.2:80", "4004", "shop/api", 20), // another connection on the same ports
+		server(6, "10.0.0.2:80", "4006", "shop/api", 10), server(7, "10.0.0.2:80", "4006", "shop/other", 10),
+	})
+	reg := prometheus.NewRegistry()
+	j := New(Config{}, s, reg, slog.New(slog.NewTextHandler(t.Output(), nil)))
+	if err := j.look(t.Context(), time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	got := schematest.Query(t, s, "SELECT exporter_id, flow_id, remote_workload, remote_evidence, remote_why, peer_observed, tx_bytes FROM "+s.Database+".flows ORDER BY 1, 2")
+	want := `x	1	shop/api	mirror	named	yes	10
+x	2	shop/api	mirror	named	yes	10
+x	3	shop/api	mirror	named	yes	10
+x	4		none	no_evidence	unknown	10
+x	5	shop/alone	none	named	unknown	10
+x	6		none	no_evidence	unknown	10
+y	1	shop/web	mirror	named	yes	20
+y	2	shop/web	mirror	named	yes	20
+y	3	shop/web	mirror	named	yes	20
+y	4		none	no_evidence	unknown	20
+y	6	shop/web	mirror	named	yes	20
+y	7	shop/web	mirror	named	yes	20
+`
+	if d := cmp.Diff(want, got); d != "" {
+		t.Errorf("rows (-want +got):\n%s", d)
+	}
+	books := `
+# HELP tributary_collector_pairs_rows_total Records joined with their peer's in the store: the name agreed, disagreed (must stay 0), or there was none.
+# TYPE tributary_collector_pairs_rows_total counter
+tributary_collector_pairs_rows_total{result="agreed"} 1
+tributary_collector_pairs_rows_total{result="alone"} 6
+tributary_collector_pairs_rows_total{result="disagreed"} 1
+`
+	if err := testutil.GatherAndCompare(reg, strings.NewReader(books), "tributary_collector_pairs_rows_total"); err != nil {
+		t.Error(err)
+	}
+	if got := schematest.Query(t, s, "SELECT exporter_id, flow_id, was_workload, peer_workload FROM "+s.Database+".disagreements"); got != "x\t3\tshop/wrong\tshop/api\n" {
+		t.Errorf("disagreements: %q", got)
+	}
+	// A second look finds nothing new, and another collector rests meanwhile.
+	rows := schematest.Query(t, s, "SELECT count() FROM "+s.Database+".renames")
+	if err := j.look(t.Context(), time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	if err := New(Config{}, s, prometheus.NewRegistry(), j.log).Step(t.Context(), time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	if again := schematest.Query(t, s, "SELECT count() FROM "+s.Database+".renames"); again != rows {
+		t.Errorf("%s renames after a second look, %s before", again, rows)
+	}
+}
