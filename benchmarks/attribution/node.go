@@ -9,16 +9,18 @@ import (
 	"tributary/collector/attribute"
 	"tributary/collector/hold"
 	"tributary/collector/ownership"
+	"tributary/collector/ownership/session"
 	"tributary/proto/flow"
 	"tributary/proto/flowv1"
 )
 
-// node is the collector of a region: the real table, attributor and hold, and a copy of what ingest does with a Control stream.
+// node is the collector of a region: the real table, book of claims, attributor and hold.
 type node struct {
 	region *region
 	era    int // counts restarts
 	down   bool
 	table  *ownership.Table
+	book   *session.Book
 	attr   *attribute.Attributor
 	hold   *hold.Hold
 	gate   map[string]*exporter
@@ -56,6 +58,9 @@ func (n *node) begin() {
 	n.metrics = prometheus.NewRegistry()
 	n.gate = map[string]*exporter{}
 	n.table = ownership.New(ownership.Config{QuietUntil: n.now() + quietStart})
+	if n.book, err = session.New(100_000, n.table, nil); err != nil {
+		panic(err)
+	}
 	if n.attr, err = attribute.New(attribute.Config{}, n.table, n.metrics); err != nil {
 		panic(err)
 	}
@@ -106,26 +111,19 @@ func (n *node) wake(in int64) {
 	})
 }
 
-// exporter is what ingest remembers of one run of an exporter.
+// exporter is what the front door remembers of one run of an exporter.
 type exporter struct {
-	id, host   string
-	generation *life
-	greeted    *life              // by the hello of which Flows stream
-	claims     map[claimKey]*life // by the stream that they came on last
-	verified   int64
-	taken      map[uint64]bool
-}
-
-type claimKey struct {
-	network  string
-	addr     [16]byte
-	from, to uint16
+	id, host string
+	session  *session.Stream
+	life     *life // of the session
+	greeted  *life // by the hello of which Flows stream
+	taken    map[uint64]bool
 }
 
 func (n *node) exporter(id, host string) *exporter {
 	e := n.gate[id]
 	if e == nil {
-		e = &exporter{id: id, host: host, claims: map[claimKey]*life{}, taken: map[uint64]bool{}}
+		e = &exporter{id: id, host: host, taken: map[uint64]bool{}}
 		n.gate[id] = e
 	}
 	return e
@@ -139,68 +137,36 @@ func (n *node) control(h *host, run string, l *life, data []byte) {
 	}
 	e := n.exporter(run, h.name)
 	if hello := m.GetHello(); hello != nil {
-		if err := n.table.Seen(hello.GetExporterId(), hello.GetHost(), hello.GetClockNs(), n.now()); err != nil {
+		var err error
+		if e.session, err = n.book.Open(hello.GetExporterId(), hello.GetHost(), hello.GetClockNs(), n.now(), nil); err != nil {
 			panic(err)
 		}
-		e.generation = l
+		e.life = l
 		return
 	}
-	if e.generation != l {
+	if e.life != l {
 		return // the exporter has opened a newer stream
 	}
+	var err error
 	switch {
 	case m.GetOwnership() != nil:
-		n.ownership(h, e, m.GetOwnership())
+		err = e.session.Ownership(m.GetOwnership(), n.now(), n)
 	case m.GetWatermark() != nil:
-		n.watermark(e, m.GetWatermark())
+		err = e.session.Watermark(m.GetWatermark(), n.now())
+	}
+	if err != nil {
+		n.region.sim.score.refused[err.Error()]++
 	}
 	n.wake(0)
 }
 
-func (n *node) watermark(e *exporter, m *flowv1.Watermark) {
-	w := ownership.Watermark{Exporter: e.id, Host: e.host, VerifiedTo: m.GetVerifiedToNs(), ReceivedAt: n.now(), ClockNs: m.GetClockNs()}
-	if err := n.table.Watermark(&w); err != nil {
-		n.region.sim.score.refused[err.Error()]++
-		return
-	}
-	e.verified = max(e.verified, m.GetVerifiedToNs())
-}
+// Claim implements session.Observer.
+func (n *node) Claim(_ *flowv1.Claim, result string) { n.Release(result) }
 
-func (n *node) ownership(h *host, e *exporter, m *flowv1.Ownership) {
-	for _, c := range m.GetClaims() {
-		key := claimKey{c.GetNetwork(), [16]byte(c.GetAddr()), uint16(c.GetPortFrom()), uint16(c.GetPortTo())}
-		err := n.table.Claim(&ownership.Claim{
-			Exporter: e.id, Host: e.host, Network: key.network, Addr: ownership.AddrFrom16(&key.addr), PortFrom: key.from, PortTo: key.to,
-			Owner: ownership.Owner{Workload: c.GetWorkload(), Instance: c.GetInstance(), Zone: c.GetZone(), Region: c.GetRegion()},
-			From:  c.GetFromNs(),
-		}, n.now())
-		if err != nil {
-			n.region.sim.score.refused[err.Error()]++
-			continue
-		}
-		e.claims[key] = e.generation
-	}
-	for _, r := range m.GetReleases() {
-		key := claimKey{r.GetNetwork(), [16]byte(r.GetAddr()), uint16(r.GetPortFrom()), uint16(r.GetPortTo())}
-		n.close(e, key, r.GetAtNs(), false)
-	}
-	if !m.GetFull() {
-		return
-	}
-	for key, l := range e.claims {
-		if l != e.generation {
-			n.close(e, key, e.verified, true)
-		}
-	}
-}
-
-func (n *node) close(e *exporter, key claimKey, at int64, absent bool) {
-	delete(e.claims, key)
-	r := ownership.Release{
-		Exporter: e.id, Network: key.network, Addr: ownership.AddrFrom16(&key.addr), PortFrom: key.from, PortTo: key.to, At: at, Reason: "gone", Absent: absent,
-	}
-	if err := n.table.Release(&r, n.now()); err != nil {
-		n.region.sim.score.refused[err.Error()]++
+// Release implements session.Observer.
+func (n *node) Release(result string) {
+	if result != session.Accepted {
+		n.region.sim.score.refused[result]++
 	}
 }
 
