@@ -197,9 +197,10 @@ func TestNodesShare(t *testing.T) {
 	if err != nil || !restored || len(offsets) != 16 {
 		t.Fatalf("%v %v %v", offsets, restored, err)
 	}
+	last := time.Now().UnixNano() - second
 	mark(t, s)
 	b = start(t, broker, topic, "b2", func(c *Config) { c.From, c.Back = offsets, time.Millisecond }).ready()
-	b.named(3, time.Now().UnixNano()-2*second, "shop/db")
+	b.named(3, last, "shop/db")
 }
 
 // TestCutKafka: a node that is cut off waits; when Kafka is back it knows everything, and nothing that was said is lost.
