@@ -124,6 +124,9 @@ func (s *Source) step(now int64, vouch bool) {
 			begin = append(begin, sp)
 		}
 	}
+	if len(begin) > 0 && !s.open(now) {
+		return
+	}
 	// What began earlier first, and ended before the next begins: history is not taken for going back.
 	slices.SortFunc(begin, func(a, b span) int { return cmp.Compare(s.held[a].from(&a), s.held[b].from(&b)) })
 	for i := range begin {
