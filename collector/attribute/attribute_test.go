@@ -33,6 +33,8 @@ type rec struct {
 	workload      string
 	rx            uint64
 	found         bool // open when the exporter started
+	connect       float64
+	reason        uint32
 }
 
 func (r rec) add(w *flow.Builder) {
@@ -51,6 +53,8 @@ func (r rec) add(w *flow.Builder) {
 	w.Set64(flow.IntervalStartNs, uint64(sec(max(r.start, r.at))))
 	w.Set64(flow.EndTimeNs, uint64(sec(r.end)))
 	w.Set64(flow.RxBytes, r.rx)
+	w.Set32(flow.ConnectUs, uint32(r.connect*1e6))
+	w.Set32(flow.CloseReason, r.reason)
 	if !r.found {
 		w.Set32(flow.StartObserved, 1)
 	}
@@ -388,4 +392,35 @@ func BenchmarkBegin(b *testing.B) {
 		}
 	}
 	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/1000, "ns/row")
+}
+
+// TestSlowHandshake: SYNs were lost while the address went to somebody else, who answered.
+func TestSlowHandshake(t *testing.T) {
+	f := newFixture(t)
+	f.claim(t, "n", "10.0.0.2", "shop/old", 0)
+	f.mark(10)
+	f.claim(t, "n", "10.0.0.2", "shop/new", 10.3)
+	f.mark(40)
+	client := rec{kind: flow.KindClosed, role: flow.RoleClient, network: "n", local: "10.0.0.1:4000", remote: "10.0.0.2:80", start: 9.9, end: 12, rx: 5}
+	row := func(id uint64, change func(*rec)) rec {
+		r := client
+		r.flow, r.local = id, fmt.Sprintf("10.0.0.1:%d", 4000+id)
+		change(&r)
+		return r
+	}
+	b := batch(t, "y", 40,
+		row(1, func(r *rec) { r.connect = 1.02 }),
+		row(2, func(r *rec) { r.start, r.connect = 5, 1.02 }),
+		row(3, func(r *rec) { r.connect = 0.001; r.start = 9 }),
+		row(4, func(r *rec) { r.kind, r.reason, r.end = flow.KindFailed, flow.CloseRefused, 10.92 }),
+		row(5, func(r *rec) { r.role, r.connect, r.start = flow.RoleServer, 1.02, 9 }),
+	)
+	f.Begin(b, f.View(sec(40)), nil)
+	for id, want := range map[uint64]string{1: "shop/new", 2: "shop/old", 3: "shop/old", 4: "shop/new", 5: "shop/old"} {
+		for i := range b.Rows {
+			if b.Get64(flow.FlowID, i) == id && b.Text(flow.RemoteWorkload, i) != want {
+				t.Errorf("flow %d: %s, want %s", id, b.Text(flow.RemoteWorkload, i), want)
+			}
+		}
+	}
 }

@@ -59,10 +59,28 @@ func (s *scratch) refused(row int, x *sight) bool {
 func (s *scratch) moment(row int) int64 {
 	for _, f := range [...]flow.U64{flow.IntervalStartNs, flow.StartTimeNs, flow.EndTimeNs} {
 		if ns := s.b.Get64(f, row); ns != 0 {
-			return clampTime(ns)
+			return clampTime(ns) + s.untilAnswer(row)
 		}
 	}
 	return s.b.ReceivedTimeNs
+}
+
+// untilAnswer is how long after its first SYN a connection's peer answered, where that is longer than the tolerance: SYNs were lost, and by the time of the
+// answer somebody else may have had the address. Whoever answers is the peer.
+func (s *scratch) untilAnswer(row int) int64 {
+	b := s.b
+	if b.Get32(flow.Role, row) != flow.RoleClient || b.Get32(flow.RecordSeq, row) != 0 || b.Get32(flow.StartObserved, row) == 0 {
+		return 0
+	}
+	// connect_us ends when the answer arrived, half a round trip after it was given.
+	took := (int64(b.Get32(flow.ConnectUs, row)) - int64(b.Get32(flow.MinRttUs, row))/2) * 1000
+	if b.Get32(flow.Kind, row) == flow.KindFailed && b.Get32(flow.CloseReason, row) == flow.CloseRefused {
+		took = clampTime(b.Get64(flow.EndTimeNs, row)) - clampTime(b.Get64(flow.StartTimeNs, row))
+	}
+	if took <= int64(s.a.cfg.Tolerance) {
+		return 0
+	}
+	return took
 }
 
 // claim is what the table says about the row's remote end. Three kinds of record need care, because the address may have gone to somebody else

@@ -46,7 +46,7 @@ const (
 )
 
 // unnamedSQL lists rows that an answer may change, one exporter after the other: what is external stays so.
-const unnamedSQL = `SELECT exporter_id, host, flow_id, record_seq, version, network, kind, role, close_reason, start_observed, rx_bytes, rx_segs,
+const unnamedSQL = `SELECT exporter_id, host, flow_id, record_seq, version, network, kind, role, close_reason, start_observed, rx_bytes, rx_segs, connect_us, min_rtt_us,
     local_addr, remote_addr, local_port, remote_port, toUnixTimestamp64Nano(start_time_ns) AS start_ns, toUnixTimestamp64Nano(interval_start_ns) AS interval_ns,
     toUnixTimestamp64Nano(end_time_ns) AS end_ns, local_evidence, remote_why
 FROM {database}.flows
@@ -68,6 +68,8 @@ type unnamed struct {
 	StartObserved bool       `json:"start_observed"`
 	RxBytes       uint64     `json:"rx_bytes"`
 	RxSegs        uint32     `json:"rx_segs"`
+	ConnectUs     uint32     `json:"connect_us"`
+	MinRttUs      uint32     `json:"min_rtt_us"`
 	LocalAddr     netip.Addr `json:"local_addr"`
 	RemoteAddr    netip.Addr `json:"remote_addr"`
 	LocalPort     uint32     `json:"local_port"`
@@ -231,6 +233,8 @@ func (j *job) batch() (*flow.Batch, error) {
 		}
 		w.Set64(flow.RxBytes, r.RxBytes)
 		w.Set32(flow.RxSegs, r.RxSegs)
+		w.Set32(flow.ConnectUs, r.ConnectUs)
+		w.Set32(flow.MinRttUs, r.MinRttUs)
 		w.SetAddr(flow.LocalAddr, r.LocalAddr.As16())
 		w.SetAddr(flow.RemoteAddr, r.RemoteAddr.As16())
 		w.Set32(flow.LocalPort, r.LocalPort)
