@@ -38,6 +38,8 @@ type look struct {
 	DataOK       int64             `json:"data_ok"` // bytes came back
 	DataFails    map[string]uint64 `json:"data_fails"`
 	DataFirst    int64             `json:"data_first"`
+	AtOnce       uint64            `json:"at_once"` // attempts given up as soon as they were made, behind the last success
+	AtOnceFirst  int64             `json:"at_once_first"`
 	Waited       int64             `json:"waited"` // the longest that one attempt, of either phase, has waited in vain
 
 	Established uint64 `json:"established"` // connections, of all that were seen
@@ -76,7 +78,8 @@ SELECT
     sumMapIf(map(outcome, toUInt64(1)), late_data) AS data_fails,
     minIf(at, late_data) AS data_first,
     maxIf(seen - start, (late_connect OR late_data) AND outcome IN ('connect.no_answer', 'data.no_reply')) AS waited,
-    countIf(stood) AS established, countIf(outcome = 'ok') AS replied, countIf(outcome != 'given_up') AS tried,
+    countIf(stood) AS established, countIf(outcome = 'ok') AS replied, countIf(outcome NOT IN ('given_up', 'at_once')) AS tried,
+    countIf(outcome = 'at_once' AND start > ok_connect) AS at_once, minIf(start, outcome = 'at_once' AND start > ok_connect) AS at_once_first,
     countIf(start > now_ns - 60000000000 AND NOT failing AND stood) AS recent_ok,
     countIf(start > now_ns - 60000000000 AND failing) AS recent_fails,
     maxIf(at, failing) AS last_fail, maxIf(start, outcome != 'given_up') AS last_try,
@@ -95,6 +98,7 @@ FROM
         FROM
         (
             SELECT *, multiIf(
+                kind = 'failed' AND reason = 'aborted' AND seen - start < 50000000, 'at_once',
                 kind = 'failed' AND (reason = 'unknown' OR (reason = 'aborted' AND seen - start < 200000000)), 'given_up',
                 NOT stood, 'connect.' || if(reason IN ('refused', 'unreachable', 'no_port', 'policy'), reason, 'no_answer'),
                 rx > 0 AND NOT (whole AND kind = 'closed' AND rx * 2 < least AND reason IN ('rst_remote', 'fin_remote', 'fin_local')), 'ok',
@@ -164,7 +168,30 @@ func (j *Judge) lookAll(ctx context.Context, known []*Regression, now time.Time)
 	if err != nil {
 		return nil, fmt.Errorf("look at the paths: %w", err)
 	}
+	for i := range found {
+		found[i].countAtOnce()
+	}
 	return found, nil
+}
+
+// enoughAtOnce attempts that end as soon as they are made, with no success between them, are no whim of the client.
+const enoughAtOnce = 8
+
+// countAtOnce makes failures of them. A program that does not wait in connect gets the network's "unreachable" while the kernel still works on the
+// socket; the kernel tells the program and forgets it, and the record has no error.
+func (l *look) countAtOnce() {
+	if l.AtOnce < enoughAtOnce {
+		return
+	}
+	if l.ConnectFails == nil {
+		l.ConnectFails = map[string]uint64{}
+	}
+	if len(l.ConnectFails) == 0 || l.AtOnceFirst < l.ConnectFirst {
+		l.ConnectFirst = l.AtOnceFirst
+	}
+	l.ConnectFails["connect.unreachable"] += l.AtOnce
+	l.Tried += l.AtOnce
+	l.LastTry = max(l.LastTry, l.AtOnceFirst)
 }
 
 func nanos(d time.Duration) string { return strconv.FormatInt(int64(d), 10) }

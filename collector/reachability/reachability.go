@@ -101,6 +101,7 @@ func (j *Judge) turn(ctx context.Context, now time.Time) error {
 	}
 	j.metrics.judging.Set(map[bool]float64{true: 1}[mine])
 	if !mine {
+		j.metrics.open.Set(0)
 		j.alerts.set(nil)
 		return nil
 	}
@@ -305,18 +306,21 @@ func (j *Judge) open(ctx context.Context, s *state, seen sight, now time.Time) (
 	return opened, nil
 }
 
-// regression makes a new one, or the one before that has come back.
+// regression makes a new one; one that comes back soon has to work longer before it is over.
 func (j *Judge) regression(s *state, path Path, f failing, u usual, v Verdict, text string, now time.Time) *Regression {
 	l := s.looks[path]
 	evidence, err := json.Marshal(l.Flows)
 	if err != nil {
 		evidence = []byte("[]")
 	}
-	r := s.ended[path]
-	if r == nil || now.Sub(r.ClosedAt) > comesBackWithin {
-		r = &Regression{ID: newID(), Path: path, OpenedAt: now.UTC()}
-		s.known = append(s.known, r)
+	r := &Regression{ID: newID(), Path: path, OpenedAt: now.UTC(), Times: 1}
+	if before := s.ended[path]; before != nil {
+		r.LeastRx = before.LeastRx
+		if now.Sub(before.ClosedAt) <= comesBackWithin {
+			r.Times += before.Times
+		}
 	}
+	s.known = append(s.known, r)
 	r.Verdict, r.Explanation, r.Evidence = v, text, string(evidence)
 	r.LastSuccess = fromNs(max(l.ConnectOK, int64(u.LastSuccess*1e9)))
 	if f.phase == phaseData {
@@ -324,8 +328,6 @@ func (j *Judge) regression(s *state, path Path, f failing, u usual, v Verdict, t
 	}
 	r.BrokeAt, r.LastSeen, r.ClosedAt, r.ClosedWhy = fromNs(f.first), fromNs(l.LastTry), noTime, ""
 	r.Failures, r.UsualRate, r.LeastRx = f.count(), u.rate(), max(r.LeastRx, l.LeastRx)
-	r.Times++
-	delete(s.ended, path)
 	s.open[path] = r
 	return r
 }

@@ -104,7 +104,12 @@ func TestBreaks(t *testing.T) {
 		"no reply yet":          {func(r *records.Record) { r.Kind, r.Rx, r.End, r.Reason, r.State = flow.KindActive, 0, r.Start+5, 0, 1 }, "no_reply"},
 		"closed without answer": {closed(finRemote, 0), "early_close"},
 		"closed after an alert": {closed(finRemote, 7), "early_close"},
-		"given up at once":      {failed(aborted), ""},
+		"unreachable, unheard":  {failed(aborted), "unreachable"},
+		"given up now and then": {func(r *records.Record) {
+			if int(r.Start)%5 > 0 {
+				failed(aborted)(r)
+			}
+		}, ""},
 		"aborted by the client": {func(r *records.Record) { closed(rstLocal, 0)(r); r.End = r.Start + 0.01 }, ""},
 		"nothing wrong":         {good, ""},
 	}

@@ -47,13 +47,15 @@ func newID() string {
 	return hex.EncodeToString(b[:])
 }
 
-// comesBackWithin is how soon after its end a regression of the same path is the same one again.
+// comesBackWithin is how soon after its end a regression of the same path counts as one that flaps.
 const comesBackWithin = 10 * time.Minute
 
-// known reads the regressions that are open, and those that ended so lately that they may come back.
+// known reads the regressions that are open, those that ended lately, and those that ended while one that is open was: they may be part of its
+// alert.
 func (j *Judge) known(ctx context.Context, now time.Time) ([]*Regression, error) {
 	found, err := schema.Rows[*Regression](ctx, j.store, j.statement(fmt.Sprintf(
-		"SELECT * FROM $database.regressions WHERE open OR closed_at >= fromUnixTimestamp64Nano(%d, 'UTC') ORDER BY opened_at, id", now.Add(-usualFor).UnixNano())))
+		"SELECT * FROM $database.regressions WHERE open OR closed_at >= fromUnixTimestamp64Nano(%d, 'UTC') "+
+			"OR closed_at >= (SELECT minOrNull(opened_at) FROM $database.regressions WHERE open) ORDER BY opened_at, id", now.Add(-usualFor).UnixNano())))
 	if err != nil {
 		return nil, fmt.Errorf("read the regressions: %w", err)
 	}

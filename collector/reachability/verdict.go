@@ -56,7 +56,7 @@ func verdict(f failing, s serverSide) (Verdict, string) {
 	case "no_answer":
 		return s.unanswered()
 	case "unreachable":
-		return VerdictUnreachable, "attempts end with “unreachable”: a router, a firewall or the client's own machine says that there is no way to the address"
+		return VerdictUnreachable, "attempts end with “unreachable”, or at once: a router, a firewall or the client's own machine says that there is no way to the address"
 	case "reset":
 		return VerdictReset, "connections are established and then reset" + s.whoResets()
 	case "no_reply":

@@ -51,7 +51,7 @@ CREATE TABLE IF NOT EXISTS {{.Database}}.regressions_raw
     failures UInt64 COMMENT 'failing attempts, while it is young: of five minutes',
     usual_rate Float64 COMMENT 'attempts a minute on the day before',
     least_rx UInt64 COMMENT 'no connection that went well brought back less',
-    times UInt32 COMMENT 'how often it was opened: more than once if it came back soon',
+    times UInt32 COMMENT '1; more if the one before had ended less than 10 minutes ago: one more than that had',
     collector LowCardinality(String) COMMENT 'who wrote this version'
 )
 ENGINE = ReplacingMergeTree(version)
