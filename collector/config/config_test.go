@@ -49,6 +49,13 @@ func TestRefused(t *testing.T) {
 		"hold_wait is 5s":               {"--hold-wait", "5s"},
 		"hold_tolerance":                {"--hold-tolerance", "-1s"},
 		"at least 1048576":              {"--pending-bytes", "1"},
+		"alertmanager and":              {"--alertmanager", "http://a:9093,b:9093"},
+		"alert_webhook take":            {"--alert-webhook", "hooks.example"},
+		"reachability_every is 1ms":     {"--reachability-every", "1ms"},
+		"reachability_open_after":       {"--reachability-open-after", "1s"},
+		"reachability_close_after":      {"--reachability-close-after", "1h"},
+		"alert_repeat":                  {"--alert-repeat", "0s"},
+		"alert_group_wait":              {"--alert-group-wait", "-1s"},
 		"unknown flag: --colector-list": {"--colector-list"},
 	} {
 		if _, err := load(t, nil, args...); err == nil || !strings.Contains(err.Error(), say) {

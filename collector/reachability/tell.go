@@ -3,6 +3,7 @@ package reachability
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -149,13 +150,14 @@ func (t *target) recall(ctx context.Context) error {
 	return nil
 }
 
-// name is the target in the store, without what may be a password.
+// name is the target in the store, which anybody may read: the path of a webhook is often a password.
 func (t *target) name() string {
 	u, err := url.Parse(t.url)
 	if err != nil {
 		return t.kind
 	}
-	return t.kind + " " + u.Host + u.Path
+	of := sha256.Sum256([]byte(u.Path + "?" + u.RawQuery))
+	return fmt.Sprintf("%s %s %x", t.kind, u.Host, of[:4])
 }
 
 // note remembers what was taken, once for each state.

@@ -115,6 +115,9 @@ func TestWebhook(t *testing.T) {
 	if got, want := h.said(), "firing shop/db: shop/api, shop/web; resolved shop/db: shop/api, shop/web"; got != want {
 		t.Errorf("the webhook was told %q, want %q", got, want)
 	}
+	if rows := schematest.Query(t, s, "SELECT DISTINCT target FROM "+s.Database+".alerts_told"); strings.Contains(rows, "/x") || strings.Contains(rows, "secret") || strings.Count(rows, "\n") != 1 {
+		t.Errorf("targets in the store: %s", rows)
+	}
 	young := firing("shop/new")
 	young.StartsAt = time.Now().Add(-time.Second)
 	short := firing("shop/silenced") // over before anybody was to be told

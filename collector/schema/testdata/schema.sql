@@ -813,7 +813,7 @@ SETTINGS non_replicated_deduplication_window = 1000;
 
 CREATE TABLE IF NOT EXISTS tributary.alerts_told
 (
-    target String COMMENT 'alertmanager or webhook, and its address',
+    target String COMMENT 'alertmanager or webhook, its host, and a hash of the rest of its address',
     alert String COMMENT 'cause_of and when it opened',
     state Enum8('firing' = 1, 'resolved' = 2) COMMENT 'what was said',
     told DateTime64(3, 'UTC') COMMENT 'when it was taken'
