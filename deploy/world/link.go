@@ -144,16 +144,14 @@ func forget(host *namespace, a netip.Addr) error {
 
 // dropPort makes a host's firewall drop what comes in for a TCP port, without a word to the sender.
 func dropPort(host *namespace, port uint16) error {
-	rules := fmt.Sprintf(`table inet world {
-	chain input {
-		type filter hook input priority 0;
-		tcp dport %d drop
-	}
+	return nft(host, fmt.Sprintf("table inet world {\n\tchain input {\n\t\ttype filter hook input priority 0;\n\t\ttcp dport %d drop\n\t}\n}\n", port))
 }
-`, port)
+
+// nft runs a script of nftables in a host.
+func nft(host *namespace, script string) error {
 	return host.in(func() error {
 		cmd := exec.Command("nft", "-f", "-")
-		cmd.Stdin = strings.NewReader(rules)
+		cmd.Stdin = strings.NewReader(script)
 		if out, err := cmd.CombinedOutput(); err != nil {
 			return fmt.Errorf("nft in %s: %w: %s (Debian package nftables)", host.name, err, strings.TrimSpace(string(out)))
 		}

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
@@ -62,7 +63,7 @@ func New(hosts []Host, logs io.Writer) *World {
 	if logs == nil {
 		logs = io.Discard
 	}
-	return &World{hosts: hosts, logs: logs, spaces: map[string]*namespace{}}
+	return &World{hosts: slices.Clone(hosts), logs: logs, spaces: map[string]*namespace{}}
 }
 
 // Start takes a run number, removes what dead worlds left, and builds namespaces, bridge and addresses. On an error
@@ -292,6 +293,40 @@ func (w *World) DropPort(host string, port uint16) error {
 		return err
 	}
 	return dropPort(ns, port)
+}
+
+// Firewall puts rules of nftables into a host, in place of those that it put there before: on what comes in, and on what goes out.
+func (w *World) Firewall(host, in, out string) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	ns, err := w.space(host)
+	if err != nil {
+		return err
+	}
+	return nft(ns, fmt.Sprintf(`table inet broken {}
+delete table inet broken
+table inet broken {
+	chain input {
+		type filter hook input priority 0;
+		%s
+	}
+	chain output {
+		type filter hook output priority 0;
+		%s
+	}
+}
+`, in, out))
+}
+
+// Retire takes a host out of the identity file, when that is next written: it goes on to run, and is nobody's.
+func (w *World) Retire(host string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for i := range w.hosts {
+		if w.hosts[i].Name == host {
+			w.hosts[i].Workload = ""
+		}
+	}
 }
 
 // startJanitor starts the process that cleans up after an owner that died without Close: it waits for the end of its

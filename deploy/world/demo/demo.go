@@ -27,6 +27,8 @@ type demo struct {
 	shop   *world.Shop // nil with --host
 	family family
 	store  store
+
+	incident *incident // nil with --host
 }
 
 // run returns nil when the user had enough, or with --once when the map is complete.
@@ -62,6 +64,10 @@ func (d *demo) start(ctx context.Context) error {
 		d.shop = world.NewShop(os.Stderr)
 		if err := d.shop.Start(ctx); err != nil {
 			return fmt.Errorf("build the world: %w", err)
+		}
+		var err error
+		if d.incident, err = newIncident(ctx); err != nil {
+			return err
 		}
 		d.say("a shop of 8 workloads and an outside stands in network namespaces (run %d)", d.shop.Run())
 	}
@@ -106,6 +112,9 @@ func (d *demo) startCollector(ctx context.Context) error {
 	args := []string{
 		"serve", "--data", filepath.Join(d.dir, "data"), "--clickhouse", "embedded", "--kafka", "none",
 		"--listen", d.ports.ingest, "--metrics-listen", d.ports.collectorMetrics, "--embedded-listen", d.ports.sql, "--api-listen", d.ports.api,
+	}
+	if d.incident != nil {
+		args = append(append(args, quickJudge...), "--alert-webhook", d.incident.url())
 	}
 	c, err := d.family.start(filepath.Join(d.bin, "tributary-collector"), d.dir, args...)
 	if err != nil {

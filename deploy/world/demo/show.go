@@ -139,6 +139,9 @@ func (d *demo) verdict(v view) error {
 func (d *demo) keep(ctx context.Context, last view) error {
 	terminal := isTerminal(d.out)
 	d.pointers()
+	if d.shop != nil {
+		go d.breakAPath(ctx)
+	}
 	tick := time.NewTicker(d.refresh)
 	defer tick.Stop()
 	for {
@@ -159,6 +162,9 @@ func (d *demo) keep(ctx context.Context, last view) error {
 		case terminal:
 			fmt.Fprint(d.out, clearScreen)
 			d.print(v, time.Now().Format(time.TimeOnly))
+			if d.incident != nil {
+				fmt.Fprint(d.out, "\nA path breaks\n\n", d.incident.text())
+			}
 			d.pointers()
 		case signature(v) != signature(last):
 			d.print(v, "changed at "+time.Now().Format(time.TimeOnly))
@@ -249,6 +255,7 @@ func (d *demo) pointers() {
            %s map%s
 `, d.store.url, d.tool(), sql)
 	if d.shop != nil {
+		fmt.Fprintf(d.out, "           %s reachability%s\n", d.tool(), sql)
 		fmt.Fprintf(d.out, "           %s whois %s --at -30s%s\n", d.tool(), d.shop.Cart, api)
 	}
 	fmt.Fprintf(d.out, `  metrics  http://%s/metrics (collector)   http://%s/metrics (exporter)
