@@ -106,6 +106,12 @@ bench: build engine ## the benchmark BENCH: make bench BENCH=collector
 	$(GOBUILD) -o .build/bin/bench-$(BENCH) ./benchmarks/$(BENCH)
 	exec .build/bin/bench-$(BENCH)
 
+.PHONY: bench-paths
+bench-paths: packages build engine ## paths that break and paths that only look so, ten times with each kind of client (root, an hour and a half)
+	for clients in short kernel; do \
+		$(GO) test ./deploy/world/e2e -run '^TestPaths$$' -v -count 10 -timeout 2h -args -paths.timings default -paths.clients $$clients || exit; \
+	done
+
 .PHONY: demo
 demo: build engine bin/tributary-demo ## a small world on this host and its dependency map (root)
 	@deploy/dev/packages.sh demo

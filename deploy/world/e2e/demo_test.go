@@ -1,8 +1,10 @@
 package e2e
 
 import (
+	"bufio"
 	"bytes"
 	"context"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -31,6 +33,39 @@ func TestDemoOnce(t *testing.T) {
 		if !bytes.Contains(out, []byte(want)) {
 			t.Errorf("no %s in the output", want)
 		}
+	}
+	nothingLeft(t, before)
+}
+
+// After the map a path breaks: the alert with its verdict is shown, and its end.
+func TestDemoIncident(t *testing.T) {
+	testenv.NeedRoot(t)
+	testenv.NeedFile(t, engine(t), "run make engine")
+	before := namespaces(t)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	defer cancel()
+	cmd := demo(ctx, t)
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	var all strings.Builder
+	want := []string{"Who talks to whom", "A path breaks", "ALERT   shop/api cannot reach shop/cache:6379 any more (rejected)", "though a program listens", "RESOLVED shop/cache:6379"}
+	for lines := bufio.NewScanner(out); len(want) > 0 && lines.Scan(); {
+		all.WriteString(lines.Text() + "\n")
+		if strings.Contains(lines.Text(), want[0]) {
+			want = want[1:]
+		}
+	}
+	if err := cmd.Process.Signal(syscall.SIGINT); err != nil {
+		t.Fatal(err)
+	}
+	_, _ = io.Copy(io.Discard, out) // until it ends
+	if err := cmd.Wait(); err != nil || len(want) > 0 {
+		t.Errorf("%v; not shown: %q\n%s", err, want, all.String())
 	}
 	nothingLeft(t, before)
 }

@@ -34,6 +34,7 @@ type rig struct {
 	dir, kafka                                          string
 	ingest, collectorMetrics, exporterMetrics, sql, api string
 	collector, exporter                                 *program
+	fussy                                               net.Listener // of paths_test.go
 }
 
 // program is a running exporter or collector.
