@@ -102,7 +102,7 @@ func mapCommand(connect Connect) *cobra.Command {
 }
 
 func windowFlags(cmd *cobra.Command, since, until *string) {
-	cmd.Flags().StringVar(since, "since", "", "records that ended at this time or later: RFC 3339 or -5m")
+	cmd.Flags().StringVar(since, "since", "", "records that ended at this time or later: RFC 3339 or -5m; edges of more than an hour ago begin with the whole minute")
 	cmd.Flags().StringVar(until, "until", "", "records that ended before this time")
 }
 

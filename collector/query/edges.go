@@ -79,8 +79,19 @@ func (c *Client) edges(ctx context.Context, w window, now time.Time, f edgeFilte
 	if err != nil {
 		return nil, err
 	}
-	statement := "SELECT " + edgeGroup + ",\n    " + schema.ShowEdges() + "\nFROM (" + c.edgesIn(plan(w, minutes, hours, now)) + ") AS e" + f.where() +
+	tiers := plan(w, minutes, hours, now)
+	lively, known := livesFrom(tiers, endOf(w, now))
+	living := ""
+	if known {
+		living = ",\n    sumIf(e.open, e.lively) AS open, sumIf(e.unanswered, e.lively) AS unanswered"
+	} else {
+		lively = time.Time{}
+	}
+	statement := "SELECT " + edgeGroup + ",\n    " + schema.ShowEdges() + living + "\nFROM (" + c.edgesIn(tiers, lively) + ") AS e" + f.where() +
 		"\nGROUP BY " + edgeGroup + edgesOrder
+	if known {
+		return collect[Edge](ctx, c, statement, f.params)
+	}
 	var open []openRow
 	var openErr error
 	var both sync.WaitGroup
@@ -102,6 +113,14 @@ func (c *Client) edges(ctx context.Context, w window, now time.Time, f edgeFilte
 	return found, nil
 }
 
+// endOf is the moment at which the window ends, or now.
+func endOf(w window, now time.Time) time.Time {
+	if !w.until.IsZero() && w.until.Before(now) {
+		return w.until
+	}
+	return now
+}
+
 // aliveWithin is longer than the time between two records of a connection that lives.
 const aliveWithin = 65 * time.Second
 
@@ -113,10 +132,7 @@ type openRow struct {
 
 // open counts the connections that live at the end of the window, from single records.
 func (c *Client) open(ctx context.Context, w window, now time.Time, f edgeFilter) ([]openRow, error) {
-	at := now
-	if !w.until.IsZero() && w.until.Before(now) {
-		at = w.until
-	}
+	at := endOf(w, now)
 	from := schema.EdgesOf(c.database(), "toDateTime(0, 'UTC')", sqlTime(at.Add(-aliveWithin), ""), sqlTime(at.Add(time.Nanosecond), ""), schema.Part{})
 	statement := "SELECT " + edgeGroup + ", sum(e.open) AS open, sum(e.unanswered) AS unanswered FROM (" + from + ") AS e" + f.where() +
 		"\nGROUP BY " + edgeGroup + "\nHAVING open > 0 OR unanswered > 0"

@@ -51,8 +51,14 @@ func (c *Client) coverage(ctx context.Context) (minutes, hours span, err error) 
 	return minutes, hours, err
 }
 
+// wholeMinutes is how long a window must reach back to begin with a whole minute: single records of a part of one are not worth their reading.
+const wholeMinutes = time.Hour
+
 // plan cuts a window into parts: whole hours and whole minutes that have been computed, and the rest from single records.
 func plan(w window, minutes, hours span, now time.Time) []tier {
+	if !w.since.IsZero() && now.Sub(w.since) > wholeMinutes {
+		w.since = w.since.Truncate(time.Minute)
+	}
 	a, b := ceil(w.since, time.Minute), minutes.end
 	if a.Before(minutes.first) {
 		a = minutes.first
@@ -120,15 +126,26 @@ const (
 	never     = "toDateTime64('2200-01-01 00:00:00', 9, 'UTC')"
 )
 
-// edgesIn returns a SELECT of the rows of edges in a window, in the columns of schema.EdgeColumns.
-func (c *Client) edgesIn(tiers []tier) string {
+// livesFrom returns from when on the last of the tiers shows which connections live at a moment, if it does: it reads single records up to it
+// and from long enough before.
+func livesFrom(tiers []tier, at time.Time) (time.Time, bool) {
+	last := tiers[len(tiers)-1]
+	from := at.Add(-aliveWithin)
+	until := last.window.until
+	return from, last.from == fromFlows && (until.IsZero() || until.Equal(at)) && last.window.since.Before(from)
+}
+
+// edgesIn returns a SELECT of the rows of edges in a window, in the columns of schema.EdgeColumns, and of which of them are of the single records
+// since a moment.
+func (c *Client) edgesIn(tiers []tier, lively time.Time) string {
 	columns := strings.Join(schema.EdgeColumns(), ", ")
 	parts := make([]string, len(tiers))
 	for i, t := range tiers {
 		from, to := sqlTime(t.window.since, beginning), sqlTime(t.window.until, never)
 		switch t.from {
 		case fromFlows:
-			parts[i] = "SELECT " + columns + " FROM (" + schema.EdgesOf(c.database(), "toDateTime(0, 'UTC')", from, to, schema.Part{}) + ")"
+			at := "toDateTime(end_time_ns >= " + sqlTime(lively, never) + ", 'UTC')"
+			parts[i] = "SELECT " + columns + ", minute = toDateTime(1, 'UTC') AS lively FROM (" + schema.EdgesOf(c.database(), at, from, to, schema.Part{}) + ")"
 		case fromMinutes:
 			parts[i] = c.computed(columns, "minute", "edges_1m_gens", from, to)
 		case fromHours:
@@ -140,6 +157,6 @@ func (c *Client) edgesIn(tiers []tier) string {
 
 func (c *Client) computed(columns, step, table, from, to string) string {
 	return strings.NewReplacer("$columns", columns, "$step", step, "$table", table, "$from", from, "$to", to, "$database", c.database()).Replace(
-		`SELECT $columns FROM $database.$table WHERE $step >= $from AND $step < $to
+		`SELECT $columns, 0 AS lively FROM $database.$table WHERE $step >= $from AND $step < $to
     AND ($step, gen) IN (SELECT start, gen FROM $database.closed_latest WHERE step = '$step' AND start >= $from AND start < $to)`)
 }
