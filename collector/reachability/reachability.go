@@ -147,17 +147,16 @@ func (j *Judge) Step(ctx context.Context, now time.Time) error {
 	if err != nil {
 		return err
 	}
+	var opened []*Regression
 	if now.Sub(j.started) >= j.cfg.OpenAfter+quietAfterStart {
-		opened, err := j.open(ctx, s, seen, now)
-		if err != nil {
+		if opened, err = j.open(ctx, s, seen, now); err != nil {
 			return err
 		}
-		changed = append(changed, opened...)
 	}
-	if err := j.write(ctx, changed, now); err != nil {
+	if err := j.write(ctx, append(changed, opened...), now); err != nil {
 		return err
 	}
-	j.count(s, changed)
+	j.count(s, changed, opened)
 	silences, err := j.silences(ctx, now)
 	if err != nil {
 		return err
@@ -333,16 +332,16 @@ func (j *Judge) regression(s *state, path Path, f failing, u usual, v Verdict, t
 }
 
 // count logs and counts what happened.
-func (j *Judge) count(s *state, changed []*Regression) {
+func (j *Judge) count(s *state, changed, opened []*Regression) {
 	j.metrics.open.Set(float64(len(s.open)))
+	for _, r := range opened {
+		j.metrics.opened.WithLabelValues(string(r.Verdict)).Inc()
+		j.log.Warn("a path that worked fails", "path", r.Path.String(), "verdict", r.Verdict, "since", r.BrokeAt)
+	}
 	for _, r := range changed {
-		switch {
-		case !r.Open():
+		if !r.Open() {
 			j.metrics.closed.WithLabelValues(r.ClosedWhy).Inc()
 			j.log.Info("a regression is over", "path", r.Path.String(), "why", r.ClosedWhy, "lasted", r.ClosedAt.Sub(r.OpenedAt).Round(time.Second))
-		case time.Since(r.OpenedAt) < j.cfg.Every:
-			j.metrics.opened.WithLabelValues(string(r.Verdict)).Inc()
-			j.log.Warn("a path that worked fails", "path", r.Path.String(), "verdict", r.Verdict, "since", r.BrokeAt)
 		}
 	}
 }
