@@ -27,6 +27,8 @@ needs() {
       echo "prometheus promtool"
       echo "prometheus-alertmanager amtool"
       echo "maven mvn"
+      echo "runc runc"
+      echo "busybox-static /bin/busybox"
       echo "nginx-light nginx"
       ;;
     *) echo "usage: packages.sh build|generate|demo|test [--list]" >&2; exit 2 ;;

@@ -142,7 +142,7 @@ func (d *doctor) identity(ctx context.Context, c config.Config) {
 		d.must(err, "")
 		return
 	}
-	book, err := identity.New(identityOptions(c, h), prometheus.NewRegistry(), slog.New(slog.DiscardHandler))
+	names, err := newNames(c, h, prometheus.NewRegistry(), slog.New(slog.DiscardHandler))
 	if err != nil || c.Identity == "" {
 		d.must(err, "no identity file: names come from the static identity, or from units and programs")
 		return
@@ -150,11 +150,11 @@ func (d *doctor) identity(ctx context.Context, c config.Config) {
 	ctx, cancel := context.WithTimeout(ctx, listingMost)
 	defer cancel()
 	watching := make(chan error, 1)
-	go func() { watching <- book.Run(ctx) }()
-	for book.VerifiedTo(time.Now().UnixNano()) == 0 && ctx.Err() == nil {
+	go func() { watching <- names.run(ctx) }()
+	for names.VerifiedTo(time.Now().UnixNano()) == 0 && ctx.Err() == nil {
 		time.Sleep(10 * time.Millisecond)
 	}
-	absent := book.Absent()
+	absent := names.book.Absent()
 	cancel()
 	d.must(<-watching, "the identity file "+c.Identity+" is understood")
 	for _, text := range absent {

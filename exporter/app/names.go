@@ -10,6 +10,7 @@ import (
 
 	"tributary/exporter/batch"
 	"tributary/exporter/config"
+	"tributary/exporter/containers"
 	"tributary/exporter/event"
 	"tributary/exporter/identity"
 	"tributary/exporter/listeners"
@@ -21,29 +22,41 @@ import (
 // names joins the rooms that know more of a connection than its socket to those that use them: it names events and is the
 // transport's source of claims.
 type names struct {
-	own  ownProcess
-	book *identity.Book
-	nat  *nat.Table // nil: addresses are what sockets say
+	own        ownProcess
+	book       *identity.Book
+	containers *containers.Watcher // nil in a sidecar
+	nat        *nat.Table          // nil: addresses are what sockets say
 }
 
 // newNames makes the rooms; run has to run.
 func newNames(c config.Config, h host, registerer prometheus.Registerer, logger *slog.Logger) (*names, error) {
-	book, err := identity.New(identityOptions(c, h), registerer, logger)
-	if err != nil || !c.Conntrack {
-		return &names{own: newOwnProcess(h), book: book}, err
+	n := &names{own: newOwnProcess(h)}
+	options := identityOptions(c, h)
+	var err error
+	if c.Scope != config.ScopeNetns { // a sidecar's host is not its business
+		if n.containers, err = containers.New(containers.Options{Host: h.name, Pods: c.Pods}, registerer, logger); err != nil {
+			return nil, err
+		}
+		options.Containers = n.containers
+	}
+	if n.book, err = identity.New(options, registerer, logger); err != nil || !c.Conntrack {
+		return n, err
 	}
 	inum, err := ownNetns()
 	if err != nil {
 		return nil, err
 	}
-	table, err := nat.New(nat.Options{Own: inum, OwnOnly: c.Scope == config.ScopeNetns, Path: identity.NamespacePath}, registerer, logger)
-	return &names{newOwnProcess(h), book, table}, err
+	n.nat, err = nat.New(nat.Options{Own: inum, OwnOnly: c.Scope == config.ScopeNetns, Path: identity.NamespacePath}, registerer, logger)
+	return n, err
 }
 
 // run keeps what the names rest on up to date until ctx ends.
 func (n *names) run(ctx context.Context) error {
 	var watching errgroup.Group
 	watching.Go(func() error { return n.book.Run(ctx) })
+	if n.containers != nil {
+		watching.Go(func() error { return n.containers.Run(ctx) })
+	}
 	if n.nat != nil {
 		watching.Go(func() error { return n.nat.Run(ctx) })
 	}

@@ -84,6 +84,7 @@ type Config struct {
 	Scope     string `yaml:"scope" usage:"what to watch: host (every network namespace), netns (the exporter's own) or cgroup (--cgroup)"`
 	Cgroup    string `yaml:"cgroup" usage:"with --scope cgroup: path of the cgroup (v2) to watch, with all below it; default: the exporter's own"`
 	Identity  string `yaml:"identity" usage:"YAML file that names the workloads of this host; watched while running"`
+	Pods      string `yaml:"pods" usage:"file with a Kubernetes PodList (JSON) that names the pods of this host; watched while running"`
 	Network   string `yaml:"network" usage:"name of the address space of this host's addresses"`
 	TLS       TLS    `yaml:",inline"`
 	Ways      Ways   `yaml:",inline"`

@@ -31,6 +31,8 @@ type Options struct {
 
 	OwnNetns  bool // watch the exporter's own network namespace only
 	HostNames bool // name what nothing else names by systemd unit or program
+
+	Containers Containers // nil: nobody knows of any
 }
 
 // Book keeps names and claims. Its methods are safe for concurrent use; Run once.
@@ -169,6 +171,7 @@ func (b *Book) static() *Owner {
 // rebind makes the table that file, namespaces and cgroups say now, and publishes it.
 func (b *Book) rebind(at int64) {
 	want := map[key]*Owner{}
+	b.bindContainers(want)
 	for i := range b.owners {
 		b.bind(&b.owners[i], want)
 	}
@@ -191,9 +194,6 @@ func (b *Book) rebind(at int64) {
 
 // bind adds the keys of one entry.
 func (b *Book) bind(o *entryOwners, want map[key]*Owner) {
-	for _, id := range b.presence.cgroups[o.entry] {
-		want[key{kind: byCgroup, id: id}] = o.cgroup
-	}
 	if o.entry.Netns != "" {
 		if inum, ok := b.presence.paths[o.entry.Netns]; ok {
 			want[key{kind: byNetns, id: uint64(inum)}] = o.netns
@@ -261,13 +261,15 @@ func (b *Book) Run(ctx context.Context) error {
 	return errors.Join(err, <-files)
 }
 
-func first(values ...string) string {
+// first returns the first value that says anything.
+func first[T comparable](values ...T) T {
+	var nothing T
 	for _, v := range values {
-		if v != "" {
+		if v != nothing {
 			return v
 		}
 	}
-	return ""
+	return nothing
 }
 
 func same(a, b *Owner) bool { return a == b || a != nil && b != nil && *a == *b }

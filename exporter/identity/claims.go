@@ -174,7 +174,7 @@ func (b *Book) wanted(from int64) map[claimKey]Claim {
 
 // claimers are the owners of the entries by what they own.
 func (b *Book) claimers() (byNetns map[uint32]*Owner, byAddr map[[16]byte][]*entryOwners) {
-	byNetns, byAddr = map[uint32]*Owner{}, map[[16]byte][]*entryOwners{}
+	byNetns, byAddr = b.containerNetns(), map[[16]byte][]*entryOwners{}
 	for i := range b.owners {
 		o := &b.owners[i]
 		if inum, ok := b.presence.paths[o.entry.Netns]; ok && o.entry.Netns != "" {
@@ -192,13 +192,17 @@ func (b *Book) Absent() []string {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	var out []string
+	placed := map[*entry]bool{}
+	for _, at := range b.presence.places {
+		placed[at.entry] = true
+	}
 	for i := range b.owners {
 		e := b.owners[i].entry
 		if _, ok := b.presence.paths[e.Netns]; e.Netns != "" && !ok {
 			out = append(out, e.Workload+": "+e.Netns+" is no network namespace")
 		}
-		if (e.Cgroup != "" || e.Unit != "") && len(b.presence.cgroups[e]) == 0 {
-			out = append(out, e.Workload+": cgroup "+first(e.Cgroup, e.Unit)+" does not exist")
+		if (e.Cgroup != "" || e.Unit != "" || e.Container != "") && !placed[e] {
+			out = append(out, e.Workload+": cgroup "+first(e.Cgroup, e.Unit, e.Container)+" does not exist")
 		}
 		for _, a := range e.Addresses {
 			if !b.present(a.As16()) {

@@ -2,8 +2,9 @@
 // addresses this exporter claims.
 //
 // Naming (Book.Local). The first evidence wins: cgroup, network namespace, (address, port range), address, static
-// configuration; with Options.HostNames then the systemd unit of the socket's cgroup or the program's name. Certificates
-// and containers will take their places in that order. Tables are immutable and replaced whole; a look-up takes no lock and
+// configuration; with Options.HostNames then the systemd unit of the socket's cgroup or the program's name. A container's cgroup is
+// its name by an entry of the file, else by Options.Containers; cgroups are noted as they are made, so that one that is gone when its record is read
+// still has its name. Certificates will take their place in that order. Tables are immutable and replaced whole; a look-up takes no lock and
 // allocates nothing (host names: once per new unit or program). Every key remembers when it was whose, and a socket is named
 // by the owner of the moment its connection began: a changed file never renames what began before it, whenever the record
 // arrives, and no record waits or gets lost because of a change. Between a change of the file and the moment it is read
@@ -11,7 +12,7 @@
 // without an owner; what is forgotten is unnamed.
 //
 // Claims (Book.Subscribe, Book.VerifiedTo). An address is claimed only while it is present on an interface of a namespace
-// of this host (own namespace only with Options.OwnNetns): in a namespace that an entry names every address, else the
+// of this host (own namespace only with Options.OwnNetns): in a namespace that an entry names or that is a container's own every address, else the
 // addresses that entries list, else, in the exporter's own namespace, everything for the static workload. Loopback,
 // link-local, multicast, tentative, deprecated and duplicate addresses are not. A plain host claims nothing: its names hang on
 // programs, and their peers are named by the mirror record.
@@ -27,5 +28,5 @@
 // A subscriber gets every change in order, or its channel is closed because it was too slow; then it subscribes again and
 // gets the whole set. Stopping releases nothing.
 //
-// The room does not send anything, and does not read containers' metadata, certificates or an API yet.
+// The room does not send anything, and does not read certificates or an API yet.
 package identity

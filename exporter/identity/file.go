@@ -128,7 +128,7 @@ func (f *file) validateWorkloads() error {
 		if err := e.validate(where); err != nil {
 			return err
 		}
-		for _, s := range []string{"netns " + e.Netns, "cgroup " + e.Cgroup, "unit " + e.Unit} {
+		for _, s := range []string{"netns " + e.Netns, "cgroup " + e.Cgroup, "unit " + e.Unit, "container " + e.Container} {
 			if strings.HasSuffix(s, " ") {
 				continue
 			}
@@ -156,14 +156,11 @@ func (e *entry) validate(where string) error {
 	if err := CheckWorkload(e.Workload); err != nil {
 		return fmt.Errorf("%s%w", where, err)
 	}
-	if err := checkTexts(where, "instance", e.Instance, "zone", e.Zone, "region", e.Region, "release", e.Release, "unit", e.Unit); err != nil {
+	if err := checkTexts(where, "instance", e.Instance, "zone", e.Zone, "region", e.Region, "release", e.Release, "unit", e.Unit, "container", e.Container); err != nil {
 		return err
 	}
-	if e.Container != "" {
-		return fmt.Errorf("%scontainer is not supported by this version: name the container's netns or cgroup", where)
-	}
-	if e.Netns == "" && e.Cgroup == "" && e.Unit == "" && len(e.Addresses) == 0 {
-		return fmt.Errorf("%s%s needs addresses, netns, cgroup or unit", where, e.Workload)
+	if e.Netns == "" && e.Cgroup == "" && e.Unit == "" && e.Container == "" && len(e.Addresses) == 0 {
+		return fmt.Errorf("%s%s needs addresses, netns, cgroup, container or unit", where, e.Workload)
 	}
 	if !e.Ports.all() && len(e.Addresses) == 0 {
 		return fmt.Errorf("%sports are part of an address: %s needs addresses too", where, e.Workload)
@@ -193,6 +190,9 @@ func (e *entry) validatePaths(where string) error {
 	}
 	if e.Cgroup == "/" {
 		return fmt.Errorf("%sthe root cgroup holds every process and is no evidence", where)
+	}
+	if strings.ContainsAny(e.Container, "/ ") {
+		return fmt.Errorf("%scontainer %q is not the id of a container, or its beginning", where, clip(e.Container))
 	}
 	if e.Unit != "" && (strings.Contains(e.Unit, "/") || !strings.Contains(e.Unit, ".")) {
 		return fmt.Errorf("%sunit %q is not a unit such as nginx.service", where, clip(e.Unit))

@@ -23,19 +23,21 @@ const (
 
 // presence is what is known of namespaces, cgroups and addresses.
 type presence struct {
-	socket  *notifications // nil until Run
-	own     uint32         // inode number of the exporter's own namespace
-	all     bool           // the socket hears other namespaces too
-	spaces  map[uint32]*space
-	byNsid  map[int32]*space
-	paths   map[string]uint32 // netns paths of entries: what they lead to
-	cgroups map[*entry][]uint64
-	procs   map[uint32]string // namespaces of processes at the last scan: a path that leads there
-	scanned time.Time         // when processes were scanned
-	pause   time.Duration     // until the next scan
-	dirty   bool              // addresses changed since the last refresh
-	relist  bool              // notifications may have passed unrecognised
-	bridges bool              // addresses of the own namespace changed
+	socket     *notifications // nil until Run
+	own        uint32         // inode number of the exporter's own namespace
+	all        bool           // the socket hears other namespaces too
+	spaces     map[uint32]*space
+	byNsid     map[int32]*space
+	paths      map[string]uint32 // netns paths of entries: what they lead to
+	places     map[string]place  // cgroup directories that say something
+	selectors  selectors
+	containers []Container       // that run
+	procs      map[uint32]string // namespaces of processes at the last scan: a path that leads there
+	scanned    time.Time         // when processes were scanned
+	pause      time.Duration     // until the next scan
+	dirty      bool              // addresses changed since the last refresh
+	relist     bool              // notifications may have passed unrecognised
+	bridges    bool              // addresses of the own namespace changed
 }
 
 // space is one network namespace and its addresses.
@@ -54,7 +56,7 @@ type ifaddr struct {
 
 func newPresence() presence {
 	p := presence{
-		spaces: map[uint32]*space{}, byNsid: map[int32]*space{}, paths: map[string]uint32{}, cgroups: map[*entry][]uint64{},
+		spaces: map[uint32]*space{}, byNsid: map[int32]*space{}, paths: map[string]uint32{}, places: map[string]place{},
 		procs: map[uint32]string{}, dirty: true,
 	}
 	if inum, ok := netnsOf(ownNetns); ok {
@@ -226,7 +228,9 @@ func (b *Book) scanProcesses(mounted map[uint32]string) {
 }
 
 // claiming reports whether there is anything that addresses could be claimed for.
-func (b *Book) claiming() bool { return len(b.owners) > 0 || b.opts.Workload != "" }
+func (b *Book) claiming() bool {
+	return len(b.owners) > 0 || b.opts.Workload != "" || len(b.presence.containers) > 0
+}
 
 // addSpace begins to listen to a namespace and lists its addresses.
 func (b *Book) addSpace(inum uint32, path string) {

@@ -82,6 +82,10 @@ func (b *Book) watchFiles(ctx context.Context) error {
 			watched[dir] = true
 		}
 	}
+	var containersChanged <-chan struct{} // nil: never
+	if b.opts.Containers != nil {
+		containersChanged = b.opts.Containers.Changed()
+	}
 	poll := time.NewTicker(pollEvery)
 	defer poll.Stop()
 	settled := time.NewTimer(0)
@@ -91,9 +95,14 @@ func (b *Book) watchFiles(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case event := <-watcher.Events:
-			if b.concerns(event) {
+			switch {
+			case !b.isCgroup(event.Name):
 				settled.Reset(quiet)
+			case event.Has(fsnotify.Create):
+				b.cgroupMade(event.Name, watch)
 			}
+		case <-containersChanged:
+			b.containersChanged()
 		case err := <-watcher.Errors: // an overflow, say: look
 			b.log.Debug("file notifications were lost", "error", err)
 			settled.Reset(quiet)
@@ -110,11 +119,10 @@ func (b *Book) watchFiles(ctx context.Context) error {
 	}
 }
 
-// concerns tells the events of the identity file's directories from those of cgroups, of which only new and removed
-// ones matter: every process that moves writes to a file there.
-func (b *Book) concerns(event fsnotify.Event) bool {
-	root := b.names.root
-	return root == "" || !strings.HasPrefix(event.Name, root+"/") || event.Has(fsnotify.Create) || event.Has(fsnotify.Remove)
+// isCgroup tells the events of the hierarchy, of which only new directories matter (every process that moves writes to a file
+// there, and what is gone shows at the next walk), from those of the identity file's directories.
+func (b *Book) isCgroup(name string) bool {
+	return b.names.root != "" && strings.HasPrefix(name, b.names.root+"/")
 }
 
 // lookAtFiles brings file and cgroups up to date, and watches the directories where the next change will show.
