@@ -162,7 +162,7 @@ func (w *Watcher) Run(ctx context.Context) error {
 			return nil
 		case <-notify.Events:
 			drain(notify.Events)
-		case <-notify.Errors:
+		case <-notify.Errors: //nolint:errcheck // an overflow, say: look
 		case <-tick.C:
 		}
 		w.refresh(watch)

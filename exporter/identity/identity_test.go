@@ -221,7 +221,7 @@ func TestBadFiles(t *testing.T) {
 		"workloads:\n- workload: a\n":                    `workloads[0]: workload "a" is not namespace/name`,
 		"workloads:\n- instance: a\n":                    "workload is missing",
 		w + "instance: x\n":                              "a/b needs addresses, netns, cgroup, container or unit",
-		w + "container: x/y\n":                             "is not the id of a container",
+		w + "container: x/y\n":                           "is not the id of a container",
 		w + "addresses: [10.0.0]\n":                      "line 3: workloads[0].addresses[0]",
 		w + "addresses: [127.0.0.1]\n":                   "127.0.0.1 means nothing outside",
 		w + "addresses: [1.1.1.1]\n  ports: 9-1\n":       "line 4",
