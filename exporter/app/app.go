@@ -42,6 +42,7 @@ type App struct {
 	local     namer
 	claims    transport.Claims
 	replay    bool
+	reduces   bool // gives up privileges once capture is attached; for good, so not inside another program
 	pipeline  *pipeline
 	spool     *spool.Spool
 	listeners *listeners.Set // nil in a replay
@@ -214,6 +215,9 @@ func (a *App) Run(ctx context.Context) error {
 		a.log.Warn("addresses are as sockets have them", "error", missing)
 	}
 	background("socket", a.serveSocket)
+	if a.reduces {
+		a.reduce()
+	}
 	err := a.capture(ctx, lasting)
 	a.deliver()
 	return err

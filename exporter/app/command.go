@@ -65,6 +65,7 @@ func runCommand(use string) *cobra.Command {
 		if err != nil {
 			return err
 		}
+		a.reduces = true
 		return a.Run(ctx)
 	})
 }

@@ -17,6 +17,23 @@ type walks struct {
 	last    bool   // the walk after Detach was opened
 }
 
+// Readable says whether what is captured can be read with the privileges that the process has now.
+func (p *Probe) Readable() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.iter == nil {
+		return ErrClosed
+	}
+	if _, err := p.read(); err != nil {
+		return err
+	}
+	walk, err := p.iter.Open()
+	if err != nil {
+		return fmt.Errorf("open a walk: %w", err)
+	}
+	return walk.Close()
+}
+
 // Walk opens a pass over the open sockets. Reading it gives the active records that
 // are due, one after the other, until io.EOF; the caller closes it before the next
 // Walk. It is nil if nothing can be due yet. Records must be handled before ring
