@@ -61,8 +61,10 @@ func (w *world) hooked(real netip.AddrPort) *helper {
 	prog, err := ebpf.NewProgram(&ebpf.ProgramSpec{
 		Type: ebpf.CGroupSockAddr, AttachType: ebpf.AttachCGroupInet4Connect, License: "MIT",
 		Instructions: asm.Instructions{ // bpf_sock_addr: user_ip4 at 4, user_port at 24, both in network order
-			asm.StoreImm(asm.R1, 4, int64(int32(binary.NativeEndian.Uint32(ip[:]))), asm.Word),
-			asm.StoreImm(asm.R1, 24, int64(binary.NativeEndian.Uint16(port)), asm.Word),
+			asm.Mov.Imm32(asm.R2, int32(binary.NativeEndian.Uint32(ip[:]))),
+			asm.StoreMem(asm.R1, 4, asm.R2, asm.Word),
+			asm.Mov.Imm32(asm.R2, int32(binary.NativeEndian.Uint16(port))),
+			asm.StoreMem(asm.R1, 24, asm.R2, asm.Word),
 			asm.Mov.Imm(asm.R0, 1), asm.Return(),
 		},
 	})
