@@ -38,6 +38,11 @@ engine: ## fetch the embedded ClickHouse engine into bin/
 packages: ## install the Debian packages of `make test` that are missing
 	@deploy/dev/packages.sh test
 
+.PHONY: test-kernels
+test-kernels: ## run the capture tests on Debian's own kernels under qemu (KERNELS="linux-image-… …" for others)
+	@deploy/dev/packages.sh kernels
+	deploy/dev/kernels.sh .build/kernels $(KERNELS)
+
 .PHONY: kafka
 kafka: .build/kafka.stamp ## fetch the jars of the Kafka that the tests use
 

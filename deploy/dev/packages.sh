@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs the Debian packages that a job needs and that are not there; does nothing when all are.
 #
-#   packages.sh build|generate|demo|test [--list]
+#   packages.sh build|generate|demo|test|kernels [--list]
 #
 # As root on Debian or Ubuntu it calls apt-get, by package name, without recommended packages. Otherwise it names what is
 # missing in one sentence and ends with status 1. --list prints the missing packages and installs nothing. No service is
@@ -31,7 +31,14 @@ needs() {
       echo "busybox-static /bin/busybox"
       echo "nginx-light nginx"
       ;;
-    *) echo "usage: packages.sh build|generate|demo|test [--list]" >&2; exit 2 ;;
+    kernels)
+      needs demo
+      echo "qemu-system-x86 qemu-system-x86_64"
+      echo "cpio cpio"
+      echo "kmod depmod"
+      echo "busybox-static /bin/busybox"
+      ;;
+    *) echo "usage: packages.sh build|generate|demo|test|kernels [--list]" >&2; exit 2 ;;
   esac
 }
 
