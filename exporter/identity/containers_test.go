@@ -92,3 +92,20 @@ func TestContainers(t *testing.T) {
 		t.Error("its name is forgotten")
 	}
 }
+
+// A namespace is found by a process that was in it, and where that is gone by any that is.
+func TestNamespacePath(t *testing.T) {
+	own, ok := netnsOf(ownNetns)
+	if !ok {
+		t.Fatal("the own network namespace has no number")
+	}
+	if got, want := NamespacePath(own, uint32(os.Getpid())), fmt.Sprintf("/proc/%d/ns/net", os.Getpid()); got != want {
+		t.Errorf("%q, want %q", got, want)
+	}
+	if inum, ok := netnsOf(NamespacePath(own, 1<<30)); !ok || inum != own {
+		t.Errorf("without the process: %q", NamespacePath(own, 1<<30))
+	}
+	if got := NamespacePath(1, 0); got != "" {
+		t.Errorf("what is no namespace is at %q", got)
+	}
+}

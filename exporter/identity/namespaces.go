@@ -114,8 +114,8 @@ func netnsOf(path string) (uint32, bool) {
 	return uint32(id), err == nil
 }
 
-// NamespacePath returns a file that stands for a network namespace: the one of a process that was in it, else a mounted one; ""
-// if there is none. Who opens it checks that it is the one meant.
+// NamespacePath returns a file that stands for a network namespace: that of a process that was in it, a mounted one, or that of any
+// process that is in it now; "" if there is none. Who opens it checks that it is the one meant.
 func NamespacePath(netns, pid uint32) string {
 	if pid != 0 {
 		path := "/proc/" + strconv.FormatUint(uint64(pid), 10) + "/ns/net"
@@ -128,7 +128,37 @@ func NamespacePath(netns, pid uint32) string {
 			return m.point
 		}
 	}
-	return ""
+	path := ""
+	eachProcess(func(at string, inum uint32) bool {
+		if inum == netns {
+			path = at
+		}
+		return path == ""
+	})
+	return path
+}
+
+// eachProcess calls f with the network namespace of every process until it answers false.
+func eachProcess(f func(path string, inum uint32) bool) {
+	dir, err := os.Open("/proc")
+	if err != nil {
+		return
+	}
+	defer dir.Close()
+	names, _ := dir.Readdirnames(maxProcesses)
+	for _, name := range names {
+		if name[0] < '1' || name[0] > '9' {
+			continue
+		}
+		path := "/proc/" + name + "/ns/net"
+		link, err := os.Readlink(path)
+		if err != nil {
+			continue
+		}
+		if inum, ok := inumOf(link); ok && !f(path, inum) {
+			return
+		}
+	}
 }
 
 // findNamespaces looks for the network namespaces of this host: the mounted ones, which are the containers' and those of
@@ -204,25 +234,12 @@ func (b *Book) scanProcesses(mounted map[uint32]string) {
 	}
 	began := time.Now()
 	clear(p.procs)
-	dir, err := os.Open("/proc")
-	if err != nil {
-		return
-	}
-	defer dir.Close()
-	names, _ := dir.Readdirnames(maxProcesses)
-	for _, name := range names {
-		if name[0] < '1' || name[0] > '9' {
-			continue
-		}
-		path := "/proc/" + name + "/ns/net"
-		link, err := os.Readlink(path)
-		if err != nil {
-			continue
-		}
-		if inum, ok := inumOf(link); ok && mounted[inum] == "" {
+	eachProcess(func(path string, inum uint32) bool {
+		if mounted[inum] == "" {
 			p.procs[inum] = path
 		}
-	}
+		return true
+	})
 	p.scanned = time.Now()
 	p.pause = max(5*time.Second, 200*p.scanned.Sub(began))
 }
