@@ -33,7 +33,8 @@ var exporterBooks = []account{
 	}},
 	{"tributary_exporter_probe_submitted_total", []string{`tributary_exporter_ring_records_total{source="ring"}`, "tributary_exporter_ring_discarded_total"}},
 	{"tributary_exporter_ring_records_total", []string{"tributary_exporter_event_decoded_total", "tributary_exporter_ring_invalid_total"}},
-	{"tributary_exporter_event_decoded_total", []string{
+	{"tributary_exporter_event_decoded_total", []string{"tributary_exporter_filter_records_total"}},
+	{`tributary_exporter_filter_records_total{verdict="kept"}`, []string{
 		"tributary_exporter_batch_sealed_rows_total", "tributary_exporter_batch_open_rows", "tributary_exporter_batch_refused_rows_total",
 	}},
 	{"tributary_exporter_batch_sealed_rows_total", []string{`tributary_exporter_spool_taken_rows_total{source="sealed"}`}},
@@ -147,7 +148,7 @@ func (r *rig) audit() []string {
 			wrong = append(wrong, fmt.Sprintf("%s is %v: %v", name, n, all.nonzero(name)))
 		}
 	}
-	const decoded = "tributary_exporter_event_decoded_total"
+	const decoded = `tributary_exporter_filter_records_total{verdict="kept"}`
 	if before.sum(decoded) != float64(stored) || after.sum(decoded) != float64(stored) {
 		wrong = append(wrong, fmt.Sprintf("%v to %v records out of the kernel, %d rows in flows", before.sum(decoded), after.sum(decoded), stored))
 	}

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -97,6 +98,24 @@ func TestExact(t *testing.T) {
 	r.checkRefused(refused)
 	r.checkKafka(truth)
 	r.checkBooks()
+	r.checkListeners(truth)
+}
+
+// checkListeners wants both servers' listeners with their owners, one known by its addresses, the other by its namespace, and every
+// connection that they accepted.
+func (r *rig) checkListeners(truth world.Truth) {
+	r.t.Helper()
+	accepted := uint64(0)
+	for _, c := range truth.Connections {
+		if c.Server != nil {
+			accepted++
+		}
+	}
+	const ours = ` FROM listeners WHERE (local_workload, local_port) IN (('e2e/back', 8080), ('e2e/store', 5432)) AND since_observed AND pid > 0`
+	r.waitFor(accepted, 30*time.Second, `SELECT sum(accepted)`+ours)
+	if rows := r.rows(`SELECT count(), uniq(host, netns, local_port), countIf(last_accepted_ns BETWEEN since_ns AND read_time_ns), sum(accept_queue)` + ours); strings.Join(rows[0], " ") != "2 2 2 0" {
+		r.t.Errorf("listeners: %v", r.rows(`SELECT *`+ours))
+	}
 }
 
 // A collector that is killed in the middle loses nothing and stores nothing twice.

@@ -157,7 +157,7 @@ func (r *rig) launchExporter(args ...string) {
 	r.t.Helper()
 	args = append([]string{
 		"run", "--scope", "host", "--collector", r.ingest, "--metrics-listen", r.exporterMetrics,
-		"--spool-dir", r.spool(),
+		"--spool-dir", r.spool(), "--socket", filepath.Join(r.dir, "exporter.sock"),
 	}, args...)
 	r.exporter = r.start("tributary-exporter", args...)
 }
