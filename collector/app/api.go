@@ -20,7 +20,7 @@ import (
 	"tributary/service/tlsconf"
 )
 
-// startAPI serves the collector's HTTP API. It only reads, assignments apart, and answers no page of another site (a request with an Origin header).
+// startAPI serves the collector's HTTP API. It only reads, assignments and settings apart, and answers no page of another site (a request with an Origin header).
 func (c *collector) startAPI(ctx context.Context, assignments http.Handler) error {
 	if c.cfg.APIListen == "" {
 		return nil
@@ -32,6 +32,7 @@ func (c *collector) startAPI(ctx context.Context, assignments http.Handler) erro
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET "+query.WhoisPath, c.answerWhois)
 	mux.Handle(assignment.Path, assignments)
+	c.settings.Register(mux)
 	s := &http.Server{
 		Handler: sameSite(mux), ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second, WriteTimeout: 30 * time.Second,
 		IdleTimeout: time.Minute, MaxHeaderBytes: 16 << 10,

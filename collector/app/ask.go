@@ -13,6 +13,7 @@ import (
 	"tributary/collector/embedded"
 	"tributary/collector/query"
 	"tributary/collector/schema"
+	"tributary/collector/settings"
 	programconfig "tributary/service/config"
 )
 
@@ -32,9 +33,27 @@ func askCommands() []*cobra.Command {
 		if c.Name() == "reachability" || c.Name() == "schema" {
 			c.PersistentFlags().StringVar(&ask.Data, "data", "", "the collector's directory, whose credential allows the embedded store to be written (environment: "+config.EnvPrefix+"_DATA)")
 		}
-		c.PersistentFlags().StringVar(&ask.API, "api", "", "the collector's API, http://host:8747 (default: where the environment or the defaults of serve say)")
+		c.PersistentFlags().StringVar(&ask.API, "api", "", apiUsage)
 	}
 	return commands
+}
+
+const apiUsage = "the collector's API, http://host:8747 (default: where the environment or the defaults of serve say)"
+
+// settingsCommand asks the API alone.
+func settingsCommand() *cobra.Command {
+	var api string
+	cmd := settings.Command(func() (string, error) {
+		cfg := config.Default()
+		loader := programconfig.NewLoader(config.EnvPrefix, pflag.NewFlagSet("settings", pflag.ContinueOnError))
+		loader.Bind(&cfg)
+		if err := loader.Load(); err != nil {
+			return "", err
+		}
+		return apiURL(api, &cfg), nil
+	})
+	cmd.PersistentFlags().StringVar(&api, "api", "", apiUsage)
+	return cmd
 }
 
 // connect finds the store and the collector as serve would with the same environment.

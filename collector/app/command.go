@@ -29,6 +29,7 @@ func Command() *cobra.Command {
 	}
 	root.AddCommand(serveCommand(), reattributeCommand(), embeddedChildCommand())
 	root.AddCommand(askCommands()...)
+	root.AddCommand(settingsCommand())
 	return root
 }
 

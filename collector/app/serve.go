@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -24,6 +25,8 @@ import (
 	"tributary/collector/ownership"
 	"tributary/collector/ownership/feed"
 	"tributary/collector/ownership/session"
+	"tributary/collector/schema"
+	"tributary/collector/settings"
 	"tributary/collector/sink"
 	"tributary/collector/sink/kafka"
 	"tributary/proto/flow"
@@ -58,7 +61,9 @@ type collector struct {
 	listeners *listeners.Store
 	history   *history.Writer
 	hold      *hold.Hold
+	settings  *settings.Settings
 	ingest    *ingest.Server
+	started   atomic.Bool             // all of the above is there
 	stops     []func(context.Context) // in the order of starting; run in reverse
 }
 
@@ -111,6 +116,7 @@ func (c *collector) start(ctx context.Context) error {
 	if err := c.startPipeline(); err != nil {
 		return err
 	}
+	c.started.Store(true)
 	assignments, err := c.startAssignments()
 	if err != nil {
 		return err
@@ -153,7 +159,7 @@ func (c *collector) startMetrics(ctx context.Context) error {
 
 // ready returns what stands in the way of storing flows.
 func (c *collector) ready() []string {
-	if c.ingest == nil {
+	if !c.started.Load() {
 		return []string{"the collector is still starting"}
 	}
 	out := c.sinks.unready()
@@ -178,12 +184,16 @@ func (c *collector) startPipeline() error {
 		return err
 	}
 	front := ingest.Config{
-		CollectorID: c.id, StoreEpoch: c.sinks.epoch, PendingBytes: c.cfg.PendingBytes, CreditBytes: c.cfg.CreditBytes,
+		CollectorID: c.id, StoreEpoch: c.sinks.life.name, PendingBytes: c.cfg.PendingBytes, CreditBytes: c.cfg.CreditBytes, StreamLife: c.cfg.StreamLife,
 		Grants: c.cfg.ClaimsAllowed,
 	}
 	if c.ledger != nil {
 		front.Ledger, front.Listeners = c.ledger, c.listeners
 	}
+	if c.settings, err = settings.Open(c.cfg.Data, c.log.With(log.Component, "settings")); err != nil {
+		return err
+	}
+	front.Settings = c.settings
 	if c.tls != nil {
 		front.Credentials = c.tls.GRPC()
 	}
@@ -202,6 +212,9 @@ func (c *collector) startPipeline() error {
 	if c.feed != nil {
 		c.feed.Start(c.book, c.hold.Wake)
 		c.feeding = true
+	}
+	if c.sinks.server != nil {
+		go watchLife(running, schema.NewClient(*c.sinks.server, 1), lifeEvery, door.NewEpoch)
 	}
 	c.stops = append(c.stops, func(ctx context.Context) {
 		c.drain(ctx)

@@ -31,7 +31,9 @@ type sinks struct {
 	clickhouse *clickhouse.Sink
 	kafka      *kafka.Sink
 	schema     schemaState
-	epoch      string // of the store: new with every start of the collector
+	collector  string         // the name under which this run computes edges
+	life       life           // of the embedded store
+	server     *schema.Server // that is not embedded; nil: there is none
 }
 
 func (s *sinks) all() []sink.Sink {
@@ -88,7 +90,7 @@ func (s *sinks) close(ctx context.Context, log *slog.Logger) {
 // startSinks opens the store and the bus. A sink that cannot be reached does not stop the start: it keeps trying, /readyz says so, and
 // exporters keep what is not acknowledged.
 func (c *collector) startSinks(ctx context.Context) error {
-	c.sinks.epoch = randomID()
+	c.sinks.collector = randomID()
 	if c.cfg.Kafka != "none" {
 		tlsConfig, err := busTLS(c.cfg)
 		if err != nil {
@@ -102,6 +104,9 @@ func (c *collector) startSinks(ctx context.Context) error {
 		server, err := c.openStore(ctx)
 		if err != nil {
 			return err
+		}
+		if c.cfg.ClickHouse != "embedded" {
+			c.sinks.server = &server
 		}
 		if err := c.startClickHouse(server); err != nil {
 			return err
@@ -131,7 +136,13 @@ func (c *collector) openStore(ctx context.Context) (schema.Server, error) {
 	if err := store.Start(ctx); err != nil {
 		return schema.Server{}, err
 	}
-	c.stops = append(c.stops, func(context.Context) { store.Stop() })
+	if c.sinks.life, err = beginLife(c.cfg.Data); err != nil {
+		c.log.Warn("whether the store was stopped in order will not be known", "reason", err)
+	}
+	c.stops = append(c.stops, func(context.Context) {
+		store.Stop()
+		c.sinks.life.end()
+	})
 	credential := store.Credential()
 	return schema.Server{URL: store.URL(), Database: schema.DefaultDatabase, User: credential.User, Password: credential.Password}, nil
 }
@@ -203,7 +214,7 @@ func (c *collector) startClickHouse(server schema.Server) error {
 	c.listeners = listeners.New(listeners.Config{}, server, c.registry, c.limited)
 	judge := c.newJudge(server)
 	c.history = history.NewWriter(c.id, server, c.registry, c.limited)
-	edges := rollup.New(rollup.Config{Collector: c.sinks.epoch, RawTTL: c.cfg.Store.RawTTL}, server, c.registry, c.limited)
+	edges := rollup.New(rollup.Config{Collector: c.sinks.collector, RawTTL: c.cfg.Store.RawTTL}, server, c.registry, c.limited)
 	peers := pairs.New(pairs.Config{Tolerance: c.cfg.Hold.Tolerance}, server, c.registry, c.limited)
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan struct{})
@@ -236,7 +247,7 @@ func (c *collector) newJudge(server schema.Server) *reachability.Judge {
 		return nil
 	}
 	return reachability.New(reachability.Config{
-		Collector: c.sinks.epoch, Every: r.Every, OpenAfter: r.OpenAfter, CloseAfter: r.CloseAfter,
+		Collector: c.sinks.collector, Every: r.Every, OpenAfter: r.OpenAfter, CloseAfter: r.CloseAfter,
 		Alerts: reachability.AlertConfig{Alertmanagers: r.Alertmanagers(), Webhook: r.Webhook, Runbook: r.Runbook, Every: r.RepeatEvery, GroupWait: r.GroupWait},
 	}, server, c.registry, c.log)
 }

@@ -48,6 +48,7 @@ type Config struct {
 
 	PendingBytes int64         `yaml:"pending_bytes" usage:"memory of batches taken in and not yet in every sink; then exporters are slowed"`
 	CreditBytes  int64         `yaml:"credit_bytes" usage:"bytes one exporter may have under way beyond what was received"`
+	StreamLife   time.Duration `yaml:"stream_life" usage:"after once to twice this time, at random, an exporter is asked to connect anew, so that a balancer spreads them over the nodes; 0s: never"`
 	StopTimeout  time.Duration `yaml:"stop_timeout" usage:"how long a stop waits for the sinks; what they do not take is sent again by the exporters"`
 	LogLevel     string        `yaml:"log_level" usage:"debug, info, warn or error"`
 	LogFormat    string        `yaml:"log_format" usage:"text or json"`
@@ -145,7 +146,7 @@ func Default() Config {
 		Reachability: Reachability{
 			Every: 5 * time.Second, OpenAfter: 15 * time.Second, CloseAfter: 20 * time.Second, RepeatEvery: 30 * time.Second, GroupWait: 10 * time.Second,
 		},
-		PendingBytes: 256 << 20, CreditBytes: 8 << 20, StopTimeout: 10 * time.Second,
+		PendingBytes: 256 << 20, CreditBytes: 8 << 20, StreamLife: 10 * time.Minute, StopTimeout: 10 * time.Second,
 		LogLevel: "info", LogFormat: "text",
 	}
 }
@@ -219,6 +220,8 @@ func (c *Config) checkListeners() error {
 		return fmt.Errorf("hold_tolerance is %s: it must be 0s to 5s", c.Hold.Tolerance)
 	case c.Hold.MaxClockError < 100*time.Millisecond || c.Hold.MaxClockError > 10*time.Second:
 		return fmt.Errorf("max_clock_error is %s: it must be 100ms to 10s", c.Hold.MaxClockError)
+	case c.StreamLife != 0 && c.StreamLife < 10*time.Second:
+		return fmt.Errorf("stream_life is %s: it must be 0s or at least 10s", c.StreamLife)
 	case c.PendingBytes < 1<<20 || c.Hold.Bytes < 1<<20 || c.CreditBytes < 1<<20:
 		return errors.New("pending_bytes, hold_bytes and credit_bytes must be at least 1048576 each")
 	}

@@ -47,6 +47,7 @@ func TestRefused(t *testing.T) {
 		"go together":                   {"--tls-cert", "x"},
 		"tls_client_ca needs":           {"--tls-client-ca", "x"},
 		"hold_wait is 5s":               {"--hold-wait", "5s"},
+		"stream_life is 1s":             {"--stream-life", "1s"},
 		"hold_tolerance":                {"--hold-tolerance", "-1s"},
 		"at least 1048576":              {"--pending-bytes", "1"},
 		"alertmanager and":              {"--alertmanager", "http://a:9093,b:9093"},

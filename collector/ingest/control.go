@@ -1,10 +1,12 @@
 package ingest
 
 import (
+	"context"
 	"errors"
 	"io"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"google.golang.org/grpc"
@@ -38,12 +40,12 @@ func (s *Server) control(stream controlCarrier) error {
 	if err != nil {
 		return status.Error(codes.ResourceExhausted, err.Error())
 	}
-	if err := stream.Send(&flowv1.ControlResponse{Message: &flowv1.ControlResponse_Welcome{
-		Welcome: &flowv1.Welcome{CollectorId: s.cfg.CollectorID, StoreEpoch: s.cfg.StoreEpoch},
-	}}); err != nil {
+	c := &control{s: s, id: hello.GetExporterId(), host: hello.GetHost(), session: session, stream: stream}
+	epoch, forgotten := s.epoch.get()
+	if err := c.welcome(epoch); err != nil {
 		return err
 	}
-	c := &control{s: s, id: hello.GetExporterId(), host: hello.GetHost(), session: session, stream: stream}
+	defer c.follow(forgotten)()
 	for {
 		m, err := stream.Recv()
 		if errors.Is(err, io.EOF) {
@@ -67,6 +69,67 @@ type control struct {
 	refused  []*flowv1.Refusal // of the present message
 
 	toldNotAllowed bool // in the log
+
+	sending sync.Mutex
+}
+
+func (c *control) send(m *flowv1.ControlResponse) error {
+	c.sending.Lock()
+	defer c.sending.Unlock()
+	return c.stream.Send(m)
+}
+
+// welcome says who we are, and which life of the store this is.
+func (c *control) welcome(epoch string) error {
+	return c.send(&flowv1.ControlResponse{Message: &flowv1.ControlResponse_Welcome{
+		Welcome: &flowv1.Welcome{CollectorId: c.s.cfg.CollectorID, StoreEpoch: epoch},
+	}})
+}
+
+// follow sends settings and another welcome whenever they change, until the function it returns is called.
+func (c *control) follow(forgotten <-chan struct{}) (end func()) {
+	ctx, cancel := context.WithCancel(c.stream.Context())
+	var following sync.WaitGroup
+	following.Go(func() { c.followEpoch(ctx, forgotten) })
+	if settings := c.s.cfg.Settings; settings != nil {
+		settings.Connect(c.id, c.host)
+		following.Go(func() { c.followSettings(ctx, settings) })
+	}
+	return func() {
+		cancel()
+		following.Wait()
+		if c.s.cfg.Settings != nil {
+			c.s.cfg.Settings.Disconnect(c.id)
+		}
+	}
+}
+
+func (c *control) followEpoch(ctx context.Context, forgotten <-chan struct{}) {
+	for {
+		select {
+		case <-forgotten:
+		case <-ctx.Done():
+			return
+		}
+		var epoch string
+		if epoch, forgotten = c.s.epoch.get(); c.welcome(epoch) != nil {
+			return // the receiving side has the reason
+		}
+	}
+}
+
+func (c *control) followSettings(ctx context.Context, settings Settings) {
+	for {
+		m, changed := settings.For(c.host)
+		if m != nil && c.send(&flowv1.ControlResponse{Message: &flowv1.ControlResponse_Settings{Settings: m}}) != nil {
+			return
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return
+		}
+	}
 }
 
 func (c *control) handle(m *flowv1.ControlRequest) error {
@@ -80,6 +143,11 @@ func (c *control) handle(m *flowv1.ControlRequest) error {
 		return nil
 	case *flowv1.ControlRequest_Listeners:
 		c.listeners(v.Listeners)
+		return nil
+	case *flowv1.ControlRequest_Applied:
+		if c.s.cfg.Settings != nil {
+			c.s.cfg.Settings.Answered(c.id, v.Applied, time.Now())
+		}
 		return nil
 	default:
 		return status.Error(codes.InvalidArgument, "an unknown message on the Control stream")
@@ -164,7 +232,7 @@ func (c *control) clock() error {
 }
 
 func (c *control) refuse(r *flowv1.Refusal) error {
-	return c.stream.Send(&flowv1.ControlResponse{Message: &flowv1.ControlResponse_Refusal{Refusal: r}})
+	return c.send(&flowv1.ControlResponse{Message: &flowv1.ControlResponse_Refusal{Refusal: r}})
 }
 
 func (c *control) ownership(m *flowv1.Ownership) error {
@@ -203,6 +271,11 @@ func (s *Server) greet(m *flowv1.Hello) (*exporter, error) {
 	hello, err := checkHello(m)
 	if err != nil {
 		return nil, err
+	}
+	select {
+	case <-s.quiet:
+		return nil, status.Error(codes.Unavailable, "the collector is stopping")
+	default:
 	}
 	if err := s.book.Seen(hello.GetExporterId(), hello.GetHost(), hello.GetClockNs(), time.Now().UnixNano()); err != nil {
 		return nil, status.Error(codes.ResourceExhausted, err.Error())

@@ -9,7 +9,7 @@
 //
 // What blocks. Batches that are taken in and not yet done are bounded in bytes for the whole node; over the bound a Flows stream is no
 // longer read, so that gRPC's flow control slows its exporter. The Control stream never waits for that: claims and watermarks are always
-// taken. Memory a stream is fixed: static windows, one message, no growth with bandwidth. An HTTP body waits for its turn before it is
+// taken. There is room before a batch is opened, so an exporter that waits costs one message and its windows. Memory a stream is fixed: static windows, one message, no growth with bandwidth. An HTTP body waits for its turn before it is
 // read, and is cut off if it trickles; connections that say nothing are closed.
 //
 // What is lost. Nothing that was acknowledged. What was taken in and not acknowledged when the process dies is sent again by its

@@ -23,6 +23,7 @@ type exporter struct {
 	id       string
 	acked    []seqRange          // sorted, disjoint, not adjacent: stored, whether told or not
 	inFlight map[uint64]struct{} // taken in, not done
+	life     uint64              // counts forgetAll
 	fresh    []seqRange          // done or seen again, not told yet
 	rejected []*flowv1.Rejected  // not told yet
 	received uint64              // the last batch_seq that the present stream brought
@@ -36,6 +37,7 @@ type ticket struct {
 	seq      uint64
 	bytes    int64
 	rows     int
+	life     uint64 // of the exporter when it was taken in
 }
 
 // exporters remembers exporters by id, the most recently active first.
@@ -63,8 +65,24 @@ func (x *exporters) get(id string) *exporter {
 	return e
 }
 
+// all returns every exporter that is remembered.
+func (x *exporters) all() []*exporter {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return x.lru.Values()
+}
+
 func newExporter(id string) *exporter {
 	return &exporter{id: id, inFlight: make(map[uint64]struct{})}
+}
+
+// forgetAll makes the exporter's batches unknown: those on their way too, because a part of them may be in a store that has forgotten it.
+func (e *exporter) forgetAll() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.acked, e.fresh = nil, nil
+	clear(e.inFlight)
+	e.life++
 }
 
 // attach makes wake the present stream's; the one before gets no more news.
@@ -105,27 +123,30 @@ const (
 	underway
 )
 
-// arrived notes a batch_seq and says what to do with it. After takeIn the caller must see to finish or forget.
-func (e *exporter) arrived(seq uint64) verdict {
+// arrived notes a batch_seq and says what to do with it. After takeIn the caller must see to finish, with the life, or forget.
+func (e *exporter) arrived(seq uint64) (v verdict, life uint64) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.received = seq
 	defer e.wakeLocked()
 	if contains(e.acked, seq) {
 		e.fresh = insert(e.fresh, seq)
-		return stored
+		return stored, e.life
 	}
 	if _, ok := e.inFlight[seq]; ok {
-		return underway
+		return underway, e.life
 	}
 	e.inFlight[seq] = struct{}{}
-	return takeIn
+	return takeIn, e.life
 }
 
-// finish notes that every required sink has the batch.
-func (e *exporter) finish(seq uint64) {
+// finish notes that every required sink has the batch. One of an earlier life has to come again.
+func (e *exporter) finish(seq, life uint64) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	if life != e.life {
+		return
+	}
 	delete(e.inFlight, seq)
 	e.acked = insert(e.acked, seq)
 	if len(e.acked) > maxRanges {

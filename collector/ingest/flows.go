@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"math/rand/v2"
 	"time"
 
 	"google.golang.org/grpc"
@@ -107,6 +108,10 @@ func (s *Server) take(ctx context.Context, r *runs, m *flowv1.Batch) error {
 		s.refuse(e, m, codes.InvalidArgument, "the batch is of exporter "+quote(e.id)+" on host "+quote(m.GetHost())+", the stream of host "+quote(r.host))
 		return nil
 	}
+	room := s.roomFor(m)
+	if err := s.room.Acquire(ctx, room); err != nil {
+		return status.FromContextError(err).Err()
+	}
 	b := s.batches.Get().(*flow.Batch)
 	opener := s.openers.Get().(*flow.Opener)
 	err = opener.Open(m, b)
@@ -116,6 +121,7 @@ func (s *Server) take(ctx context.Context, r *runs, m *flowv1.Batch) error {
 		if errors.Is(err, flow.ErrTooLarge) {
 			code = codes.ResourceExhausted
 		}
+		s.room.Release(room)
 		s.recycle(b)
 		s.refuse(e, m, code, err.Error())
 		return nil
@@ -123,34 +129,48 @@ func (s *Server) take(ctx context.Context, r *runs, m *flowv1.Batch) error {
 	if s.cfg.Ledger != nil {
 		s.cfg.Ledger.Note(b.ExporterID, b.Host, b.SealedTimeNs, b.Counters)
 	}
-	if v := e.arrived(b.Seq); v != takeIn {
+	v, life := e.arrived(b.Seq)
+	if v != takeIn {
 		s.metrics.rows.WithLabelValues("repeated").Add(float64(b.Rows))
 		s.metrics.batches.WithLabelValues("repeated").Inc()
+		s.room.Release(room)
 		s.recycle(b)
 		return nil
 	}
-	return s.admit(ctx, e, b)
+	s.admit(ctx, ticket{exporter: e, seq: b.Seq, bytes: s.settleRoom(room, b), rows: b.Rows, life: life}, b)
+	return nil
 }
 
-// admit waits until the node has room for the batch and hands it to the pipeline.
-func (s *Server) admit(ctx context.Context, e *exporter, b *flow.Batch) error {
-	bytes := min(int64(b.MemoryBytes()), s.cfg.PendingBytes)
-	if err := s.room.Acquire(ctx, bytes); err != nil {
-		e.forget(b.Seq)
-		s.recycle(b)
-		return status.FromContextError(err).Err()
+// settleRoom corrects what was taken for a batch by what it does take. More than was thought is taken where that is free.
+func (s *Server) settleRoom(room int64, b *flow.Batch) int64 {
+	actual := min(int64(b.MemoryBytes()), s.cfg.PendingBytes)
+	switch {
+	case actual < room:
+		s.room.Release(room - actual)
+	case actual > room && !s.room.TryAcquire(actual-room):
+		return room
 	}
+	return actual
+}
+
+// roomFor is what a batch will take of the node's memory, by what it says of itself: it is not opened before there is room, so that many exporters
+// that wait cost no more than their messages.
+func (s *Server) roomFor(m *flowv1.Batch) int64 {
+	return min(int64(min(m.GetRows(), flow.MaxRows))*rowBytes+int64(len(m.GetPayload())), s.cfg.PendingBytes)
+}
+
+// admit hands a batch to the pipeline.
+func (s *Server) admit(ctx context.Context, t ticket, b *flow.Batch) {
 	b.ReceivedTimeNs = time.Now().UnixNano()
 	if grant := s.cfg.Grants.Of(identities(ctx)); grant != nil {
 		b.Grant = grant
 	}
-	s.metrics.rows.WithLabelValues("accepted").Add(float64(b.Rows))
+	s.metrics.rows.WithLabelValues("accepted").Add(float64(t.rows))
 	s.metrics.batches.WithLabelValues("accepted").Inc()
-	s.metrics.pendingRows.Add(float64(b.Rows))
-	s.metrics.pendingBytes.Add(float64(bytes))
-	s.tickets.put(b, ticket{exporter: e, seq: b.Seq, bytes: bytes, rows: b.Rows})
+	s.metrics.pendingRows.Add(float64(t.rows))
+	s.metrics.pendingBytes.Add(float64(t.bytes))
+	s.tickets.put(b, t)
 	s.pipeline.Add(b)
-	return nil
 }
 
 func (s *Server) refuse(e *exporter, m *flowv1.Batch, code codes.Code, reason string) {
@@ -162,10 +182,30 @@ func (s *Server) refuse(e *exporter, m *flowv1.Batch, code codes.Code, reason st
 
 // tell sends what there is to say whenever there is something.
 func (s *Server) tell(ctx context.Context, r *runs, stream flowsCarrier) error {
+	epoch, forgotten := s.epoch.get()
+	spread, stopping := s.streamEnd(), s.quiet
+	defer spread.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
+		case <-forgotten:
+			if epoch == "" { // now it is known
+				epoch, forgotten = s.epoch.get()
+				continue
+			}
+			return status.Error(codes.Aborted, "the store may have forgotten: send again what is not acknowledged")
+		case <-spread.C:
+			if err := s.drain(r.own, "spread", stream); err != nil {
+				return err
+			}
+			continue
+		case <-stopping:
+			if err := s.drain(r.own, "stop", stream); err != nil {
+				return err
+			}
+			stopping = nil
+			continue
 		case <-r.wake:
 		}
 		for _, e := range r.all() {
@@ -185,6 +225,22 @@ func (s *Server) tell(ctx context.Context, r *runs, stream flowsCarrier) error {
 	}
 }
 
+// drain asks an exporter to send no more, take its acknowledgements, and connect anew: behind a balancer to another node.
+func (s *Server) drain(e *exporter, why string, stream flowsCarrier) error {
+	s.metrics.drains.WithLabelValues(why).Inc()
+	return stream.Send(&flowv1.FlowsResponse{ExporterId: e.id, Drain: true})
+}
+
+// streamEnd tells when a stream is to find another node: at a random time, so that those that came at once do not go at once.
+func (s *Server) streamEnd() *time.Timer {
+	if s.cfg.StreamLife <= 0 {
+		t := time.NewTimer(time.Hour)
+		t.Stop()
+		return t
+	}
+	return time.NewTimer(s.cfg.StreamLife + rand.N(s.cfg.StreamLife))
+}
+
 // Done says that every required sink has the batch, durably: its exporter gets the acknowledgement. The batch's memory is used again, so
 // nobody may keep a reference. A batch that this server did not take in (rows named later) is ignored.
 func (s *Server) Done(b *flow.Batch) {
@@ -192,7 +248,7 @@ func (s *Server) Done(b *flow.Batch) {
 	if !ok {
 		return
 	}
-	t.exporter.finish(t.seq)
+	t.exporter.finish(t.seq, t.life)
 	s.settle(t)
 	s.metrics.acked.Add(float64(t.rows))
 	s.recycle(b)

@@ -7,7 +7,6 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -205,12 +204,12 @@ func (d *door) post(w http.ResponseWriter, r *http.Request, kind string) ([]byte
 	if err := d.take(w, r, p, part); err != nil {
 		return nil, err
 	}
-	wait, cancel := context.WithTimeout(r.Context(), helloWait)
-	defer cancel()
-	if part > 1 {
-		cancel() // takes what there is
+	answer, ended, _, err := p.fetchNow()
+	if part == 1 && len(answer) == 0 && !ended {
+		wait, cancel := context.WithTimeout(r.Context(), helloWait)
+		defer cancel()
+		answer, ended, err = p.fetch(wait)
 	}
-	answer, ended, err := p.fetch(wait)
 	if ended && (err != nil || len(answer) == 0) {
 		return nil, endOf(err)
 	}
@@ -234,16 +233,8 @@ func checkPost(r *http.Request) error {
 
 // take waits for the stream's turn, reads the message and hands it over. A part that was taken before is not taken again.
 func (d *door) take(w http.ResponseWriter, r *http.Request, p *posts, part uint64) error {
-	turn := time.NewTimer(turnWait)
-	defer turn.Stop()
-	select {
-	case p.turn <- struct{}{}:
-	case <-p.ctx.Done():
-		return nil // how it ended is fetched
-	case <-r.Context().Done():
-		return &refusal{http.StatusBadRequest, "refused", "the client went away"}
-	case <-turn.C:
-		return &refusal{http.StatusServiceUnavailable, "busy", "the collector has no room yet: send this part again"}
+	if ours, err := p.wait(r.Context()); err != nil || !ours {
+		return err
 	}
 	handed := false
 	defer func() {
@@ -271,6 +262,27 @@ func (d *door) take(w http.ResponseWriter, r *http.Request, p *posts, part uint6
 	return nil
 }
 
+// wait waits for the stream's turn; false: the stream has ended, and fetch knows how.
+func (p *posts) wait(request context.Context) (bool, error) {
+	select {
+	case p.turn <- struct{}{}:
+		return true, nil
+	default:
+	}
+	most := time.NewTimer(turnWait)
+	defer most.Stop()
+	select {
+	case p.turn <- struct{}{}:
+		return true, nil
+	case <-p.ctx.Done():
+		return false, nil
+	case <-request.Done():
+		return false, &refusal{http.StatusBadRequest, "refused", "the client went away"}
+	case <-most.C:
+		return false, &refusal{http.StatusServiceUnavailable, "busy", "the collector has no room yet: send this part again"}
+	}
+}
+
 // read reads a body, and bounds how long that may take.
 func (d *door) read(w http.ResponseWriter, r *http.Request, body *bytes.Buffer) error {
 	control := http.NewResponseController(w)
@@ -278,7 +290,8 @@ func (d *door) read(w http.ResponseWriter, r *http.Request, body *bytes.Buffer) 
 	if err := control.SetReadDeadline(time.Now().Add(most)); err != nil {
 		return &refusal{http.StatusInternalServerError, "refused", "the connection cannot be bounded in time"}
 	}
-	_, err := io.Copy(body, http.MaxBytesReader(w, r.Body, maxMessageBytes))
+	body.Grow(int(min(r.ContentLength, reuseBodyAtMost)) + bytes.MinRead) // the rest as it comes: lengths are easily claimed
+	_, err := body.ReadFrom(r.Body)                                       // bounded by the Content-Length that was checked
 	switch {
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		w.Header().Set("Connection", "close")

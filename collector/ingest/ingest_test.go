@@ -392,3 +392,24 @@ func TestRanges(t *testing.T) {
 		}
 	}
 }
+
+// TestStreamsAreSpread: after a random time an exporter is asked to connect anew, and a server that stops takes nobody in.
+func TestStreamsAreSpread(t *testing.T) {
+	r := start(t, Config{StreamLife: 20 * time.Millisecond})
+	s := r.flows(t, "e1")
+	for {
+		m, err := s.Recv()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if m.GetDrain() {
+			break
+		}
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+	defer cancel()
+	r.server.Quiesce(ctx)
+	if _, err := r.flows(t, "e2").Recv(); status.Code(err) != codes.Unavailable {
+		t.Errorf("a server that stops says %v", err)
+	}
+}

@@ -15,6 +15,8 @@ type metrics struct {
 	streams                      *prometheus.GaugeVec
 	claims, releases, watermarks *prometheus.CounterVec
 	posts                        *prometheus.CounterVec
+	epochs                       prometheus.Counter
+	drains                       *prometheus.CounterVec
 	listeners                    *prometheus.CounterVec
 }
 
@@ -51,6 +53,8 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		claims:       counters("claims_total", "Claims, by what became of them.", "result", results...),
 		releases:     counters("releases_total", "Releases, by what became of them.", "result", results...),
 		watermarks:   counters("watermarks_total", "Watermarks, by what became of them.", "result", "accepted", "refused"),
+		drains:       counters("drains_total", "Exporters that were asked to connect anew: to spread over the nodes, or because this one stops.", "reason", "spread", "stop"),
+		epochs:       counter("store_epochs_total", "Times the store may have forgotten, so that exporters send the last minute again."),
 		posts: counters("http_requests_total", "Requests of streams over HTTP, by what became of them.", "result",
 			"taken", "repeated", "polled", "busy", "slow", "refused", "unknown_stream", "ended"),
 		listeners: counters("listeners_total", "Listeners that exporters told of, by what became of them.", "result", "accepted", "refused"),

@@ -113,23 +113,28 @@ func (p *posts) end(err error) {
 	p.wakeLocked()
 }
 
-// fetch takes what there is to say. It waits for something until ctx ends.
+// fetchNow takes what there is to say; news is closed when there is more.
+func (p *posts) fetchNow() (answer []byte, ended bool, news <-chan struct{}, err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.out.Len() > 0 {
+		answer = bytes.Clone(p.out.Bytes())
+		p.out.Reset()
+		select {
+		case p.room <- struct{}{}:
+		default:
+		}
+	}
+	return answer, p.ended, p.news, p.err
+}
+
+// fetch takes what there is to say, and waits for something until ctx ends.
 func (p *posts) fetch(ctx context.Context) (answer []byte, ended bool, err error) {
 	for {
-		p.mu.Lock()
-		if p.out.Len() > 0 || p.ended || ctx.Err() != nil {
-			answer = bytes.Clone(p.out.Bytes())
-			p.out.Reset()
-			select {
-			case p.room <- struct{}{}:
-			default:
-			}
-			ended, err = p.ended, p.err
-			p.mu.Unlock()
+		answer, ended, news, err := p.fetchNow()
+		if len(answer) > 0 || ended || ctx.Err() != nil {
 			return answer, ended, err
 		}
-		news := p.news
-		p.mu.Unlock()
 		select {
 		case <-news:
 		case <-ctx.Done():

@@ -42,25 +42,38 @@ type Listeners interface {
 	Note(exporter, host string, listeners []*flowv1.Listener)
 }
 
+// Settings are what exporters are told to do differently. Its methods must not block.
+type Settings interface {
+	Connect(exporter, host string) // a Control stream begins
+	Disconnect(exporter string)    // and ends
+	// For returns what to tell the exporters of a host, nil for nothing, and what is closed when that may have changed.
+	For(host string) (*flowv1.Settings, <-chan struct{})
+	// Answered takes what an exporter made of it.
+	Answered(exporter string, m *flowv1.Applied, now time.Time)
+}
+
 // Config sets the limits of the front door. Zero values mean the defaults.
 type Config struct {
 	CollectorID  string
-	StoreEpoch   string
-	PendingBytes int64 // 256 MiB: batches taken in and not yet in the sinks, over all exporters
-	CreditBytes  int64 // 8 MiB: payload one exporter may have under way beyond what was received
-	MaxExporters int   // 65536: runs of exporters whose acknowledgements are remembered
+	StoreEpoch   string // "": not known yet, see NewEpoch
+	PendingBytes int64  // 256 MiB: batches taken in and not yet in the sinks, over all exporters
+	CreditBytes  int64  // 8 MiB: payload one exporter may have under way beyond what was received
+	MaxExporters int    // 65536: runs of exporters whose acknowledgements are remembered
 	MaxStreams   uint32
+	StreamLife   time.Duration                    // a Flows stream is drained after once to twice this; 0: never
 	Credentials  credentials.TransportCredentials // nil: no TLS
 	Ledger       Ledger                           // nil: nobody asks
 	Listeners    Listeners                        // nil: nobody asks
 	Grants       session.Grants                   // what the owners of certificates may claim; none: everything
+	Settings     Settings                         // nil: there are none
 }
 
 // Window sizes are static: grpc-go's own growth let 60 blocked streams hold 453 MB.
 const (
-	streamWindow     = 512 << 10
-	connectionWindow = 1 << 20
+	streamWindow     = 128 << 10
+	connectionWindow = 256 << 10
 	maxMessageBytes  = flow.MaxPayloadBytes + 256<<10
+	rowBytes         = 512 // memory of an opened row beside its payload
 )
 
 func (c Config) withDefaults() Config {
@@ -95,6 +108,7 @@ type Server struct {
 	openers   sync.Pool
 	grpc      *grpc.Server
 	door      *door
+	epoch     epoch
 	quiet     chan struct{} // closed by Quiesce
 	quietOnce sync.Once
 }
@@ -112,7 +126,7 @@ func New(cfg Config, book Book, pipeline Pipeline, wake func(), reg prometheus.R
 	s := &Server{
 		cfg: cfg, log: log, book: book, pipeline: pipeline, wake: wake, metrics: newMetrics(reg), exporters: known,
 		tickets: tickets{open: make(map[*flow.Batch]ticket)}, room: semaphore.NewWeighted(cfg.PendingBytes),
-		quiet: make(chan struct{}),
+		quiet: make(chan struct{}), epoch: epoch{name: cfg.StoreEpoch, changed: make(chan struct{})},
 	}
 	s.batches.New = func() any { return new(flow.Batch) }
 	s.openers.New = func() any {
@@ -146,8 +160,8 @@ func (s *Server) options() []grpc.ServerOption {
 // Serve answers on the listener until Stop.
 func (s *Server) Serve(l net.Listener) error { return s.grpc.Serve(l) }
 
-// Quiesce makes the server take no more batches: they stay unread on their streams, while acknowledgements, claims and watermarks still
-// flow. It returns when everything that was taken in is done, or ctx ends.
+// Quiesce makes the server take no more batches: exporters are asked to go elsewhere, new ones are refused, and what comes stays unread on
+// its stream, while acknowledgements, claims and watermarks still flow. It returns when everything that was taken in is done, or ctx ends.
 func (s *Server) Quiesce(ctx context.Context) {
 	s.quietOnce.Do(func() { close(s.quiet) })
 	tick := time.NewTicker(20 * time.Millisecond)

@@ -30,6 +30,7 @@ import (
 const (
 	program   = "tributary_exporter"
 	walkEvery = time.Second
+	keepAcked = time.Minute // what a store may forget when it is not ended in order
 )
 
 // App is one exporter. New builds it, Run runs it once.
@@ -113,7 +114,7 @@ func (a *App) buildDelivery(registry *prometheus.Registry, logger *slog.Logger) 
 	}
 	books := &books{probe: a.probe, ring: a.ringStats, spool: a.spool.Stats, nat: a.names.translations, age: c.BatchAge}
 	a.books = books
-	to.Spool, to.Claims, to.Counters = a.spool, a.claims, books.counters
+	to.Spool, to.Claims, to.Counters, to.Settings = a.spool, a.claims, books.counters, newSettings(a).apply
 	to.ExporterID, to.Host, to.BootID, to.Version = a.host.exporterID, a.host.name, a.host.bootID, build.Current().Version
 	if a.listeners != nil {
 		to.Listeners = a.listeners.Subscribe
@@ -153,6 +154,7 @@ func (a *App) buildDelivery(registry *prometheus.Registry, logger *slog.Logger) 
 func spoolConfig(c config.Spool, h host) spool.Config {
 	s := spool.Default()
 	s.MaxBytes, s.MaxAge, s.MemoryBytes = c.MaxBytes, c.MaxAge, c.MemoryBytes
+	s.KeepAcked = keepAcked
 	s.ExporterID, s.Host, s.BootID = h.exporterID, h.name, h.bootID
 	if c.Dir != "" {
 		s.FS = spool.Dir(c.Dir)

@@ -158,7 +158,7 @@ func entries() []entry {
 		{"gap.to_ns", nil, "", func(r *reading) uint64 { return r.gap.to }},
 		{"gap.killed", nil, "", func(r *reading) uint64 { return r.gap.killed }},
 		{"spool.appended_rows", nil, "", func(r *reading) uint64 { return r.spool.Appended.Rows }},
-		{"spool.recovered_rows", nil, "", func(r *reading) uint64 { return r.spool.Recovered.Rows }},
+		{"spool.recovered_rows", nil, "", func(r *reading) uint64 { return r.spool.Recovered.Rows + r.spool.Recalled.Rows }},
 		{"spool.acked_rows", nil, "", func(r *reading) uint64 { return r.spool.Acked.Rows }},
 		{"spool.rejected_rows", nil, "", func(r *reading) uint64 { return r.spool.Rejected.Rows }},
 	}

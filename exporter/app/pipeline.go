@@ -83,6 +83,13 @@ func (p *pipeline) startTimer() {
 	}
 }
 
+// setAge changes how long a row waits; the batch that is open keeps its time.
+func (p *pipeline) setAge(age time.Duration) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.age = age
+}
+
 func (p *pipeline) flush(reason batch.Reason) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -20,6 +20,7 @@ type Config struct {
 	QuarantineBytes int64
 	SyncEvery       time.Duration
 	RetryEvery      time.Duration // how often an unusable directory is tried again
+	KeepAcked       time.Duration // how long batches on disk are kept after their acknowledgement, for [Spool.Recall]; 0: not at all
 
 	ExporterID string // this run
 	Host       string // segments of other hosts are left alone

@@ -374,7 +374,7 @@ func (w *world) balanced() {
 	for _, d := range s.Dropped {
 		out += d.Rows
 	}
-	if in := s.Appended.Rows + s.Recovered.Rows; in != out {
+	if in := s.Appended.Rows + s.Recovered.Rows + s.Recalled.Rows; in != out {
 		w.fail("books: %d in, %d out: %+v", in, out, s)
 	}
 }

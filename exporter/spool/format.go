@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -169,6 +170,7 @@ const (
 	kindSegment  = ".seg"
 	kindRejected = ".rejected"
 	kindCorrupt  = ".corrupt"
+	kindAcked    = ".acked" // a segment that is acknowledged and kept for a while
 )
 
 func fileName(number uint64, kind string) string { return fmt.Sprintf("%016x%s", number, kind) }
@@ -181,5 +183,5 @@ func parseName(name string) (number uint64, kind string, ok bool) {
 	}
 	number, err := strconv.ParseUint(digits, 16, 64)
 	kind = "." + rest
-	return number, kind, err == nil && number < maxNumber && (kind == kindSegment || kind == kindRejected || kind == kindCorrupt)
+	return number, kind, err == nil && number < maxNumber && slices.Contains([]string{kindSegment, kindRejected, kindCorrupt, kindAcked}, kind)
 }

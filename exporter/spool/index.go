@@ -72,7 +72,7 @@ func (x *index) lose(g *segment, e *entry, why Reason) {
 }
 
 // settle takes the batches of a range of one run out. Those that are not there were settled before.
-func (x *index) settle(run, current string, first, last uint64, into *Count) (n Count) {
+func (x *index) settle(now time.Duration, run, current string, first, last uint64, into *Count) (n Count) {
 	x.lists(func(g *segment) {
 		if g.head.ExporterID != run && (g != x.memory || run != current) {
 			return
@@ -83,6 +83,9 @@ func (x *index) settle(run, current string, first, last uint64, into *Count) (n 
 				x.leave(g, e)
 				into.add(e.rows)
 				n.add(e.rows)
+				if into == &x.stats.Acked {
+					e.acked, g.lastAck = uint32(now/time.Second)+1, now
+				}
 			}
 		}
 	})
@@ -108,6 +111,27 @@ func (x *index) restart() {
 			x.stats.Dropped[why].add(e.rows)
 		})
 	})
+}
+
+// recall makes what was acknowledged since a time, and is still on disk, wait again.
+func (x *index) recall(since time.Duration) (n Count) {
+	second := uint32(max(0, since)/time.Second) + 1
+	for _, g := range x.segments {
+		if g.removed || g.doomed || !g.scanned || g.lastAck < since {
+			continue
+		}
+		for i := range g.entries {
+			if e := &g.entries[i]; e.state == gone && e.acked >= second {
+				e.state, e.again, e.acked = waiting, true, 0
+				g.waiting++
+				x.stats.Pending.add(e.rows)
+				x.stats.Recalled.add(e.rows)
+				n.add(e.rows)
+			}
+		}
+		g.from, g.to = 0, len(g.entries)
+	}
+	return n
 }
 
 // pick returns the batch to hand out next, nil if none waits. While the oldest has waited for longer than behind, three of

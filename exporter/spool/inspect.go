@@ -128,6 +128,8 @@ func inspectFile(d *dir, f FileInfo, host string) FileReport {
 	switch {
 	case kind == kindRejected:
 		return is(Rejected, nil)
+	case kind == kindAcked:
+		return is(Kept, nil)
 	case host != "" && h.Host != host:
 		return is(Foreign, foreignError(h.Host))
 	}

@@ -10,7 +10,7 @@ func describe(name, help string, labels ...string) *prometheus.Desc {
 }
 
 var (
-	descTaken      = describe("taken_rows_total", "Rows of batches sealed by this run, and recovered: found on disk, left by earlier runs. Sum = acked + rejected + dropped + pending.", "source")
+	descTaken      = describe("taken_rows_total", "Rows of batches sealed by this run, recovered: found on disk, left by earlier runs, and recalled: acknowledged, and sent again because the store may have forgotten. Sum = acked + rejected + dropped + pending.", "source")
 	descAcked      = describe("acked_rows_total", "Rows that every required sink has.")
 	descRejected   = describe("rejected_rows_total", "Rows of batches that the collector will never accept.")
 	descDropped    = describe("dropped_rows_total", "Rows lost, by reason.", "reason")
@@ -54,6 +54,7 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 	s := c.s.Stats()
 	counter(descTaken, s.Appended.Rows, "sealed")
 	counter(descTaken, s.Recovered.Rows, "recovered")
+	counter(descTaken, s.Recalled.Rows, "recalled")
 	counter(descAcked, s.Acked.Rows)
 	counter(descRejected, s.Rejected.Rows)
 	dropped := uint64(0)
@@ -65,6 +66,7 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 	gauge(descMemory, float64(s.InMemory.Rows))
 	counter(descBatches, s.Appended.Batches, "sealed")
 	counter(descBatches, s.Recovered.Batches, "recovered")
+	counter(descBatches, s.Recalled.Batches, "recalled")
 	counter(descBatches, s.Acked.Batches, "acked")
 	counter(descBatches, s.Rejected.Batches, "rejected")
 	counter(descBatches, dropped, "dropped")

@@ -12,7 +12,7 @@ import (
 func (s *Spool) Reject(exporterID string, seq uint64, reason string) Count {
 	body := s.body(exporterID, seq)
 	s.mu.Lock()
-	n := s.index.settle(exporterID, s.config.ExporterID, seq, seq, &s.index.stats.Rejected)
+	n := s.index.settle(s.config.Clock.Boot(), exporterID, s.config.ExporterID, seq, seq, &s.index.stats.Rejected)
 	number := s.number
 	usable := n.Batches > 0 && body != nil && number > 0 && !s.closed
 	if usable {

@@ -88,6 +88,10 @@ func (w *writer) sort(files []FileInfo) (found []*segment, number uint64, bytes 
 		case kind == kindSegment:
 			found = append(found, &segment{number: n, size: f.Size})
 			bytes += f.Size
+		case kind == kindAcked:
+			if err := w.config.FS.Remove(f.Name); err != nil {
+				w.failed("remove "+f.Name, err)
+			}
 		default:
 			w.quarantine.add(f)
 		}

@@ -61,16 +61,26 @@ func (w *writer) excess(bytes int64, batches int) (oldest *segment, why Reason) 
 	return nil, 0
 }
 
-// clean removes the files of segments that are settled or given up.
+// clean removes the files of segments that are settled or given up. What was acknowledged lately stays for a while under another name,
+// where there is space.
 func (w *writer) clean() {
 	w.mu.Lock()
-	var over []*segment
+	now := w.config.Clock.Boot()
+	var over, renamed []*segment
 	for _, g := range w.index.segments {
-		if !g.removed && !g.active && (g.doomed || g.settled()) {
+		switch keep := w.state != DiskFull && !w.stopping && now < g.lastAck+w.config.KeepAcked; {
+		case g.removed || g.active:
+		case g.doomed || g.settled() && (g.lastAck == 0 || !keep):
+			g.doomed = true // nothing of it comes back any more
 			over = append(over, g)
+		case g.settled() != g.kept.Load():
+			renamed = append(renamed, g)
 		}
 	}
 	w.mu.Unlock()
+	for _, g := range renamed {
+		w.rename(g)
+	}
 	freed := false
 	for _, g := range over {
 		if err := w.config.FS.Remove(g.name()); err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -92,5 +102,18 @@ func (w *writer) clean() {
 	w.mu.Unlock()
 	if freed && full {
 		w.setState(DiskOK, nil)
+	}
+}
+
+// rename gives a segment the name that says whether all of it is acknowledged: a run after a kill does not send it again.
+func (w *writer) rename(g *segment) {
+	from := g.name()
+	g.kept.Store(!g.kept.Load())
+	if err := w.config.FS.Rename(from, g.name()); err != nil {
+		g.kept.Store(!g.kept.Load())
+		w.failed("rename "+from, err)
+		w.mu.Lock()
+		g.lastAck = 0 // not again
+		w.mu.Unlock()
 	}
 }

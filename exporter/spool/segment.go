@@ -3,6 +3,7 @@ package spool
 import (
 	"slices"
 	"sort"
+	"sync/atomic"
 	"time"
 )
 
@@ -23,6 +24,7 @@ type entry struct {
 	off   uint32        // of the record header in the segment
 	size  uint32        // of the body
 	rows  uint32
+	acked uint32 // second of this boot in which it was acknowledged; 0: it was not, or it is not on disk
 	state uint8
 	why   Reason // of a ghost
 	again bool   // it was handed out before
@@ -39,6 +41,9 @@ type segment struct {
 	doomed  bool // to be removed
 	removed bool // there is no file any more
 
+	lastAck time.Duration // on the clock of this boot
+	kept    atomic.Bool   // all of it is acknowledged, and its file has the name that says so; Run alone changes it
+
 	entries []entry // ascending seq
 	waiting int
 	taken   int // ghosts included
@@ -48,7 +53,12 @@ type segment struct {
 	cachedFrom int // no entry before it has its body in memory
 }
 
-func (g *segment) name() string { return fileName(g.number, kindSegment) }
+func (g *segment) name() string {
+	if g.kept.Load() {
+		return fileName(g.number, kindAcked)
+	}
+	return fileName(g.number, kindSegment)
+}
 
 func (g *segment) add(e entry) {
 	g.entries = append(g.entries, e)

@@ -40,12 +40,14 @@ type Spool struct {
 	index   *index
 	state   State
 	err     error
-	last    uint64        // highest seq appended
-	number  uint64        // of the next file; 0 until the directory is read
-	running bool          // Run is there to write
-	closed  bool          // Run has returned
-	slow    bool          // the disk is not waited for
-	written chan struct{} // closed when memory holds nothing the disk could take
+	last    uint64 // highest seq appended
+	number  uint64 // of the next file; 0 until the directory is read
+	running bool   // Run is there to write
+	closed  bool   // Run has returned
+	slow    bool   // the disk is not waited for
+
+	stopping bool          // nothing is kept any more
+	written  chan struct{} // closed when memory holds nothing the disk could take
 
 	work  chan struct{} // there may be something for Run
 	ready chan struct{}
@@ -195,9 +197,12 @@ func (s *Spool) take(most int64) (b Batch, g *segment, r record, ok bool) {
 	return b, g, r, true
 }
 
-// read fetches a body from disk. Name and head of a segment never change.
+// read fetches a body from disk. The head of a segment never changes; its name may, in this moment.
 func (s *Spool) read(g *segment, r record) ([]byte, error) {
 	f, err := s.config.FS.Open(g.name())
+	if errors.Is(err, fs.ErrNotExist) {
+		f, err = s.config.FS.Open(g.name())
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -230,7 +235,7 @@ func (s *Spool) lost(g *segment, seq uint64, err error) {
 // Ack settles the batches first to last of a run, and returns those that were pending. Repeating it is harmless.
 func (s *Spool) Ack(exporterID string, first, last uint64) Count {
 	s.mu.Lock()
-	n := s.index.settle(exporterID, s.config.ExporterID, first, last, &s.index.stats.Acked)
+	n := s.index.settle(s.config.Clock.Boot(), exporterID, s.config.ExporterID, first, last, &s.index.stats.Acked)
 	s.mu.Unlock()
 	s.settled()
 	return n
@@ -253,6 +258,17 @@ func (s *Spool) settled() {
 	if idle {
 		signal(s.idle)
 	}
+}
+
+// Recall lets everything wait again that was acknowledged in the last [Config.KeepAcked]: the store may have forgotten it. What was in
+// memory only is gone.
+func (s *Spool) Recall() Count {
+	s.mu.Lock()
+	n := s.index.recall(s.config.Clock.Boot() - s.config.KeepAcked)
+	s.mu.Unlock()
+	signal(s.work)
+	signal(s.ready)
+	return n
 }
 
 // Restart begins a new stream: all that is under way waits again.

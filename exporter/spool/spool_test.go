@@ -113,7 +113,7 @@ func (r *running) scanned() *running {
 func (r *running) balanced() Stats {
 	r.t.Helper()
 	s := r.Stats()
-	in := Count{s.Appended.Batches + s.Recovered.Batches, s.Appended.Rows + s.Recovered.Rows}
+	in := Count{s.Appended.Batches + s.Recovered.Batches + s.Recalled.Batches, s.Appended.Rows + s.Recovered.Rows + s.Recalled.Rows}
 	out := Count{s.Acked.Batches + s.Rejected.Batches + s.Pending.Batches, s.Acked.Rows + s.Rejected.Rows + s.Pending.Rows}
 	for _, d := range s.Dropped {
 		out.Batches += d.Batches

@@ -56,11 +56,12 @@ func (c *Count) sub(rows uint32) {
 	c.Rows -= uint64(rows)
 }
 
-// Stats are the books of one moment: Appended + Recovered = Acked + Rejected + Σ Dropped + Pending. After [Spool.Run] has
+// Stats are the books of one moment: Appended + Recovered + Recalled = Acked + Rejected + Σ Dropped + Pending. After [Spool.Run] has
 // returned, Pending is what the next run will find.
 type Stats struct {
 	Appended  Count
 	Recovered Count // found on disk, left by earlier runs
+	Recalled  Count // acknowledged, and pending again since
 	Acked     Count
 	Rejected  Count // by a collector
 	Dropped   [reasons]Count
@@ -117,10 +118,11 @@ const (
 	Rejected                     // a batch a collector refused
 	Empty                        // nothing was ever written to it; removed
 	Unknown                      // not our name; left alone
+	Kept                         // acknowledged, and kept a minute in case the store forgets
 	states
 )
 
 // String names the state for a person.
 func (s SegmentState) String() string {
-	return [...]string{"ready", "newer version", "other host", "unreadable head", "rejected", "empty", "not ours"}[s]
+	return [...]string{"ready", "newer version", "other host", "unreadable head", "rejected", "empty", "not ours", "acknowledged"}[s]
 }

@@ -276,6 +276,9 @@ func (w *writer) stop() {
 	}
 	w.write()
 	w.seal(true)
+	w.mu.Lock()
+	w.stopping = true
+	w.mu.Unlock()
 	w.clean()
 	w.mu.Lock()
 	x, before := w.index, w.index.stats.Dropped[Shutdown]

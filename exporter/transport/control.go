@@ -51,11 +51,28 @@ func (t *Transport) listen(stream controlStream) error {
 		switch m := r.GetMessage().(type) {
 		case *flowv1.ControlResponse_Welcome:
 			t.link.up(streamControl, short(m.Welcome.GetCollectorId()), t.where())
+			t.epoch(m.Welcome.GetStoreEpoch())
 		case *flowv1.ControlResponse_Refusal:
 			t.books.refusals.Add(1)
 			t.refusals.tell(m.Refusal)
+		case *flowv1.ControlResponse_Settings:
+			if t.config.Settings != nil {
+				t.applied.Store(t.config.Settings(m.Settings))
+			}
 		}
 	}
+}
+
+// epoch notes which life of the store the collector writes to. A new one may have forgotten what it had acknowledged lately: that is sent again.
+func (t *Transport) epoch(epoch string) {
+	if before := t.storeEpoch; epoch == "" || epoch == before {
+		return
+	} else if t.storeEpoch = epoch; before == "" {
+		return
+	}
+	n := t.config.Spool.Recall()
+	t.books.epochs.Add(1)
+	t.log.Warn("the store may have forgotten: what it acknowledged in the last minute is sent again", "rows", n.Rows, "batches", n.Batches)
 }
 
 // speak sends the whole set of claims and of listeners and then, in order, each change of claims, and every second a watermark, the listeners
@@ -146,7 +163,7 @@ func (t *Transport) sendOwnership(stream controlStream, o *flowv1.Ownership) err
 }
 
 // sendWatermark first asks until when the claims are verified and then sends every change there is: those up to that time
-// are among them.
+// are among them. What became of settings goes with it.
 func (t *Transport) sendWatermark(stream controlStream, changes Subscription) error {
 	verified := t.config.Claims.VerifiedTo(time.Now().UnixNano())
 	for {
@@ -159,6 +176,11 @@ func (t *Transport) sendWatermark(stream controlStream, changes Subscription) er
 		}
 		if err := t.sendChange(stream, change); err != nil {
 			return err
+		}
+	}
+	if applied := t.applied.Swap(nil); applied != nil {
+		if err := stream.Send(&flowv1.ControlRequest{Message: &flowv1.ControlRequest_Applied{Applied: applied}}); err != nil {
+			return fmt.Errorf("send what was applied: %w", err)
 		}
 	}
 	if verified == 0 {

@@ -11,6 +11,7 @@ type books struct {
 	restarts       map[streamName]*atomic.Uint64
 	protocolErrors atomic.Uint64
 	drains         atomic.Uint64
+	epochs         atomic.Uint64
 	claims         atomic.Uint64
 	releases       atomic.Uint64
 	listeners      atomic.Uint64
@@ -39,6 +40,7 @@ var (
 	descRestarts  = describe("stream_ends_total", "Streams and attempts to open one that ended, other than by our own stop or a drain.", "stream")
 	descProtocol  = describe("protocol_errors_total", "Answers of a collector that cannot be true; the stream is opened again.")
 	descDrains    = describe("drains_total", "Times the collector asked to connect again.")
+	descEpochs    = describe("store_epochs_total", "Times a collector's store may have forgotten, so that the last minute was sent again.")
 	descClaims    = describe("claims_total", "Claims sent, whole sets at the start of a stream included.")
 	descReleases  = describe("releases_total", "Releases sent.")
 	descListeners = describe("listeners_total", "Listeners sent, whole sets at the start of a stream included.")
@@ -51,7 +53,7 @@ var (
 // Describe implements prometheus.Collector.
 func (c *collector) Describe(out chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
-		descSent, descResent, descSentBytes, descUp, descRestarts, descProtocol, descDrains, descClaims, descReleases, descListeners,
+		descSent, descResent, descSentBytes, descUp, descRestarts, descProtocol, descDrains, descEpochs, descClaims, descReleases, descListeners,
 		descWatermark, descRefusals, descWay, descSwitches,
 	} {
 		out <- d
@@ -84,6 +86,7 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 	b := c.t.books
 	counter(descProtocol, b.protocolErrors.Load())
 	counter(descDrains, b.drains.Load())
+	counter(descEpochs, b.epochs.Load())
 	counter(descClaims, b.claims.Load())
 	counter(descReleases, b.releases.Load())
 	counter(descListeners, b.listeners.Load())

@@ -42,6 +42,8 @@ type Config struct {
 	Listeners func(ctx context.Context) (all []*flowv1.Listener, changes <-chan []*flowv1.Listener)
 	// Counters returns the exporter's cumulative counters for Health messages. Required.
 	Counters func() []*flowv1.Counter
+	// Settings applies what the collector asks for and says what came of it. nil: nothing is applied.
+	Settings func(*flowv1.Settings) *flowv1.Applied
 }
 
 const (
@@ -63,14 +65,17 @@ const (
 
 // Transport is the exporter's side of the wire. Its methods are safe for concurrent use.
 type Transport struct {
-	config   Config
-	window   *window
-	link     *link
-	route    *route
-	books    *books
-	refusals *refusals
-	log      *slog.Logger
-	lastAdd  atomic.Int64 // when the last batch came, ns since 1970
+	config     Config
+	window     *window
+	link       *link
+	route      *route
+	books      *books
+	refusals   *refusals
+	log        *slog.Logger
+	storeEpoch string // of the last welcome; the Control stream's reader alone has it
+
+	applied atomic.Pointer[flowv1.Applied] // not told yet
+	lastAdd atomic.Int64                   // when the last batch came, ns since 1970
 }
 
 // New returns a transport that hands batches to the spool but sends nothing until Run.

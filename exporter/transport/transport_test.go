@@ -289,6 +289,8 @@ tributary_exporter_transport_switches_total{reason="reordered"} 0
 tributary_exporter_transport_switches_total{reason="unreachable"} 0
 # TYPE tributary_exporter_transport_protocol_errors_total counter
 tributary_exporter_transport_protocol_errors_total 0
+# TYPE tributary_exporter_transport_store_epochs_total counter
+tributary_exporter_transport_store_epochs_total 0
 # TYPE tributary_exporter_transport_resent_batches_total counter
 tributary_exporter_transport_resent_batches_total 0
 # TYPE tributary_exporter_transport_sent_batches_total counter

@@ -1570,6 +1570,7 @@ type ControlRequest struct {
 	//	*ControlRequest_Watermark
 	//	*ControlRequest_Health
 	//	*ControlRequest_Listeners
+	//	*ControlRequest_Applied
 	Message       isControlRequest_Message `protobuf_oneof:"message"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1657,6 +1658,15 @@ func (x *ControlRequest) GetListeners() *Listeners {
 	return nil
 }
 
+func (x *ControlRequest) GetApplied() *Applied {
+	if x != nil {
+		if x, ok := x.Message.(*ControlRequest_Applied); ok {
+			return x.Applied
+		}
+	}
+	return nil
+}
+
 type isControlRequest_Message interface {
 	isControlRequest_Message()
 }
@@ -1681,6 +1691,10 @@ type ControlRequest_Listeners struct {
 	Listeners *Listeners `protobuf:"bytes,5,opt,name=listeners,proto3,oneof"`
 }
 
+type ControlRequest_Applied struct {
+	Applied *Applied `protobuf:"bytes,6,opt,name=applied,proto3,oneof"`
+}
+
 func (*ControlRequest_Hello) isControlRequest_Message() {}
 
 func (*ControlRequest_Ownership) isControlRequest_Message() {}
@@ -1690,6 +1704,8 @@ func (*ControlRequest_Watermark) isControlRequest_Message() {}
 func (*ControlRequest_Health) isControlRequest_Message() {}
 
 func (*ControlRequest_Listeners) isControlRequest_Message() {}
+
+func (*ControlRequest_Applied) isControlRequest_Message() {}
 
 type ControlResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1903,10 +1919,12 @@ func (x *Refusal) GetReason() string {
 	return ""
 }
 
-// Settings are what a collector asks of an exporter. None is defined yet: an exporter ignores what it does not know.
+// Settings are what a collector asks of an exporter, all of them: a key that is not there goes back to the exporter's own
+// configuration. Keys are those of that configuration.
 type Settings struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	Generation    uint64                 `protobuf:"varint,1,opt,name=generation,proto3" json:"generation,omitempty"`
+	Generation    uint64                 `protobuf:"varint,1,opt,name=generation,proto3" json:"generation,omitempty"` // names these settings; equal ones have the same
+	Settings      []*Setting             `protobuf:"bytes,2,rep,name=settings,proto3" json:"settings,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1948,6 +1966,178 @@ func (x *Settings) GetGeneration() uint64 {
 	return 0
 }
 
+func (x *Settings) GetSettings() []*Setting {
+	if x != nil {
+		return x.Settings
+	}
+	return nil
+}
+
+type Setting struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Key           string                 `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
+	Value         string                 `protobuf:"bytes,2,opt,name=value,proto3" json:"value,omitempty"` // as in the exporter's environment
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Setting) Reset() {
+	*x = Setting{}
+	mi := &file_flow_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Setting) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Setting) ProtoMessage() {}
+
+func (x *Setting) ProtoReflect() protoreflect.Message {
+	mi := &file_flow_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Setting.ProtoReflect.Descriptor instead.
+func (*Setting) Descriptor() ([]byte, []int) {
+	return file_flow_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *Setting) GetKey() string {
+	if x != nil {
+		return x.Key
+	}
+	return ""
+}
+
+func (x *Setting) GetValue() string {
+	if x != nil {
+		return x.Value
+	}
+	return ""
+}
+
+// Applied answers Settings: what is in force for each of their keys, and why one is not what was asked for.
+type Applied struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Generation    uint64                 `protobuf:"varint,1,opt,name=generation,proto3" json:"generation,omitempty"`
+	Settings      []*AppliedSetting      `protobuf:"bytes,2,rep,name=settings,proto3" json:"settings,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Applied) Reset() {
+	*x = Applied{}
+	mi := &file_flow_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Applied) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Applied) ProtoMessage() {}
+
+func (x *Applied) ProtoReflect() protoreflect.Message {
+	mi := &file_flow_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Applied.ProtoReflect.Descriptor instead.
+func (*Applied) Descriptor() ([]byte, []int) {
+	return file_flow_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *Applied) GetGeneration() uint64 {
+	if x != nil {
+		return x.Generation
+	}
+	return 0
+}
+
+func (x *Applied) GetSettings() []*AppliedSetting {
+	if x != nil {
+		return x.Settings
+	}
+	return nil
+}
+
+type AppliedSetting struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Key           string                 `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
+	Value         string                 `protobuf:"bytes,2,opt,name=value,proto3" json:"value,omitempty"`     // in force now; '' for a key that the exporter does not have
+	Refused       string                 `protobuf:"bytes,3,opt,name=refused,proto3" json:"refused,omitempty"` // why the value asked for is not in force; '' if it is
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AppliedSetting) Reset() {
+	*x = AppliedSetting{}
+	mi := &file_flow_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AppliedSetting) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AppliedSetting) ProtoMessage() {}
+
+func (x *AppliedSetting) ProtoReflect() protoreflect.Message {
+	mi := &file_flow_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AppliedSetting.ProtoReflect.Descriptor instead.
+func (*AppliedSetting) Descriptor() ([]byte, []int) {
+	return file_flow_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *AppliedSetting) GetKey() string {
+	if x != nil {
+		return x.Key
+	}
+	return ""
+}
+
+func (x *AppliedSetting) GetValue() string {
+	if x != nil {
+		return x.Value
+	}
+	return ""
+}
+
+func (x *AppliedSetting) GetRefused() string {
+	if x != nil {
+		return x.Refused
+	}
+	return ""
+}
+
 // Ownership carries claims and releases. The first one on a stream has `full` set on its last part: claims of this exporter that
 // were open before and are not in the set were released while nobody listened.
 type Ownership struct {
@@ -1961,7 +2151,7 @@ type Ownership struct {
 
 func (x *Ownership) Reset() {
 	*x = Ownership{}
-	mi := &file_flow_proto_msgTypes[15]
+	mi := &file_flow_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1973,7 +2163,7 @@ func (x *Ownership) String() string {
 func (*Ownership) ProtoMessage() {}
 
 func (x *Ownership) ProtoReflect() protoreflect.Message {
-	mi := &file_flow_proto_msgTypes[15]
+	mi := &file_flow_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1986,7 +2176,7 @@ func (x *Ownership) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ownership.ProtoReflect.Descriptor instead.
 func (*Ownership) Descriptor() ([]byte, []int) {
-	return file_flow_proto_rawDescGZIP(), []int{15}
+	return file_flow_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Ownership) GetClaims() []*Claim {
@@ -2031,7 +2221,7 @@ type Claim struct {
 
 func (x *Claim) Reset() {
 	*x = Claim{}
-	mi := &file_flow_proto_msgTypes[16]
+	mi := &file_flow_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2043,7 +2233,7 @@ func (x *Claim) String() string {
 func (*Claim) ProtoMessage() {}
 
 func (x *Claim) ProtoReflect() protoreflect.Message {
-	mi := &file_flow_proto_msgTypes[16]
+	mi := &file_flow_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2056,7 +2246,7 @@ func (x *Claim) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Claim.ProtoReflect.Descriptor instead.
 func (*Claim) Descriptor() ([]byte, []int) {
-	return file_flow_proto_rawDescGZIP(), []int{16}
+	return file_flow_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Claim) GetNetwork() string {
@@ -2160,7 +2350,7 @@ type Release struct {
 
 func (x *Release) Reset() {
 	*x = Release{}
-	mi := &file_flow_proto_msgTypes[17]
+	mi := &file_flow_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2172,7 +2362,7 @@ func (x *Release) String() string {
 func (*Release) ProtoMessage() {}
 
 func (x *Release) ProtoReflect() protoreflect.Message {
-	mi := &file_flow_proto_msgTypes[17]
+	mi := &file_flow_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2185,7 +2375,7 @@ func (x *Release) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Release.ProtoReflect.Descriptor instead.
 func (*Release) Descriptor() ([]byte, []int) {
-	return file_flow_proto_rawDescGZIP(), []int{17}
+	return file_flow_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Release) GetNetwork() string {
@@ -2255,7 +2445,7 @@ type Watermark struct {
 
 func (x *Watermark) Reset() {
 	*x = Watermark{}
-	mi := &file_flow_proto_msgTypes[18]
+	mi := &file_flow_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2267,7 +2457,7 @@ func (x *Watermark) String() string {
 func (*Watermark) ProtoMessage() {}
 
 func (x *Watermark) ProtoReflect() protoreflect.Message {
-	mi := &file_flow_proto_msgTypes[18]
+	mi := &file_flow_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2280,7 +2470,7 @@ func (x *Watermark) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Watermark.ProtoReflect.Descriptor instead.
 func (*Watermark) Descriptor() ([]byte, []int) {
-	return file_flow_proto_rawDescGZIP(), []int{18}
+	return file_flow_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Watermark) GetVerifiedToNs() int64 {
@@ -2308,7 +2498,7 @@ type Listeners struct {
 
 func (x *Listeners) Reset() {
 	*x = Listeners{}
-	mi := &file_flow_proto_msgTypes[19]
+	mi := &file_flow_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2320,7 +2510,7 @@ func (x *Listeners) String() string {
 func (*Listeners) ProtoMessage() {}
 
 func (x *Listeners) ProtoReflect() protoreflect.Message {
-	mi := &file_flow_proto_msgTypes[19]
+	mi := &file_flow_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2333,7 +2523,7 @@ func (x *Listeners) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Listeners.ProtoReflect.Descriptor instead.
 func (*Listeners) Descriptor() ([]byte, []int) {
-	return file_flow_proto_rawDescGZIP(), []int{19}
+	return file_flow_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Listeners) GetListeners() []*Listener {
@@ -2381,7 +2571,7 @@ type Listener struct {
 
 func (x *Listener) Reset() {
 	*x = Listener{}
-	mi := &file_flow_proto_msgTypes[20]
+	mi := &file_flow_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2393,7 +2583,7 @@ func (x *Listener) String() string {
 func (*Listener) ProtoMessage() {}
 
 func (x *Listener) ProtoReflect() protoreflect.Message {
-	mi := &file_flow_proto_msgTypes[20]
+	mi := &file_flow_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2406,7 +2596,7 @@ func (x *Listener) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Listener.ProtoReflect.Descriptor instead.
 func (*Listener) Descriptor() ([]byte, []int) {
-	return file_flow_proto_rawDescGZIP(), []int{20}
+	return file_flow_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Listener) GetNetwork() string {
@@ -2616,7 +2806,7 @@ type Health struct {
 
 func (x *Health) Reset() {
 	*x = Health{}
-	mi := &file_flow_proto_msgTypes[21]
+	mi := &file_flow_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2628,7 +2818,7 @@ func (x *Health) String() string {
 func (*Health) ProtoMessage() {}
 
 func (x *Health) ProtoReflect() protoreflect.Message {
-	mi := &file_flow_proto_msgTypes[21]
+	mi := &file_flow_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2641,7 +2831,7 @@ func (x *Health) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Health.ProtoReflect.Descriptor instead.
 func (*Health) Descriptor() ([]byte, []int) {
-	return file_flow_proto_rawDescGZIP(), []int{21}
+	return file_flow_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Health) GetCounters() []*Counter {
@@ -2806,13 +2996,14 @@ const file_flow_proto_rawDesc = "" +
 	"\x13remote_last_seen_ns\x18\x0e \x03(\x04R\x10remoteLastSeenNs\"\x83\x01\n" +
 	"\x0fAttributedBatch\x12.\n" +
 	"\x05batch\x18\x01 \x01(\v2\x18.tributary.flow.v1.BatchR\x05batch\x12@\n" +
-	"\vattribution\x18\x02 \x01(\v2\x1e.tributary.flow.v1.AttributionR\vattribution\"\xbc\x02\n" +
+	"\vattribution\x18\x02 \x01(\v2\x1e.tributary.flow.v1.AttributionR\vattribution\"\xf4\x02\n" +
 	"\x0eControlRequest\x120\n" +
 	"\x05hello\x18\x01 \x01(\v2\x18.tributary.flow.v1.HelloH\x00R\x05hello\x12<\n" +
 	"\townership\x18\x02 \x01(\v2\x1c.tributary.flow.v1.OwnershipH\x00R\townership\x12<\n" +
 	"\twatermark\x18\x03 \x01(\v2\x1c.tributary.flow.v1.WatermarkH\x00R\twatermark\x123\n" +
 	"\x06health\x18\x04 \x01(\v2\x19.tributary.flow.v1.HealthH\x00R\x06health\x12<\n" +
-	"\tlisteners\x18\x05 \x01(\v2\x1c.tributary.flow.v1.ListenersH\x00R\tlistenersB\t\n" +
+	"\tlisteners\x18\x05 \x01(\v2\x1c.tributary.flow.v1.ListenersH\x00R\tlisteners\x126\n" +
+	"\aapplied\x18\x06 \x01(\v2\x1a.tributary.flow.v1.AppliedH\x00R\aappliedB\t\n" +
 	"\amessage\"\xc7\x01\n" +
 	"\x0fControlResponse\x126\n" +
 	"\awelcome\x18\x01 \x01(\v2\x1a.tributary.flow.v1.WelcomeH\x00R\awelcome\x126\n" +
@@ -2826,11 +3017,24 @@ const file_flow_proto_rawDesc = "" +
 	"\aRefusal\x12\x18\n" +
 	"\anetwork\x18\x01 \x01(\tR\anetwork\x12\x12\n" +
 	"\x04addr\x18\x02 \x01(\fR\x04addr\x12\x16\n" +
-	"\x06reason\x18\x03 \x01(\tR\x06reason\"*\n" +
+	"\x06reason\x18\x03 \x01(\tR\x06reason\"b\n" +
 	"\bSettings\x12\x1e\n" +
 	"\n" +
 	"generation\x18\x01 \x01(\x04R\n" +
-	"generation\"\x89\x01\n" +
+	"generation\x126\n" +
+	"\bsettings\x18\x02 \x03(\v2\x1a.tributary.flow.v1.SettingR\bsettings\"1\n" +
+	"\aSetting\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value\"h\n" +
+	"\aApplied\x12\x1e\n" +
+	"\n" +
+	"generation\x18\x01 \x01(\x04R\n" +
+	"generation\x12=\n" +
+	"\bsettings\x18\x02 \x03(\v2!.tributary.flow.v1.AppliedSettingR\bsettings\"R\n" +
+	"\x0eAppliedSetting\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value\x12\x18\n" +
+	"\arefused\x18\x03 \x01(\tR\arefused\"\x89\x01\n" +
 	"\tOwnership\x120\n" +
 	"\x06claims\x18\x01 \x03(\v2\x18.tributary.flow.v1.ClaimR\x06claims\x126\n" +
 	"\breleases\x18\x02 \x03(\v2\x1a.tributary.flow.v1.ReleaseR\breleases\x12\x12\n" +
@@ -2956,7 +3160,7 @@ func file_flow_proto_rawDescGZIP() []byte {
 }
 
 var file_flow_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-var file_flow_proto_msgTypes = make([]protoimpl.MessageInfo, 22)
+var file_flow_proto_msgTypes = make([]protoimpl.MessageInfo, 25)
 var file_flow_proto_goTypes = []any{
 	(Codec)(0),              // 0: tributary.flow.v1.Codec
 	(Evidence)(0),           // 1: tributary.flow.v1.Evidence
@@ -2977,13 +3181,16 @@ var file_flow_proto_goTypes = []any{
 	(*Welcome)(nil),         // 16: tributary.flow.v1.Welcome
 	(*Refusal)(nil),         // 17: tributary.flow.v1.Refusal
 	(*Settings)(nil),        // 18: tributary.flow.v1.Settings
-	(*Ownership)(nil),       // 19: tributary.flow.v1.Ownership
-	(*Claim)(nil),           // 20: tributary.flow.v1.Claim
-	(*Release)(nil),         // 21: tributary.flow.v1.Release
-	(*Watermark)(nil),       // 22: tributary.flow.v1.Watermark
-	(*Listeners)(nil),       // 23: tributary.flow.v1.Listeners
-	(*Listener)(nil),        // 24: tributary.flow.v1.Listener
-	(*Health)(nil),          // 25: tributary.flow.v1.Health
+	(*Setting)(nil),         // 19: tributary.flow.v1.Setting
+	(*Applied)(nil),         // 20: tributary.flow.v1.Applied
+	(*AppliedSetting)(nil),  // 21: tributary.flow.v1.AppliedSetting
+	(*Ownership)(nil),       // 22: tributary.flow.v1.Ownership
+	(*Claim)(nil),           // 23: tributary.flow.v1.Claim
+	(*Release)(nil),         // 24: tributary.flow.v1.Release
+	(*Watermark)(nil),       // 25: tributary.flow.v1.Watermark
+	(*Listeners)(nil),       // 26: tributary.flow.v1.Listeners
+	(*Listener)(nil),        // 27: tributary.flow.v1.Listener
+	(*Health)(nil),          // 28: tributary.flow.v1.Health
 }
 var file_flow_proto_depIdxs = []int32{
 	4,  // 0: tributary.flow.v1.FlowsRequest.hello:type_name -> tributary.flow.v1.Hello
@@ -2995,30 +3202,33 @@ var file_flow_proto_depIdxs = []int32{
 	9,  // 6: tributary.flow.v1.AttributedBatch.batch:type_name -> tributary.flow.v1.Batch
 	12, // 7: tributary.flow.v1.AttributedBatch.attribution:type_name -> tributary.flow.v1.Attribution
 	4,  // 8: tributary.flow.v1.ControlRequest.hello:type_name -> tributary.flow.v1.Hello
-	19, // 9: tributary.flow.v1.ControlRequest.ownership:type_name -> tributary.flow.v1.Ownership
-	22, // 10: tributary.flow.v1.ControlRequest.watermark:type_name -> tributary.flow.v1.Watermark
-	25, // 11: tributary.flow.v1.ControlRequest.health:type_name -> tributary.flow.v1.Health
-	23, // 12: tributary.flow.v1.ControlRequest.listeners:type_name -> tributary.flow.v1.Listeners
-	16, // 13: tributary.flow.v1.ControlResponse.welcome:type_name -> tributary.flow.v1.Welcome
-	17, // 14: tributary.flow.v1.ControlResponse.refusal:type_name -> tributary.flow.v1.Refusal
-	18, // 15: tributary.flow.v1.ControlResponse.settings:type_name -> tributary.flow.v1.Settings
-	20, // 16: tributary.flow.v1.Ownership.claims:type_name -> tributary.flow.v1.Claim
-	21, // 17: tributary.flow.v1.Ownership.releases:type_name -> tributary.flow.v1.Release
-	1,  // 18: tributary.flow.v1.Claim.evidence:type_name -> tributary.flow.v1.Evidence
-	3,  // 19: tributary.flow.v1.Release.reason:type_name -> tributary.flow.v1.ReleaseReason
-	24, // 20: tributary.flow.v1.Listeners.listeners:type_name -> tributary.flow.v1.Listener
-	1,  // 21: tributary.flow.v1.Listener.local_evidence:type_name -> tributary.flow.v1.Evidence
-	2,  // 22: tributary.flow.v1.Listener.local_why:type_name -> tributary.flow.v1.Why
-	10, // 23: tributary.flow.v1.Health.counters:type_name -> tributary.flow.v1.Counter
-	5,  // 24: tributary.flow.v1.Collector.Flows:input_type -> tributary.flow.v1.FlowsRequest
-	14, // 25: tributary.flow.v1.Collector.Control:input_type -> tributary.flow.v1.ControlRequest
-	6,  // 26: tributary.flow.v1.Collector.Flows:output_type -> tributary.flow.v1.FlowsResponse
-	15, // 27: tributary.flow.v1.Collector.Control:output_type -> tributary.flow.v1.ControlResponse
-	26, // [26:28] is the sub-list for method output_type
-	24, // [24:26] is the sub-list for method input_type
-	24, // [24:24] is the sub-list for extension type_name
-	24, // [24:24] is the sub-list for extension extendee
-	0,  // [0:24] is the sub-list for field type_name
+	22, // 9: tributary.flow.v1.ControlRequest.ownership:type_name -> tributary.flow.v1.Ownership
+	25, // 10: tributary.flow.v1.ControlRequest.watermark:type_name -> tributary.flow.v1.Watermark
+	28, // 11: tributary.flow.v1.ControlRequest.health:type_name -> tributary.flow.v1.Health
+	26, // 12: tributary.flow.v1.ControlRequest.listeners:type_name -> tributary.flow.v1.Listeners
+	20, // 13: tributary.flow.v1.ControlRequest.applied:type_name -> tributary.flow.v1.Applied
+	16, // 14: tributary.flow.v1.ControlResponse.welcome:type_name -> tributary.flow.v1.Welcome
+	17, // 15: tributary.flow.v1.ControlResponse.refusal:type_name -> tributary.flow.v1.Refusal
+	18, // 16: tributary.flow.v1.ControlResponse.settings:type_name -> tributary.flow.v1.Settings
+	19, // 17: tributary.flow.v1.Settings.settings:type_name -> tributary.flow.v1.Setting
+	21, // 18: tributary.flow.v1.Applied.settings:type_name -> tributary.flow.v1.AppliedSetting
+	23, // 19: tributary.flow.v1.Ownership.claims:type_name -> tributary.flow.v1.Claim
+	24, // 20: tributary.flow.v1.Ownership.releases:type_name -> tributary.flow.v1.Release
+	1,  // 21: tributary.flow.v1.Claim.evidence:type_name -> tributary.flow.v1.Evidence
+	3,  // 22: tributary.flow.v1.Release.reason:type_name -> tributary.flow.v1.ReleaseReason
+	27, // 23: tributary.flow.v1.Listeners.listeners:type_name -> tributary.flow.v1.Listener
+	1,  // 24: tributary.flow.v1.Listener.local_evidence:type_name -> tributary.flow.v1.Evidence
+	2,  // 25: tributary.flow.v1.Listener.local_why:type_name -> tributary.flow.v1.Why
+	10, // 26: tributary.flow.v1.Health.counters:type_name -> tributary.flow.v1.Counter
+	5,  // 27: tributary.flow.v1.Collector.Flows:input_type -> tributary.flow.v1.FlowsRequest
+	14, // 28: tributary.flow.v1.Collector.Control:input_type -> tributary.flow.v1.ControlRequest
+	6,  // 29: tributary.flow.v1.Collector.Flows:output_type -> tributary.flow.v1.FlowsResponse
+	15, // 30: tributary.flow.v1.Collector.Control:output_type -> tributary.flow.v1.ControlResponse
+	29, // [29:31] is the sub-list for method output_type
+	27, // [27:29] is the sub-list for method input_type
+	27, // [27:27] is the sub-list for extension type_name
+	27, // [27:27] is the sub-list for extension extendee
+	0,  // [0:27] is the sub-list for field type_name
 }
 
 func init() { file_flow_proto_init() }
@@ -3036,6 +3246,7 @@ func file_flow_proto_init() {
 		(*ControlRequest_Watermark)(nil),
 		(*ControlRequest_Health)(nil),
 		(*ControlRequest_Listeners)(nil),
+		(*ControlRequest_Applied)(nil),
 	}
 	file_flow_proto_msgTypes[11].OneofWrappers = []any{
 		(*ControlResponse_Welcome)(nil),
@@ -3048,7 +3259,7 @@ func file_flow_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_flow_proto_rawDesc), len(file_flow_proto_rawDesc)),
 			NumEnums:      4,
-			NumMessages:   22,
+			NumMessages:   25,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -81,7 +81,7 @@ func (f *forward) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // cutter passes bytes to a target; it can be closed, and can cut connections before an answer comes through.
 type cutter struct {
 	net.Listener
-	target string
+	target atomic.Value // string
 	shut   atomic.Bool
 	cutNth atomic.Int64 // cut every nth chunk of the answers; 0: none
 	cuts   atomic.Int64
@@ -92,7 +92,8 @@ type cutter struct {
 
 func cut(t *testing.T, target string) *cutter {
 	t.Helper()
-	c := &cutter{Listener: listen(t, "127.0.0.1:0"), target: target}
+	c := &cutter{Listener: listen(t, "127.0.0.1:0")}
+	c.to(target)
 	go func() {
 		for {
 			conn, err := c.Accept()
@@ -109,12 +110,15 @@ func cut(t *testing.T, target string) *cutter {
 	return c
 }
 
+// to changes where new connections go.
+func (c *cutter) to(target string) { c.target.Store(target) }
+
 func (c *cutter) pass(here net.Conn) {
 	defer here.Close()
 	if c.shut.Load() {
 		return
 	}
-	there, err := net.Dial("tcp", c.target)
+	there, err := net.Dial("tcp", c.target.Load().(string))
 	if err != nil {
 		return
 	}

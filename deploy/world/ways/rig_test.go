@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -18,6 +19,7 @@ import (
 	"tributary/collector/ingest"
 	"tributary/collector/ownership"
 	"tributary/collector/ownership/session"
+	"tributary/collector/settings"
 	"tributary/exporter/spool"
 	"tributary/exporter/transport"
 	"tributary/proto/flow"
@@ -32,6 +34,7 @@ type store struct {
 	rows  map[uint64]int // flow_id: how often
 	after time.Duration
 	done  func(*flow.Batch)
+	hold  atomic.Bool // what comes is never acknowledged
 }
 
 func (s *store) Add(b *flow.Batch) {
@@ -40,7 +43,9 @@ func (s *store) Add(b *flow.Batch) {
 		s.rows[b.U64[flow.FlowID][i]]++
 	}
 	s.mu.Unlock()
-	time.AfterFunc(s.after, func() { s.done(b) })
+	if !s.hold.Load() {
+		time.AfterFunc(s.after, func() { s.done(b) })
+	}
 }
 
 // once reports how many rows came, and how many of them more than once.
@@ -59,6 +64,7 @@ func (s *store) once() (rows, twice int) {
 type door struct {
 	*ingest.Server
 	store       *store
+	settings    *settings.Settings
 	table       *ownership.Table
 	grpc, https net.Listener
 	stop        func()
@@ -78,6 +84,11 @@ func openAt(t *testing.T, config *tls.Config, grpc, https net.Listener) *door {
 		t.Fatal(err)
 	}
 	d.Server, err = ingest.New(ingest.Config{CollectorID: "c1"}, book, d.store, func() {}, prometheus.NewRegistry(), slog.New(slog.DiscardHandler))
+	var err error
+	if d.settings, err = settings.Open(t.TempDir(), slog.New(slog.DiscardHandler)); err != nil {
+		t.Fatal(err)
+	}
+	d.Server, err = ingest.New(ingest.Config{CollectorID: "c1", Settings: d.settings}, d.table, d.store, func() {}, prometheus.NewRegistry(), slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -152,7 +163,7 @@ func (claims) VerifiedTo(now int64) int64 { return now }
 func export(t *testing.T, grpcAddress string, change func(*transport.Config)) *exporter {
 	t.Helper()
 	c := spool.Default()
-	c.ExporterID, c.Host = "e-"+t.Name(), "h"
+	c.ExporterID, c.Host, c.KeepAcked, c.FS = "e-"+t.Name(), "h", time.Minute, spool.Dir(t.TempDir())
 	kept, err := spool.New(c, prometheus.NewRegistry(), slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
@@ -167,9 +178,19 @@ func export(t *testing.T, grpcAddress string, change func(*transport.Config)) *e
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	ended := make(chan error, 1)
+	keeping, stopKeeping := context.WithCancel(context.Background())
+	ended, wrote := make(chan error, 1), make(chan struct{})
+	go func() {
+		defer close(wrote)
+		kept.Run(keeping)
+	}()
+	eventually(t, "the spool is on disk", func() bool { return kept.Stats().State == spool.DiskOK })
 	go func() { ended <- e.Run(ctx) }()
 	t.Cleanup(func() {
+		defer func() {
+			stopKeeping()
+			<-wrote
+		}()
 		cancel()
 		if err := <-ended; err != nil {
 			t.Error(err)

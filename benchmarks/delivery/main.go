@@ -1,0 +1,68 @@
+// Command delivery measures how a collector bears exporters that it cannot serve, and how they come back to it.
+//
+// It starts the real collector. First before a store that takes connections and never answers: exporters push batches until nothing moves
+// any more, and meanwhile another one claims addresses; it prints how long a claim takes until the collector's API knows it, and the collector's
+// memory. Then before its embedded store: exporters with the real transport and spool stream, the collector is killed and started again; it prints how
+// long it takes until every one of them has an acknowledgement again, and checks that every row is stored. Last it sends the same batches to the
+// front door alone, in a process of its own, over gRPC and over HTTPS in turns, and prints what a row costs it.
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"os"
+	"time"
+)
+
+type options struct {
+	programs   string
+	blocked    int
+	stalled    int
+	reconnects int
+	only       string
+}
+
+func main() {
+	var o options
+	flag.StringVar(&o.programs, "programs", "bin", "where tributary-collector and libchdb.so are")
+	flag.IntVar(&o.blocked, "blocked", 60, "stalled exporters while claims are timed")
+	flag.IntVar(&o.stalled, "stalled", 500, "stalled exporters while memory is read")
+	flag.IntVar(&o.reconnects, "reconnects", 500, "exporters that come back at once")
+	flag.StringVar(&o.only, "only", "", "cost: the front door's cost alone")
+	flag.Parse()
+	if os.Getenv(doorEnv) != "" {
+		if err := runDoor(); err != nil {
+			fmt.Fprintln(os.Stderr, "bench-delivery: front door:", err)
+			os.Exit(1)
+		}
+		return
+	}
+	if err := run(o); err != nil {
+		fmt.Fprintln(os.Stderr, "bench-delivery:", err)
+		os.Exit(1)
+	}
+}
+
+func run(o options) error {
+	dir, err := os.MkdirTemp("", "bench-delivery-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
+	defer cancel()
+	if o.only == "cost" {
+		return measureCost(ctx)
+	}
+	if err := measureStalled(ctx, o, dir); err != nil {
+		return fmt.Errorf("stalled: %w", err)
+	}
+	if err := measureReconnects(ctx, o, dir); err != nil {
+		return fmt.Errorf("reconnects: %w", err)
+	}
+	if err := measureCost(ctx); err != nil {
+		return fmt.Errorf("cost: %w", err)
+	}
+	return nil
+}
