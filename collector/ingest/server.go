@@ -78,7 +78,7 @@ const (
 
 func (c Config) withDefaults() Config {
 	if c.PendingBytes <= 0 {
-		c.PendingBytes = 96 << 20
+		c.PendingBytes = 64 << 20
 	}
 	if c.CreditBytes <= 0 {
 		c.CreditBytes = 8 << 20

@@ -24,7 +24,7 @@ type Config struct {
 	Server          schema.Server
 	BlockRows       int           // rows of a full block; 100,000. A larger block is cheaper for the server and dearer in memory: 310 bytes a row, in up to 5 places
 	BlockAge        time.Duration // a block that is not full goes out after this, if an inserter is free; 500 ms
-	MaxPendingBytes int64         // columns that wait for an answer before Write blocks; 256 MiB
+	MaxPendingBytes int64         // columns that wait for an answer before Write blocks; 96 MiB
 	Inserters       int           // inserts at the same time; 2
 	InsertTimeout   time.Duration // of one try; 2 min
 	Compression     Compression
@@ -38,7 +38,7 @@ func (c Config) withDefaults() Config {
 		c.BlockAge = 500 * time.Millisecond
 	}
 	if c.MaxPendingBytes == 0 {
-		c.MaxPendingBytes = 256 << 20
+		c.MaxPendingBytes = 96 << 20
 	}
 	if c.Inserters == 0 {
 		c.Inserters = 2
