@@ -83,12 +83,10 @@ func openAt(t *testing.T, config *tls.Config, grpc, https net.Listener) *door {
 	if err != nil {
 		t.Fatal(err)
 	}
-	d.Server, err = ingest.New(ingest.Config{CollectorID: "c1"}, book, d.store, func() {}, prometheus.NewRegistry(), slog.New(slog.DiscardHandler))
-	var err error
 	if d.settings, err = settings.Open(t.TempDir(), slog.New(slog.DiscardHandler)); err != nil {
 		t.Fatal(err)
 	}
-	d.Server, err = ingest.New(ingest.Config{CollectorID: "c1", Settings: d.settings}, d.table, d.store, func() {}, prometheus.NewRegistry(), slog.New(slog.DiscardHandler))
+	d.Server, err = ingest.New(ingest.Config{CollectorID: "c1", Settings: d.settings}, book, d.store, func() {}, prometheus.NewRegistry(), slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
