@@ -1,7 +1,9 @@
 package e2e
 
 import (
+	"cmp"
 	"net/netip"
+	"slices"
 	"testing"
 	"time"
 
@@ -70,13 +72,13 @@ func (r *rig) moveBackAndForth(addr netip.Addr) []time.Time {
 
 func (r *rig) checkMoved(truth world.Truth, moves []time.Time) {
 	r.t.Helper()
-	want := wantNames(truth)
+	want := namesInTime(truth)
 	named, unnamed, unnamedFar := 0, 0, 0
 	for _, row := range r.rows(`SELECT toString(role), local_addr, local_port, remote_addr, remote_port, local_workload, remote_workload,
 		toUnixTimestamp64Nano(start_time_ns), toString(remote_why) FROM flows WHERE record_seq = 0 AND kind = 'closed' AND ` + r.inWorld()) {
 		k := endKey{row[0], address(r.t, row[1], row[2]), address(r.t, row[3], row[4])}
-		truth, known := want[k]
 		start := time.Unix(0, int64(parse(r.t, row[7])))
+		truth, known := want.at(k, start.UnixNano())
 		got := names{row[5], row[6]}
 		switch {
 		case !known:
@@ -96,6 +98,35 @@ func (r *rig) checkMoved(truth world.Truth, moves []time.Time) {
 	if unnamedFar > 0 || named < 1_000 {
 		r.t.Errorf("%d named, %d unnamed far from a move", named, unnamedFar)
 	}
+}
+
+// timedNames are the names of the connections between two ends: one that the move has broken frees its port at once for another one.
+type timedNames map[endKey][]timedName
+
+type timedName struct {
+	start int64
+	names names
+}
+
+func namesInTime(truth world.Truth) timedNames {
+	want := timedNames{}
+	for _, c := range truth.Connections {
+		for k, n := range wantNames(world.Truth{Connections: []world.Connection{c}}) {
+			want[k] = append(want[k], timedName{c.Client.Start, n})
+		}
+	}
+	return want
+}
+
+// at is the connection that began nearest to a time.
+func (w timedNames) at(k endKey, start int64) (names, bool) {
+	if len(w[k]) == 0 {
+		return names{}, false
+	}
+	nearest := slices.MinFunc(w[k], func(a, b timedName) int {
+		return cmp.Compare(max(a.start-start, start-a.start), max(b.start-start, start-b.start))
+	})
+	return nearest.names, true
 }
 
 func far(at time.Time, moves []time.Time) bool {
