@@ -167,6 +167,12 @@ func (r *rig) spool() string { return filepath.Join(r.dir, "spool") }
 // start runs a program; its log is shown when the test fails. Restarted programs go on in the same log.
 func (r *rig) start(name string, args ...string) *program {
 	r.t.Helper()
+	return r.startAs(nil, nil, name, args...)
+}
+
+// startAs starts a program as another user with some capabilities.
+func (r *rig) startAs(user *syscall.Credential, capabilities []uintptr, name string, args ...string) *program {
+	r.t.Helper()
 	p := &program{name: name, log: filepath.Join(r.dir, name+".log"), gone: make(chan struct{})}
 	out, err := os.OpenFile(p.log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
@@ -175,7 +181,7 @@ func (r *rig) start(name string, args ...string) *program {
 	defer out.Close()
 	p.cmd = exec.Command(filepath.Join(programs, name), args...)
 	p.cmd.Stdout, p.cmd.Stderr = out, out
-	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGTERM}
+	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGTERM, Credential: user, AmbientCaps: capabilities}
 	if err := p.cmd.Start(); err != nil {
 		r.t.Fatal(err)
 	}
