@@ -112,6 +112,7 @@ func TestChangedIdentityFile(t *testing.T) {
 	c := startCollector(t)
 	config := testConfig(t, c.address)
 	config.Identity, config.Workload, config.Instance = file, "", ""
+	config.Conntrack = false // its look-ups are the capture goroutine's alone, and this test looks names up too
 	a, stop := runApp(t, config)
 	const n = 53
 	before := exchange(t, "127.0.0.1:0", n)

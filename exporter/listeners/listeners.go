@@ -1,9 +1,11 @@
 package listeners
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -226,8 +228,9 @@ func (s *Set) countOverflows() error {
 	return err
 }
 
-// share gives n to the listeners by their weights, to the last one of any what is left by rounding.
+// share gives n to the listeners by their weights, the heaviest first, and to the last one of any what is left by rounding.
 func share(n uint64, of []*listener, weight func(*listener) uint64, give func(*listener, uint64)) {
+	slices.SortFunc(of, func(a, b *listener) int { return cmp.Compare(weight(b), weight(a)) })
 	var sum uint64
 	for _, l := range of {
 		sum += weight(l)
