@@ -80,7 +80,8 @@ static __always_inline void note_due(__u64 due)
  * kernels keep programs out of softirqs that interrupt a protected process; held_by_call
  * spares us the common reason. Entries younger than a second are left alone, because the
  * tracepoint of a new connection fires before its state is stored. The same order makes
- * sure that no CLOSE is under way: CLOSING would be set.
+ * sure that no CLOSE is under way: CLOSING would be set. What closed after capture was
+ * detached, before the last walk, is not missed but later than our watch.
  */
 static __always_inline void end_unseen(struct seq_file *seq, struct flow_record *rec, const struct open_socket *open, struct tcp_sock *tp,
 				       __u8 state, __u64 cookie, __u64 now)
@@ -95,7 +96,8 @@ static __always_inline void end_unseen(struct seq_file *seq, struct flow_record 
 		cookie = READ(tp, inet_conn.icsk_inet.sk.__sk_common.skc_cookie.counter);
 	}
 	if (cookie != rec->sock_cookie || state != TCP_CLOSE) {
-		remove_unseen((__u64)tp, FLOW_COUNTER_ENDS_MISSED);
+		if (!walk_all)
+			remove_unseen((__u64)tp, FLOW_COUNTER_ENDS_MISSED);
 		return;
 	}
 	if (bpf_seq_write(seq, rec, sizeof(*rec)))
