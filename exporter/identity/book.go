@@ -201,7 +201,7 @@ func (b *Book) bind(o *entryOwners, want map[key]*Owner) {
 	}
 	for _, a := range o.entry.Addresses {
 		owner := o.addr
-		if !o.entry.Ports.all() {
+		if !o.entry.Ports.All() {
 			owner = o.port
 		}
 		want[key{kind: byAddr, addr: a.As16(), ports: o.entry.Ports}] = owner

@@ -6,6 +6,7 @@ import (
 	"sort"
 
 	"tributary/proto/flow"
+	"tributary/service/config"
 )
 
 // changesWaiting is how many steps a subscriber may be behind.
@@ -147,25 +148,25 @@ func (b *Book) wanted(from int64) map[claimKey]Claim {
 			if !claimable(netip.AddrFrom16(a.addr).Unmap()) {
 				continue
 			}
-			add := func(o *Owner, p ports) {
-				c := Claim{Key{b.Network(inum, a.addr), a.addr, p.from, p.to}, *o, from}
+			add := func(o *Owner, p config.Ports) {
+				c := Claim{Key{b.Network(inum, a.addr), a.addr, p.From, p.To}, *o, from}
 				want[keyOf(&c)] = c
 			}
 			if o := byNetns[inum]; o != nil {
-				add(o, ports{})
+				add(o, config.Ports{})
 				continue
 			}
 			whole := false
 			for _, o := range byAddr[a.addr] {
-				if o.entry.Ports.all() {
-					add(o.addr, ports{})
+				if o.entry.Ports.All() {
+					add(o.addr, config.Ports{})
 					whole = true
 				} else {
 					add(o.port, o.entry.Ports)
 				}
 			}
 			if static != nil && !whole && inum == b.presence.own {
-				add(static, ports{})
+				add(static, config.Ports{})
 			}
 		}
 	}

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"net/netip"
 	"path"
-	"strconv"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -46,33 +45,7 @@ type entry struct {
 	Unit      string       `yaml:"unit"`
 	Container string       `yaml:"container"`
 	Addresses []netip.Addr `yaml:"addresses"`
-	Ports     ports        `yaml:"ports"`
-}
-
-// ports is a range of ports, inclusive; the zero value stands for all of them.
-type ports struct{ from, to uint16 }
-
-// UnmarshalText reads "30000-30099" or "8080".
-func (p *ports) UnmarshalText(text []byte) error {
-	first, last, isRange := strings.Cut(string(text), "-")
-	if !isRange {
-		last = first
-	}
-	from, err1 := strconv.ParseUint(strings.TrimSpace(first), 10, 16)
-	to, err2 := strconv.ParseUint(strings.TrimSpace(last), 10, 16)
-	if err1 != nil || err2 != nil || from == 0 || from > to {
-		return fmt.Errorf("not a port or a range such as 30000-30099")
-	}
-	p.from, p.to = uint16(from), uint16(to)
-	return nil
-}
-
-func (p ports) all() bool { return p == ports{} }
-
-func (p ports) contain(port uint16) bool { return p.all() || port >= p.from && port <= p.to }
-
-func (p ports) overlap(q ports) bool {
-	return !p.all() && !q.all() && p.from <= q.to && q.from <= p.to || p == q
+	Ports     config.Ports `yaml:"ports"`
 }
 
 // parse reads an identity file. name is what errors call it.
@@ -142,7 +115,7 @@ func (f *file) validateWorkloads() error {
 		}
 		for _, a := range e.Addresses {
 			for _, j := range byAddress[a] {
-				if e.Ports.overlap(f.Workloads[j].Ports) {
+				if e.Ports.Overlap(f.Workloads[j].Ports) {
 					return fmt.Errorf("%s%s is an address of workloads[%d] already; only different ports can share it", where, a, j)
 				}
 			}
@@ -162,7 +135,7 @@ func (e *entry) validate(where string) error {
 	if e.Netns == "" && e.Cgroup == "" && e.Unit == "" && e.Container == "" && len(e.Addresses) == 0 {
 		return fmt.Errorf("%s%s needs addresses, netns, cgroup, container or unit", where, e.Workload)
 	}
-	if !e.Ports.all() && len(e.Addresses) == 0 {
+	if !e.Ports.All() && len(e.Addresses) == 0 {
 		return fmt.Errorf("%sports are part of an address: %s needs addresses too", where, e.Workload)
 	}
 	if err := e.validatePaths(where); err != nil {

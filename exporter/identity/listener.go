@@ -39,10 +39,10 @@ func (b *Book) onlyClaim(s *Socket) (owner *Owner, several bool) {
 	for a := range space.addrs {
 		for _, o := range byAddr[a.addr] {
 			next := o.addr
-			if !o.entry.Ports.all() {
+			if !o.entry.Ports.All() {
 				next = o.port
 			}
-			if !o.entry.Ports.contain(s.Port) {
+			if !o.entry.Ports.Contain(s.Port) {
 				continue
 			}
 			if owner != nil && *owner != *next {

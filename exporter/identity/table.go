@@ -3,6 +3,8 @@ package identity
 import (
 	"math"
 	"slices"
+
+	"tributary/service/config"
 )
 
 const (
@@ -30,7 +32,7 @@ type key struct {
 	kind  kind
 	id    uint64
 	addr  [16]byte
-	ports ports
+	ports config.Ports
 }
 
 // table is what Local reads. It never changes once it is published.
@@ -44,7 +46,7 @@ type table struct {
 }
 
 type addrSpans struct {
-	ports ports
+	ports config.Ports
 	spans []span
 }
 
@@ -144,10 +146,10 @@ func (h *history) table() *table {
 	}
 	for _, list := range t.addrs {
 		slices.SortFunc(list, func(a, b addrSpans) int {
-			if a.ports.all() != b.ports.all() {
-				return map[bool]int{true: 1, false: -1}[a.ports.all()]
+			if a.ports.All() != b.ports.All() {
+				return map[bool]int{true: 1, false: -1}[a.ports.All()]
 			}
-			return int(a.ports.from) - int(b.ports.from)
+			return int(a.ports.From) - int(b.ports.From)
 		})
 	}
 	return t
@@ -182,7 +184,7 @@ func (t *table) find(s *Socket) (owner *Owner, gap bool) {
 	}
 	list := t.addrs[s.Addr]
 	for i := range list {
-		if !list[i].ports.contain(s.Port) {
+		if !list[i].ports.Contain(s.Port) {
 			continue
 		}
 		if owner, gap = at(list[i].spans, s.StartNs); owner != nil || gap {

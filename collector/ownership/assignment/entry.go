@@ -4,8 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"strconv"
-	"strings"
 	"time"
 
 	"tributary/proto/flow"
@@ -28,32 +26,9 @@ type Entry struct {
 	Release   string       `yaml:"release" json:"release,omitempty"`
 	Network   string       `yaml:"network" json:"network,omitempty"` // "default" if empty
 	Addresses []netip.Addr `yaml:"addresses" json:"addresses"`
-	Ports     Ports        `yaml:"ports" json:"ports,omitzero"`
+	Ports     config.Ports `yaml:"ports" json:"ports,omitzero"`
 	From      time.Time    `yaml:"from" json:"from,omitzero"` // zero: since it was first seen
 	To        time.Time    `yaml:"to" json:"to,omitzero"`     // zero: until it is gone
-}
-
-// Ports is a range of ports, inclusive; the zero value stands for all of them.
-type Ports struct{ From, To uint16 }
-
-// UnmarshalText reads "443" or "30000-30099".
-func (p *Ports) UnmarshalText(text []byte) error {
-	first, last, isRange := strings.Cut(string(text), "-")
-	if !isRange {
-		last = first
-	}
-	from, err1 := strconv.ParseUint(strings.TrimSpace(first), 10, 16)
-	to, err2 := strconv.ParseUint(strings.TrimSpace(last), 10, 16)
-	if err1 != nil || err2 != nil || from == 0 || from > to {
-		return errors.New("not a port or a range such as 30000-30099")
-	}
-	p.From, p.To = uint16(from), uint16(to)
-	return nil
-}
-
-// MarshalText writes what UnmarshalText reads.
-func (p Ports) MarshalText() ([]byte, error) {
-	return fmt.Appendf(nil, "%d-%d", p.From, p.To), nil
 }
 
 // Document is what a file and the API hold.
@@ -143,7 +118,7 @@ func (e *Entry) check() error {
 type place struct {
 	network string
 	addr    [16]byte
-	ports   Ports
+	ports   config.Ports
 }
 
 // span is one address of an entry. It is its own name: the same span in the next version of a feed is the same assignment.
