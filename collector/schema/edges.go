@@ -148,27 +148,55 @@ func edgeDefinitions() string {
 // Part is a part of the connections, by their hash. The zero value is all of them.
 type Part struct{ Of, Index uint64 }
 
-func (p Part) condition() string {
+func (p Part) condition(connection string) string {
 	if p.Of <= 1 {
 		return "1"
 	}
-	return fmt.Sprintf("cityHash64(connection) %% %d = %d", p.Of, p.Index)
+	return fmt.Sprintf("cityHash64(%s) %% %d = %d", connection, p.Of, p.Index)
 }
 
 // EdgesOf returns the SELECT of the edges of the records that end at from or later and before to, from single records. from, to and at are
 // SQL expressions: times, and the value of the first column, which is the minute in edges_1m.
 func EdgesOf(database, at, from, to string, part Part) string {
-	return strings.NewReplacer("$part", part.condition(), "$database", database, "$at", at, "$from", from, "$to", to, "$key", strings.Join(EdgeKey(), ", "),
+	return strings.NewReplacer("$part", part.condition("connection"), "$met", part.condition("met"), "$database", database, "$at", at, "$from", from, "$to", to, "$key", strings.Join(EdgeKey(), ", "),
 		"$class", classType, "$connection", connectionHash, "$flow", flowHash).Replace(edgesOf)
 }
 
 // Minute is the value of at for edges by minute.
 const Minute = "toStartOfMinute(toDateTime(end_time_ns, 'UTC'))"
 
-// It reads flows_raw by the columns it needs and not the view flows: ClickHouse takes 0.1 s to analyse this statement, and longer with all
-// of a view's 84 columns. The columns of a connection's sightings are what a near record is judged by: role, start, end, at, flow, record_seq.
-const edgesOf = `SELECT
-    minute, $key,
+// It is one SELECT with one subquery, whose aliases are named once: ClickHouse takes 0.1 s to analyse the same in four levels (docs/schema.md).
+// It reads flows_raw and not the view flows, which has 84 columns to analyse. Where a column and an alias have one name, own. is the column.
+const edgesOf = `WITH
+    role = 'client' AS by_client,
+    $connection AS connection,
+    $flow AS flow,
+    arrayExists(s -> s.1 != role AND if(by_client,
+        start_time_ns <= s.2 + toIntervalSecond(5) AND end_time_ns >= s.2 - toIntervalSecond(5),
+        s.2 <= start_time_ns + toIntervalSecond(5) AND s.3 >= start_time_ns - toIntervalSecond(5)), sightings) AS mirrored,
+    arrayExists(s -> s.4 = flow AND s.5 > record_seq AND s.3 < $to AND s.6 = minute, sightings) AS overtaken,
+    toUInt64(own.connections) * sample_rate AS stands_for,
+    toUInt64(own.failures) * sample_rate AS failed,
+    start_observed AND record_seq = 0 AS opened,
+    kind = 'closed' AS ended,
+    kind = 'active' AND NOT overtaken AS lives,
+    toUInt32(round(exp2(round(log2(srtt_us) * 8) / 8))) AS rounded_rtt,
+    toUInt32(round(exp2(round(log2(own.connect_us) * 8) / 8))) AS rounded_connect
+SELECT
+    $at AS minute,
+    if(by_client, local_workload, remote_workload) AS client_workload,
+    if(by_client, remote_workload, local_workload) AS server_workload,
+    if(by_client, remote_port, local_port) AS server_port,
+    CAST(multiIf(NOT by_client, 'server_only', mirrored, 'both', 'client_only') AS $class) AS class,
+    own.network AS network,
+    toString(if(by_client, local_why, remote_why)) AS client_why,
+    toString(if(by_client, remote_why, local_why)) AS server_why,
+    if(by_client, local_zone, remote_zone) AS client_zone,
+    if(by_client, local_region, remote_region) AS client_region,
+    if(by_client, local_release, remote_release) AS client_release,
+    if(by_client, remote_zone, local_zone) AS server_zone,
+    if(by_client, remote_region, local_region) AS server_region,
+    if(by_client, remote_release, local_release) AS server_release,
     sumIf(stands_for, opened) AS connections,
     sumIf(stands_for, ended) AS closed,
     sumIf(stands_for, ended AND close_reason IN ('rst_local', 'rst_remote')) AS resets,
@@ -176,67 +204,22 @@ const edgesOf = `SELECT
     sumIf(stands_for, lives AND last_state = 'syn_sent') AS unanswered,
     sum(failed) AS failures,
     sumMapIf(map(toString(close_reason), failed), failed > 0) AS failures_by_reason,
-    sum(to_server) AS bytes_to_server,
-    sum(to_client) AS bytes_to_client,
-    sum(again) AS retrans_segs,
+    sum(if(by_client, tx_bytes, rx_bytes) * sample_rate) AS bytes_to_server,
+    sum(if(by_client, rx_bytes, tx_bytes) * sample_rate) AS bytes_to_client,
+    sum(toUInt64(own.retrans_segs) * sample_rate) AS retrans_segs,
     quantilesBFloat16StateIf(0.5, 0.95, 0.99)(rounded_rtt, rounded_rtt > 0) AS rtt_us,
     quantilesBFloat16StateIf(0.5, 0.95, 0.99)(rounded_connect, rounded_connect > 0 AND opened AND by_client) AS connect_us,
     min(toDateTime64(start_time_ns, 3, 'UTC')) AS first_seen,
     max(toDateTime64(end_time_ns, 3, 'UTC')) AS last_seen
-FROM
+FROM $database.flows_raw AS own FINAL
+INNER JOIN
 (
-    SELECT
-        minute, network, by_client, close_reason, last_state, start_time_ns, end_time_ns,
-        if(by_client, local_workload, remote_workload) AS client_workload,
-        toString(if(by_client, local_why, remote_why)) AS client_why,
-        if(by_client, local_zone, remote_zone) AS client_zone,
-        if(by_client, local_region, remote_region) AS client_region,
-        if(by_client, local_release, remote_release) AS client_release,
-        if(by_client, remote_workload, local_workload) AS server_workload,
-        toString(if(by_client, remote_why, local_why)) AS server_why,
-        if(by_client, remote_zone, local_zone) AS server_zone,
-        if(by_client, remote_region, local_region) AS server_region,
-        if(by_client, remote_release, local_release) AS server_release,
-        if(by_client, remote_port, local_port) AS server_port,
-        CAST(multiIf(NOT by_client, 'server_only', mirrored, 'both', 'client_only') AS $class) AS class,
-        toUInt64(connections) * sample_rate AS stands_for,
-        toUInt64(failures) * sample_rate AS failed,
-        start_observed AND record_seq = 0 AS opened,
-        kind = 'closed' AS ended,
-        kind = 'active' AND NOT overtaken AS lives,
-        if(by_client, tx_bytes, rx_bytes) * sample_rate AS to_server,
-        if(by_client, rx_bytes, tx_bytes) * sample_rate AS to_client,
-        toUInt64(retrans_segs) * sample_rate AS again,
-        toUInt32(round(exp2(round(log2(srtt_us) * 8) / 8))) AS rounded_rtt,
-        toUInt32(round(exp2(round(log2(connect_us) * 8) / 8))) AS rounded_connect
-    FROM
-    (
-        SELECT
-            own.*,
-            arrayExists(s -> s.1 != role AND if(by_client,
-                start_time_ns <= s.2 + toIntervalSecond(5) AND end_time_ns >= s.2 - toIntervalSecond(5),
-                s.2 <= start_time_ns + toIntervalSecond(5) AND s.3 >= start_time_ns - toIntervalSecond(5)), sightings) AS mirrored,
-            arrayExists(s -> s.5 = flow AND s.6 > record_seq AND s.4 = minute AND s.3 < $to, sightings) AS overtaken
-        FROM
-        (
-            SELECT
-                $at AS minute, role = 'client' AS by_client, $connection AS connection, $flow AS flow,
-                role, network, record_seq, kind, close_reason, last_state, sample_rate, connections, failures, start_observed,
-                start_time_ns, end_time_ns, local_port, remote_port, tx_bytes, rx_bytes, retrans_segs, srtt_us, connect_us,
-                local_workload, local_zone, local_region, local_release, local_why, remote_workload, remote_zone, remote_region, remote_release, remote_why
-            FROM $database.flows_raw FINAL
-            WHERE role != 'unknown' AND NOT replay AND end_time_ns >= $from AND end_time_ns < $to AND $part
-        ) AS own
-        INNER JOIN
-        (
-            SELECT $connection AS connection, groupArray((role, start_time_ns, end_time_ns, $at, $flow, record_seq)) AS sightings
-            FROM $database.flows_raw FINAL
-            WHERE role != 'unknown' AND NOT replay AND end_time_ns >= $from - toIntervalSecond(40) AND end_time_ns < $to + toIntervalSecond(10) AND $part
-            GROUP BY connection
-        ) AS near USING (connection)
-    )
-    WHERE by_client OR NOT mirrored
-)
+    SELECT $connection AS met, groupArray((role, start_time_ns, end_time_ns, $flow, record_seq, $at)) AS sightings
+    FROM $database.flows_raw FINAL
+    WHERE role != 'unknown' AND NOT replay AND end_time_ns >= $from - toIntervalSecond(40) AND end_time_ns < $to + toIntervalSecond(10) AND $met
+    GROUP BY met
+) AS near ON connection = near.met
+WHERE role != 'unknown' AND NOT replay AND end_time_ns >= $from AND end_time_ns < $to AND $part AND (by_client OR NOT mirrored)
 GROUP BY minute, $key`
 
 // RecordedOf returns the SELECT of which exporter recorded how much of which workload, with the arguments of EdgesOf.

@@ -331,8 +331,36 @@ SELECT minute, client_workload, server_workload, server_port, class, network, cl
 FROM tributary.edges_1m_gens
 WHERE (minute, gen) IN (SELECT start, gen FROM tributary.closed_latest WHERE step = 'minute')
 UNION ALL
+WITH
+    role = 'client' AS by_client,
+    sipHash128(network, if(role = 'client', (local_addr, local_port, remote_addr, remote_port), (remote_addr, remote_port, local_addr, local_port))) AS connection,
+    sipHash64(exporter_id, flow_id) AS flow,
+    arrayExists(s -> s.1 != role AND if(by_client,
+        start_time_ns <= s.2 + toIntervalSecond(5) AND end_time_ns >= s.2 - toIntervalSecond(5),
+        s.2 <= start_time_ns + toIntervalSecond(5) AND s.3 >= start_time_ns - toIntervalSecond(5)), sightings) AS mirrored,
+    arrayExists(s -> s.4 = flow AND s.5 > record_seq AND s.3 < toDateTime64('2200-01-01 00:00:00', 9, 'UTC') AND s.6 = minute, sightings) AS overtaken,
+    toUInt64(own.connections) * sample_rate AS stands_for,
+    toUInt64(own.failures) * sample_rate AS failed,
+    start_observed AND record_seq = 0 AS opened,
+    kind = 'closed' AS ended,
+    kind = 'active' AND NOT overtaken AS lives,
+    toUInt32(round(exp2(round(log2(srtt_us) * 8) / 8))) AS rounded_rtt,
+    toUInt32(round(exp2(round(log2(own.connect_us) * 8) / 8))) AS rounded_connect
 SELECT
-    minute, client_workload, server_workload, server_port, class, network, client_why, server_why, client_zone, client_region, client_release, server_zone, server_region, server_release,
+    toStartOfMinute(toDateTime(end_time_ns, 'UTC')) AS minute,
+    if(by_client, local_workload, remote_workload) AS client_workload,
+    if(by_client, remote_workload, local_workload) AS server_workload,
+    if(by_client, remote_port, local_port) AS server_port,
+    CAST(multiIf(NOT by_client, 'server_only', mirrored, 'both', 'client_only') AS Enum8('client_only' = 1, 'server_only' = 2, 'both' = 3)) AS class,
+    own.network AS network,
+    toString(if(by_client, local_why, remote_why)) AS client_why,
+    toString(if(by_client, remote_why, local_why)) AS server_why,
+    if(by_client, local_zone, remote_zone) AS client_zone,
+    if(by_client, local_region, remote_region) AS client_region,
+    if(by_client, local_release, remote_release) AS client_release,
+    if(by_client, remote_zone, local_zone) AS server_zone,
+    if(by_client, remote_region, local_region) AS server_region,
+    if(by_client, remote_release, local_release) AS server_release,
     sumIf(stands_for, opened) AS connections,
     sumIf(stands_for, ended) AS closed,
     sumIf(stands_for, ended AND close_reason IN ('rst_local', 'rst_remote')) AS resets,
@@ -340,67 +368,22 @@ SELECT
     sumIf(stands_for, lives AND last_state = 'syn_sent') AS unanswered,
     sum(failed) AS failures,
     sumMapIf(map(toString(close_reason), failed), failed > 0) AS failures_by_reason,
-    sum(to_server) AS bytes_to_server,
-    sum(to_client) AS bytes_to_client,
-    sum(again) AS retrans_segs,
+    sum(if(by_client, tx_bytes, rx_bytes) * sample_rate) AS bytes_to_server,
+    sum(if(by_client, rx_bytes, tx_bytes) * sample_rate) AS bytes_to_client,
+    sum(toUInt64(own.retrans_segs) * sample_rate) AS retrans_segs,
     quantilesBFloat16StateIf(0.5, 0.95, 0.99)(rounded_rtt, rounded_rtt > 0) AS rtt_us,
     quantilesBFloat16StateIf(0.5, 0.95, 0.99)(rounded_connect, rounded_connect > 0 AND opened AND by_client) AS connect_us,
     min(toDateTime64(start_time_ns, 3, 'UTC')) AS first_seen,
     max(toDateTime64(end_time_ns, 3, 'UTC')) AS last_seen
-FROM
+FROM tributary.flows_raw AS own FINAL
+INNER JOIN
 (
-    SELECT
-        minute, network, by_client, close_reason, last_state, start_time_ns, end_time_ns,
-        if(by_client, local_workload, remote_workload) AS client_workload,
-        toString(if(by_client, local_why, remote_why)) AS client_why,
-        if(by_client, local_zone, remote_zone) AS client_zone,
-        if(by_client, local_region, remote_region) AS client_region,
-        if(by_client, local_release, remote_release) AS client_release,
-        if(by_client, remote_workload, local_workload) AS server_workload,
-        toString(if(by_client, remote_why, local_why)) AS server_why,
-        if(by_client, remote_zone, local_zone) AS server_zone,
-        if(by_client, remote_region, local_region) AS server_region,
-        if(by_client, remote_release, local_release) AS server_release,
-        if(by_client, remote_port, local_port) AS server_port,
-        CAST(multiIf(NOT by_client, 'server_only', mirrored, 'both', 'client_only') AS Enum8('client_only' = 1, 'server_only' = 2, 'both' = 3)) AS class,
-        toUInt64(connections) * sample_rate AS stands_for,
-        toUInt64(failures) * sample_rate AS failed,
-        start_observed AND record_seq = 0 AS opened,
-        kind = 'closed' AS ended,
-        kind = 'active' AND NOT overtaken AS lives,
-        if(by_client, tx_bytes, rx_bytes) * sample_rate AS to_server,
-        if(by_client, rx_bytes, tx_bytes) * sample_rate AS to_client,
-        toUInt64(retrans_segs) * sample_rate AS again,
-        toUInt32(round(exp2(round(log2(srtt_us) * 8) / 8))) AS rounded_rtt,
-        toUInt32(round(exp2(round(log2(connect_us) * 8) / 8))) AS rounded_connect
-    FROM
-    (
-        SELECT
-            own.*,
-            arrayExists(s -> s.1 != role AND if(by_client,
-                start_time_ns <= s.2 + toIntervalSecond(5) AND end_time_ns >= s.2 - toIntervalSecond(5),
-                s.2 <= start_time_ns + toIntervalSecond(5) AND s.3 >= start_time_ns - toIntervalSecond(5)), sightings) AS mirrored,
-            arrayExists(s -> s.5 = flow AND s.6 > record_seq AND s.4 = minute AND s.3 < toDateTime64('2200-01-01 00:00:00', 9, 'UTC'), sightings) AS overtaken
-        FROM
-        (
-            SELECT
-                toStartOfMinute(toDateTime(end_time_ns, 'UTC')) AS minute, role = 'client' AS by_client, sipHash128(network, if(role = 'client', (local_addr, local_port, remote_addr, remote_port), (remote_addr, remote_port, local_addr, local_port))) AS connection, sipHash64(exporter_id, flow_id) AS flow,
-                role, network, record_seq, kind, close_reason, last_state, sample_rate, connections, failures, start_observed,
-                start_time_ns, end_time_ns, local_port, remote_port, tx_bytes, rx_bytes, retrans_segs, srtt_us, connect_us,
-                local_workload, local_zone, local_region, local_release, local_why, remote_workload, remote_zone, remote_region, remote_release, remote_why
-            FROM tributary.flows_raw FINAL
-            WHERE role != 'unknown' AND NOT replay AND end_time_ns >= (SELECT toDateTime64(max(start), 9, 'UTC') + toIntervalMinute(count() > 0) FROM tributary.closed WHERE step = 'minute') AND end_time_ns < toDateTime64('2200-01-01 00:00:00', 9, 'UTC') AND 1
-        ) AS own
-        INNER JOIN
-        (
-            SELECT sipHash128(network, if(role = 'client', (local_addr, local_port, remote_addr, remote_port), (remote_addr, remote_port, local_addr, local_port))) AS connection, groupArray((role, start_time_ns, end_time_ns, toStartOfMinute(toDateTime(end_time_ns, 'UTC')), sipHash64(exporter_id, flow_id), record_seq)) AS sightings
-            FROM tributary.flows_raw FINAL
-            WHERE role != 'unknown' AND NOT replay AND end_time_ns >= (SELECT toDateTime64(max(start), 9, 'UTC') + toIntervalMinute(count() > 0) FROM tributary.closed WHERE step = 'minute') - toIntervalSecond(40) AND end_time_ns < toDateTime64('2200-01-01 00:00:00', 9, 'UTC') + toIntervalSecond(10) AND 1
-            GROUP BY connection
-        ) AS near USING (connection)
-    )
-    WHERE by_client OR NOT mirrored
-)
+    SELECT sipHash128(network, if(role = 'client', (local_addr, local_port, remote_addr, remote_port), (remote_addr, remote_port, local_addr, local_port))) AS met, groupArray((role, start_time_ns, end_time_ns, sipHash64(exporter_id, flow_id), record_seq, toStartOfMinute(toDateTime(end_time_ns, 'UTC')))) AS sightings
+    FROM tributary.flows_raw FINAL
+    WHERE role != 'unknown' AND NOT replay AND end_time_ns >= (SELECT toDateTime64(max(start), 9, 'UTC') + toIntervalMinute(count() > 0) FROM tributary.closed WHERE step = 'minute') - toIntervalSecond(40) AND end_time_ns < toDateTime64('2200-01-01 00:00:00', 9, 'UTC') + toIntervalSecond(10) AND 1
+    GROUP BY met
+) AS near ON connection = near.met
+WHERE role != 'unknown' AND NOT replay AND end_time_ns >= (SELECT toDateTime64(max(start), 9, 'UTC') + toIntervalMinute(count() > 0) FROM tributary.closed WHERE step = 'minute') AND end_time_ns < toDateTime64('2200-01-01 00:00:00', 9, 'UTC') AND 1 AND (by_client OR NOT mirrored)
 GROUP BY minute, client_workload, server_workload, server_port, class, network, client_why, server_why, client_zone, client_region, client_release, server_zone, server_region, server_release;
 
 -- Edges by hour: computed ones, and from edges_1m those of the hours that are not closed yet.
@@ -540,8 +523,36 @@ SELECT minute, client_workload, server_workload, server_port, class, network, cl
 FROM tributary.edges_1m_gens
 WHERE (minute, gen) IN (SELECT start, gen FROM tributary.closed_latest WHERE step = 'minute')
 UNION ALL
+WITH
+    role = 'client' AS by_client,
+    sipHash128(network, if(role = 'client', (local_addr, local_port, remote_addr, remote_port), (remote_addr, remote_port, local_addr, local_port))) AS connection,
+    sipHash64(exporter_id, flow_id) AS flow,
+    arrayExists(s -> s.1 != role AND if(by_client,
+        start_time_ns <= s.2 + toIntervalSecond(5) AND end_time_ns >= s.2 - toIntervalSecond(5),
+        s.2 <= start_time_ns + toIntervalSecond(5) AND s.3 >= start_time_ns - toIntervalSecond(5)), sightings) AS mirrored,
+    arrayExists(s -> s.4 = flow AND s.5 > record_seq AND s.3 < toDateTime64('2200-01-01 00:00:00', 9, 'UTC') AND s.6 = minute, sightings) AS overtaken,
+    toUInt64(own.connections) * sample_rate AS stands_for,
+    toUInt64(own.failures) * sample_rate AS failed,
+    start_observed AND record_seq = 0 AS opened,
+    kind = 'closed' AS ended,
+    kind = 'active' AND NOT overtaken AS lives,
+    toUInt32(round(exp2(round(log2(srtt_us) * 8) / 8))) AS rounded_rtt,
+    toUInt32(round(exp2(round(log2(own.connect_us) * 8) / 8))) AS rounded_connect
 SELECT
-    minute, client_workload, server_workload, server_port, class, network, client_why, server_why, client_zone, client_region, client_release, server_zone, server_region, server_release,
+    toStartOfMinute(toDateTime(end_time_ns, 'UTC')) AS minute,
+    if(by_client, local_workload, remote_workload) AS client_workload,
+    if(by_client, remote_workload, local_workload) AS server_workload,
+    if(by_client, remote_port, local_port) AS server_port,
+    CAST(multiIf(NOT by_client, 'server_only', mirrored, 'both', 'client_only') AS Enum8('client_only' = 1, 'server_only' = 2, 'both' = 3)) AS class,
+    own.network AS network,
+    toString(if(by_client, local_why, remote_why)) AS client_why,
+    toString(if(by_client, remote_why, local_why)) AS server_why,
+    if(by_client, local_zone, remote_zone) AS client_zone,
+    if(by_client, local_region, remote_region) AS client_region,
+    if(by_client, local_release, remote_release) AS client_release,
+    if(by_client, remote_zone, local_zone) AS server_zone,
+    if(by_client, remote_region, local_region) AS server_region,
+    if(by_client, remote_release, local_release) AS server_release,
     sumIf(stands_for, opened) AS connections,
     sumIf(stands_for, ended) AS closed,
     sumIf(stands_for, ended AND close_reason IN ('rst_local', 'rst_remote')) AS resets,
@@ -549,67 +560,22 @@ SELECT
     sumIf(stands_for, lives AND last_state = 'syn_sent') AS unanswered,
     sum(failed) AS failures,
     sumMapIf(map(toString(close_reason), failed), failed > 0) AS failures_by_reason,
-    sum(to_server) AS bytes_to_server,
-    sum(to_client) AS bytes_to_client,
-    sum(again) AS retrans_segs,
+    sum(if(by_client, tx_bytes, rx_bytes) * sample_rate) AS bytes_to_server,
+    sum(if(by_client, rx_bytes, tx_bytes) * sample_rate) AS bytes_to_client,
+    sum(toUInt64(own.retrans_segs) * sample_rate) AS retrans_segs,
     quantilesBFloat16StateIf(0.5, 0.95, 0.99)(rounded_rtt, rounded_rtt > 0) AS rtt_us,
     quantilesBFloat16StateIf(0.5, 0.95, 0.99)(rounded_connect, rounded_connect > 0 AND opened AND by_client) AS connect_us,
     min(toDateTime64(start_time_ns, 3, 'UTC')) AS first_seen,
     max(toDateTime64(end_time_ns, 3, 'UTC')) AS last_seen
-FROM
+FROM tributary.flows_raw AS own FINAL
+INNER JOIN
 (
-    SELECT
-        minute, network, by_client, close_reason, last_state, start_time_ns, end_time_ns,
-        if(by_client, local_workload, remote_workload) AS client_workload,
-        toString(if(by_client, local_why, remote_why)) AS client_why,
-        if(by_client, local_zone, remote_zone) AS client_zone,
-        if(by_client, local_region, remote_region) AS client_region,
-        if(by_client, local_release, remote_release) AS client_release,
-        if(by_client, remote_workload, local_workload) AS server_workload,
-        toString(if(by_client, remote_why, local_why)) AS server_why,
-        if(by_client, remote_zone, local_zone) AS server_zone,
-        if(by_client, remote_region, local_region) AS server_region,
-        if(by_client, remote_release, local_release) AS server_release,
-        if(by_client, remote_port, local_port) AS server_port,
-        CAST(multiIf(NOT by_client, 'server_only', mirrored, 'both', 'client_only') AS Enum8('client_only' = 1, 'server_only' = 2, 'both' = 3)) AS class,
-        toUInt64(connections) * sample_rate AS stands_for,
-        toUInt64(failures) * sample_rate AS failed,
-        start_observed AND record_seq = 0 AS opened,
-        kind = 'closed' AS ended,
-        kind = 'active' AND NOT overtaken AS lives,
-        if(by_client, tx_bytes, rx_bytes) * sample_rate AS to_server,
-        if(by_client, rx_bytes, tx_bytes) * sample_rate AS to_client,
-        toUInt64(retrans_segs) * sample_rate AS again,
-        toUInt32(round(exp2(round(log2(srtt_us) * 8) / 8))) AS rounded_rtt,
-        toUInt32(round(exp2(round(log2(connect_us) * 8) / 8))) AS rounded_connect
-    FROM
-    (
-        SELECT
-            own.*,
-            arrayExists(s -> s.1 != role AND if(by_client,
-                start_time_ns <= s.2 + toIntervalSecond(5) AND end_time_ns >= s.2 - toIntervalSecond(5),
-                s.2 <= start_time_ns + toIntervalSecond(5) AND s.3 >= start_time_ns - toIntervalSecond(5)), sightings) AS mirrored,
-            arrayExists(s -> s.5 = flow AND s.6 > record_seq AND s.4 = minute AND s.3 < toDateTime64('2200-01-01 00:00:00', 9, 'UTC'), sightings) AS overtaken
-        FROM
-        (
-            SELECT
-                toStartOfMinute(toDateTime(end_time_ns, 'UTC')) AS minute, role = 'client' AS by_client, sipHash128(network, if(role = 'client', (local_addr, local_port, remote_addr, remote_port), (remote_addr, remote_port, local_addr, local_port))) AS connection, sipHash64(exporter_id, flow_id) AS flow,
-                role, network, record_seq, kind, close_reason, last_state, sample_rate, connections, failures, start_observed,
-                start_time_ns, end_time_ns, local_port, remote_port, tx_bytes, rx_bytes, retrans_segs, srtt_us, connect_us,
-                local_workload, local_zone, local_region, local_release, local_why, remote_workload, remote_zone, remote_region, remote_release, remote_why
-            FROM tributary.flows_raw FINAL
-            WHERE role != 'unknown' AND NOT replay AND end_time_ns >= (SELECT toDateTime64(max(start), 9, 'UTC') + toIntervalMinute(count() > 0) FROM tributary.closed WHERE step = 'minute') AND end_time_ns < toDateTime64('2200-01-01 00:00:00', 9, 'UTC') AND 1
-        ) AS own
-        INNER JOIN
-        (
-            SELECT sipHash128(network, if(role = 'client', (local_addr, local_port, remote_addr, remote_port), (remote_addr, remote_port, local_addr, local_port))) AS connection, groupArray((role, start_time_ns, end_time_ns, toStartOfMinute(toDateTime(end_time_ns, 'UTC')), sipHash64(exporter_id, flow_id), record_seq)) AS sightings
-            FROM tributary.flows_raw FINAL
-            WHERE role != 'unknown' AND NOT replay AND end_time_ns >= (SELECT toDateTime64(max(start), 9, 'UTC') + toIntervalMinute(count() > 0) FROM tributary.closed WHERE step = 'minute') - toIntervalSecond(40) AND end_time_ns < toDateTime64('2200-01-01 00:00:00', 9, 'UTC') + toIntervalSecond(10) AND 1
-            GROUP BY connection
-        ) AS near USING (connection)
-    )
-    WHERE by_client OR NOT mirrored
-)
+    SELECT sipHash128(network, if(role = 'client', (local_addr, local_port, remote_addr, remote_port), (remote_addr, remote_port, local_addr, local_port))) AS met, groupArray((role, start_time_ns, end_time_ns, sipHash64(exporter_id, flow_id), record_seq, toStartOfMinute(toDateTime(end_time_ns, 'UTC')))) AS sightings
+    FROM tributary.flows_raw FINAL
+    WHERE role != 'unknown' AND NOT replay AND end_time_ns >= (SELECT toDateTime64(max(start), 9, 'UTC') + toIntervalMinute(count() > 0) FROM tributary.closed WHERE step = 'minute') - toIntervalSecond(40) AND end_time_ns < toDateTime64('2200-01-01 00:00:00', 9, 'UTC') + toIntervalSecond(10) AND 1
+    GROUP BY met
+) AS near ON connection = near.met
+WHERE role != 'unknown' AND NOT replay AND end_time_ns >= (SELECT toDateTime64(max(start), 9, 'UTC') + toIntervalMinute(count() > 0) FROM tributary.closed WHERE step = 'minute') AND end_time_ns < toDateTime64('2200-01-01 00:00:00', 9, 'UTC') AND 1 AND (by_client OR NOT mirrored)
 GROUP BY minute, client_workload, server_workload, server_port, class, network, client_why, server_why, client_zone, client_region, client_release, server_zone, server_region, server_release;
 
 CREATE OR REPLACE VIEW tributary.recorded_1m AS
@@ -905,3 +871,84 @@ CREATE OR REPLACE VIEW tributary.disagreements AS
 SELECT made, exporter_id, flow_id, record_seq, was_workload, was_evidence, remote_workload AS peer_workload, remote_instance AS peer_instance
 FROM tributary.renames
 WHERE job = 'pairs' AND was_workload != '' AND was_workload != remote_workload;
+
+-- migration 9: minute_ranges
+
+-- A condition on the minute or hour alone reads only what it asks for: the keys begin with the hour or day, which ClickHouse does not derive
+-- from a column that is itself further back in the key.
+ALTER TABLE tributary.edges_1m_gens ADD INDEX IF NOT EXISTS minute_range minute TYPE minmax GRANULARITY 1;
+
+ALTER TABLE tributary.edges_1m_gens MATERIALIZE INDEX minute_range;
+
+ALTER TABLE tributary.edges_1h_gens ADD INDEX IF NOT EXISTS hour_range hour TYPE minmax GRANULARITY 1;
+
+ALTER TABLE tributary.edges_1h_gens MATERIALIZE INDEX hour_range;
+
+ALTER TABLE tributary.recorded_1m_gens ADD INDEX IF NOT EXISTS minute_range minute TYPE minmax GRANULARITY 1;
+
+ALTER TABLE tributary.recorded_1m_gens MATERIALIZE INDEX minute_range;
+
+ALTER TABLE tributary.reachability_gens ADD INDEX IF NOT EXISTS minute_range minute TYPE minmax GRANULARITY 1;
+
+ALTER TABLE tributary.reachability_gens MATERIALIZE INDEX minute_range;
+
+-- The newest edges by a statement that is analysed in a third of the time.
+CREATE OR REPLACE VIEW tributary.edges_1m AS
+SELECT minute, client_workload, server_workload, server_port, class, network, client_why, server_why, client_zone, client_region, client_release, server_zone, server_region, server_release, connections, closed, resets, open, unanswered, failures, failures_by_reason, bytes_to_server, bytes_to_client, retrans_segs, rtt_us, connect_us, first_seen, last_seen
+FROM tributary.edges_1m_gens
+WHERE (minute, gen) IN (SELECT start, gen FROM tributary.closed_latest WHERE step = 'minute')
+UNION ALL
+WITH
+    role = 'client' AS by_client,
+    sipHash128(network, if(role = 'client', (local_addr, local_port, remote_addr, remote_port), (remote_addr, remote_port, local_addr, local_port))) AS connection,
+    sipHash64(exporter_id, flow_id) AS flow,
+    arrayExists(s -> s.1 != role AND if(by_client,
+        start_time_ns <= s.2 + toIntervalSecond(5) AND end_time_ns >= s.2 - toIntervalSecond(5),
+        s.2 <= start_time_ns + toIntervalSecond(5) AND s.3 >= start_time_ns - toIntervalSecond(5)), sightings) AS mirrored,
+    arrayExists(s -> s.4 = flow AND s.5 > record_seq AND s.3 < toDateTime64('2200-01-01 00:00:00', 9, 'UTC') AND s.6 = minute, sightings) AS overtaken,
+    toUInt64(own.connections) * sample_rate AS stands_for,
+    toUInt64(own.failures) * sample_rate AS failed,
+    start_observed AND record_seq = 0 AS opened,
+    kind = 'closed' AS ended,
+    kind = 'active' AND NOT overtaken AS lives,
+    toUInt32(round(exp2(round(log2(srtt_us) * 8) / 8))) AS rounded_rtt,
+    toUInt32(round(exp2(round(log2(own.connect_us) * 8) / 8))) AS rounded_connect
+SELECT
+    toStartOfMinute(toDateTime(end_time_ns, 'UTC')) AS minute,
+    if(by_client, local_workload, remote_workload) AS client_workload,
+    if(by_client, remote_workload, local_workload) AS server_workload,
+    if(by_client, remote_port, local_port) AS server_port,
+    CAST(multiIf(NOT by_client, 'server_only', mirrored, 'both', 'client_only') AS Enum8('client_only' = 1, 'server_only' = 2, 'both' = 3)) AS class,
+    own.network AS network,
+    toString(if(by_client, local_why, remote_why)) AS client_why,
+    toString(if(by_client, remote_why, local_why)) AS server_why,
+    if(by_client, local_zone, remote_zone) AS client_zone,
+    if(by_client, local_region, remote_region) AS client_region,
+    if(by_client, local_release, remote_release) AS client_release,
+    if(by_client, remote_zone, local_zone) AS server_zone,
+    if(by_client, remote_region, local_region) AS server_region,
+    if(by_client, remote_release, local_release) AS server_release,
+    sumIf(stands_for, opened) AS connections,
+    sumIf(stands_for, ended) AS closed,
+    sumIf(stands_for, ended AND close_reason IN ('rst_local', 'rst_remote')) AS resets,
+    sumIf(stands_for, lives AND last_state != 'syn_sent') AS open,
+    sumIf(stands_for, lives AND last_state = 'syn_sent') AS unanswered,
+    sum(failed) AS failures,
+    sumMapIf(map(toString(close_reason), failed), failed > 0) AS failures_by_reason,
+    sum(if(by_client, tx_bytes, rx_bytes) * sample_rate) AS bytes_to_server,
+    sum(if(by_client, rx_bytes, tx_bytes) * sample_rate) AS bytes_to_client,
+    sum(toUInt64(own.retrans_segs) * sample_rate) AS retrans_segs,
+    quantilesBFloat16StateIf(0.5, 0.95, 0.99)(rounded_rtt, rounded_rtt > 0) AS rtt_us,
+    quantilesBFloat16StateIf(0.5, 0.95, 0.99)(rounded_connect, rounded_connect > 0 AND opened AND by_client) AS connect_us,
+    min(toDateTime64(start_time_ns, 3, 'UTC')) AS first_seen,
+    max(toDateTime64(end_time_ns, 3, 'UTC')) AS last_seen
+FROM tributary.flows_raw AS own FINAL
+INNER JOIN
+(
+    SELECT sipHash128(network, if(role = 'client', (local_addr, local_port, remote_addr, remote_port), (remote_addr, remote_port, local_addr, local_port))) AS met, groupArray((role, start_time_ns, end_time_ns, sipHash64(exporter_id, flow_id), record_seq, toStartOfMinute(toDateTime(end_time_ns, 'UTC')))) AS sightings
+    FROM tributary.flows_raw FINAL
+    WHERE role != 'unknown' AND NOT replay AND end_time_ns >= (SELECT toDateTime64(max(start), 9, 'UTC') + toIntervalMinute(count() > 0) FROM tributary.closed WHERE step = 'minute') - toIntervalSecond(40) AND end_time_ns < toDateTime64('2200-01-01 00:00:00', 9, 'UTC') + toIntervalSecond(10) AND 1
+    GROUP BY met
+) AS near ON connection = near.met
+WHERE role != 'unknown' AND NOT replay AND end_time_ns >= (SELECT toDateTime64(max(start), 9, 'UTC') + toIntervalMinute(count() > 0) FROM tributary.closed WHERE step = 'minute') AND end_time_ns < toDateTime64('2200-01-01 00:00:00', 9, 'UTC') AND 1 AND (by_client OR NOT mirrored)
+GROUP BY minute, client_workload, server_workload, server_port, class, network, client_why, server_why, client_zone, client_region, client_release, server_zone, server_region, server_release;
