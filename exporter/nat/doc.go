@@ -7,7 +7,7 @@
 // after a reset), so it is there when the record is read. An attempt that was refused leaves none: its record has the virtual
 // address alone. Nor is there one where a rule says notrack, or on another host that translates.
 //
-// Bounds. One question takes some 10 us. Untranslated destinations are remembered for a second, so that plain connections cost next
+// Bounds. One question takes some 10 us. Where nothing is tracked at all, one answers for every connection before it. Untranslated destinations are remembered for a second, so that plain connections cost next
 // to nothing; where there is little to do they are asked for all the same (0.1 % of a core). All questions together take at most 5 % of a core:
 // what is over that is counted as skipped and keeps its virtual address. A question that is not answered within 50 ms is given up. One
 // netlink socket is kept for each of at most 64 namespaces, and closed after two idle seconds: an open one keeps its namespace alive.

@@ -40,7 +40,7 @@ type Options struct {
 type End struct {
 	Sock, Opened  uint64 // tell connections apart
 	Last          bool   // no record of it comes after this one
-	AtNs          uint64 // when the record was made; any clock that counts on
+	AtNs          uint64 // when the record was made, CLOCK_BOOTTIME
 	Netns         uint32
 	Pid           uint32 // of its owner; 0 unknown
 	Server        bool
@@ -190,7 +190,7 @@ func (t *Table) askIn(netns uint32, e *End) (netip.AddrPort, error) {
 		}
 		t.sockets.Add(netns, s)
 	}
-	peer, err := s.peer(e.Local, e.Remote)
+	peer, err := s.peerOf(e)
 	if err != nil && !errors.Is(err, unix.ENOENT) {
 		t.sockets.Remove(netns)
 		t.leaveAlone(netns, err)

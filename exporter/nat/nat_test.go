@@ -114,7 +114,7 @@ var lastSock uint64
 func (p *place) end(c net.Conn, server bool) *End {
 	lastSock++
 	return &End{
-		Sock: lastSock, Opened: 1, Last: true, AtNs: uint64(time.Now().UnixNano()), Netns: p.inum, Server: server,
+		Sock: lastSock, Opened: 1, Last: true, AtNs: bootTime(), Netns: p.inum, Server: server,
 		Local: addrPort(c.LocalAddr()), Remote: addrPort(c.RemoteAddr()),
 	}
 }
@@ -269,6 +269,31 @@ func TestQuestionsAreBounded(t *testing.T) {
 	table.all.at = plain.AtNs
 	if find(host, table, plain); table.Stats().Skipped != 1 {
 		t.Errorf("without any time left: %+v", table.Stats())
+	}
+}
+
+// Where nothing is tracked one question answers for all connections that had a record before it, and for none after it.
+func TestNothingTracked(t *testing.T) {
+	host := newPlace(t)
+	table := newTable(t, host)
+	l := host.listen("127.0.0.1:8080")
+	before, also := host.end(host.dial(l.Addr().String()), false), host.end(host.dial(l.Addr().String()), false)
+	if got := find(host, table, before); got.IsValid() {
+		t.Fatalf("plain: %v", got)
+	}
+	s, ok := table.sockets.Get(host.inum)
+	if !ok || s.nothingTo <= also.AtNs {
+		t.Fatalf("nothing is tracked, but that is known until %d only", s.nothingTo)
+	}
+	s.conn.Close()                                          // whoever asks now learns nothing
+	also.Remote = netip.MustParseAddrPort("127.0.0.1:8081") // another destination
+	if find(host, table, also); table.Stats().Failed != 0 {
+		t.Error("a connection from before was asked for")
+	}
+	table.sockets.Remove(host.inum)
+	host.run("table ip n { chain o { type nat hook output priority -100; policy accept\nip daddr 127.0.0.9 tcp dport 80 dnat to 127.0.0.1:8080\n}\n}\n", "nft", "-f", "-")
+	if got := find(host, table, host.end(host.dial("127.0.0.9:80"), false)); got.String() != "127.0.0.1:8080" {
+		t.Errorf("the first connection that is tracked: %v", got)
 	}
 }
 

@@ -17,12 +17,15 @@ import (
 type socket struct {
 	conn *conntrack.Conn
 	used time.Time
+
+	nothingTo uint64 // CLOCK_BOOTTIME, ns: until then nothing was tracked
+	countFrom uint64 // before that it need not be counted again: something is
 }
 
 // dial opens a socket in our own network namespace.
 func dial() (*socket, error) {
 	conn, err := conntrack.Dial(nil)
-	return &socket{conn, time.Now()}, err
+	return &socket{conn: conn, used: time.Now()}, err
 }
 
 // dialIn opens a socket in the network namespace at path if its inode number is netns.
@@ -43,28 +46,80 @@ func dialIn(path string, netns uint32) (*socket, error) {
 	if err != nil {
 		return nil, fmt.Errorf("enter network namespace: %w", err)
 	}
-	return &socket{conn, time.Now()}, nil
+	return &socket{conn: conn, used: time.Now()}, nil
 }
 
 func (s *socket) close() { _ = s.conn.Close() } // nothing was written that could be lost
 
 var errTimeout = errors.New("conntrack does not answer")
 
-// peer returns who is at the other end of the connection whose packets go from local to remote; ENOENT if it is not tracked. It
-// asks for a packet's tuple, so it finds a client's connection by its original direction and a server's by the reply's.
-func (s *socket) peer(local, remote netip.AddrPort) (netip.AddrPort, error) {
+// ask puts one question, which has the time of patience.
+func (s *socket) ask(question func() error) error {
 	s.used = time.Now()
 	var late atomic.Bool
 	timer := time.AfterFunc(patience, func() {
 		late.Store(true)
 		s.close()
 	})
-	f, err := s.conn.Get(conntrack.Flow{TupleOrig: tuple(local, remote)})
+	err := question()
 	timer.Stop()
+	if late.Load() {
+		return errTimeout
+	}
+	return err
+}
+
+// nothing says that no connection was tracked at the moment at. An entry outlives its connection, so one that had a record
+// before a moment at which none was found is not translated. One such question spares all those about single connections.
+func (s *socket) nothing(at uint64) (bool, error) {
+	if at <= s.nothingTo {
+		return true, nil
+	}
+	now := bootTime()
+	if now < s.countFrom {
+		return false, nil
+	}
+	var found conntrack.StatsGlobal
+	if err := s.ask(func() (err error) {
+		found, err = s.conn.StatsGlobal()
+		return err
+	}); err != nil {
+		return false, fmt.Errorf("count tracked connections: %w", err)
+	}
+	if found.Entries > 0 {
+		s.countFrom = now + uint64(forget)
+		return false, nil
+	}
+	s.nothingTo = now
+	return at <= now, nil
+}
+
+func bootTime() uint64 {
+	var ts unix.Timespec
+	_ = unix.ClockGettime(unix.CLOCK_BOOTTIME, &ts) // exists on every kernel this runs on
+	return uint64(ts.Nano())
+}
+
+// peerOf returns who is at the other end of e's connection; ENOENT if it is not tracked.
+func (s *socket) peerOf(e *End) (netip.AddrPort, error) {
+	nothing, err := s.nothing(e.AtNs)
 	switch {
-	case late.Load():
-		return netip.AddrPort{}, errTimeout
 	case err != nil:
+		return netip.AddrPort{}, err
+	case nothing:
+		return netip.AddrPort{}, unix.ENOENT
+	}
+	return s.peer(e.Local, e.Remote)
+}
+
+// peer returns who is at the other end of the connection whose packets go from local to remote; ENOENT if it is not tracked. It
+// asks for a packet's tuple, so it finds a client's connection by its original direction and a server's by the reply's.
+func (s *socket) peer(local, remote netip.AddrPort) (netip.AddrPort, error) {
+	var f conntrack.Flow
+	if err := s.ask(func() (err error) {
+		f, err = s.conn.Get(conntrack.Flow{TupleOrig: tuple(local, remote)})
+		return err
+	}); err != nil {
 		return netip.AddrPort{}, err
 	}
 	switch here := [2]netip.AddrPort{local, remote}; here {
