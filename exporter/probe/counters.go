@@ -36,7 +36,7 @@ type Counters struct {
 	EndsUnsent     uint64 // of Ends, attempts that failed before their SYN
 	EndsLate       uint64 // of Ends, recorded by the walk because no program was shown them
 	EndsMissed     uint64 // sockets found gone whose end was not shown
-	Recursion      uint64 // transitions skipped by the kernel, nested in another on the same CPU
+	Recursion      uint64 // transitions in a softirq skipped by the kernel: it interrupted the program that was to see them
 }
 
 // Counters reads the books; after Close the last reading.
@@ -51,6 +51,23 @@ func (p *Probe) Counters() (Counters, error) {
 
 // read needs mu and objects.
 func (p *Probe) read() (Counters, error) {
+	c, err := p.readMap()
+	if err != nil {
+		return c, err
+	}
+	// What is skipped of the other two is what these two are for: a softirq that interrupts a program in a call.
+	for _, prog := range []*ebpf.Program{p.objects.StateInSoftirq, p.objects.ResetInSoftirq} {
+		stats, err := prog.Stats()
+		if err != nil {
+			return Counters{}, fmt.Errorf("read program statistics: %w", err)
+		}
+		c.Recursion += stats.RecursionMisses
+	}
+	return c, nil
+}
+
+// readMap reads all counters but Recursion. It needs mu and objects.
+func (p *Probe) readMap() (Counters, error) {
 	var perCPU []bpf.CaptureFlowCounters
 	if err := p.objects.Counters.Lookup(uint32(0), &perCPU); err != nil {
 		return Counters{}, fmt.Errorf("read kernel counters: %w", err)
@@ -61,15 +78,7 @@ func (p *Probe) read() (Counters, error) {
 			sum.N[i] += n
 		}
 	}
-	c := named(&sum)
-	for _, prog := range p.tracepoints() {
-		stats, err := prog.Stats()
-		if err != nil {
-			return Counters{}, fmt.Errorf("read program statistics: %w", err)
-		}
-		c.Recursion += stats.RecursionMisses
-	}
-	return c, nil
+	return named(&sum), nil
 }
 
 func named(sum *bpf.CaptureFlowCounters) Counters {

@@ -53,7 +53,7 @@ func (p *Probe) Walk() (io.ReadCloser, error) {
 	if p.iter == nil {
 		return nil, ErrClosed
 	}
-	c, err := p.read()
+	c, err := p.readMap()
 	if err != nil {
 		return nil, err
 	}
