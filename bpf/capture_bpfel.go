@@ -206,6 +206,7 @@ const (
 	CaptureVarFillMarkBytes      = "fill_mark_bytes"
 	CaptureVarHoldersPass        = "holders_pass"
 	CaptureVarOwnComm            = "own_comm"
+	CaptureVarReaderRests        = "reader_rests"
 	CaptureVarScopeCgroup        = "scope_cgroup"
 	CaptureVarScopeNetns         = "scope_netns"
 	CaptureVarSynEveryNs         = "syn_every_ns"
@@ -295,6 +296,7 @@ type CaptureVariableSpecs struct {
 	FillMarkBytes     *ebpf.VariableSpec `ebpf:"fill_mark_bytes"`
 	HoldersPass       *ebpf.VariableSpec `ebpf:"holders_pass"`
 	OwnComm           *ebpf.VariableSpec `ebpf:"own_comm"`
+	ReaderRests       *ebpf.VariableSpec `ebpf:"reader_rests"`
 	ScopeCgroup       *ebpf.VariableSpec `ebpf:"scope_cgroup"`
 	ScopeNetns        *ebpf.VariableSpec `ebpf:"scope_netns"`
 	SynEveryNs        *ebpf.VariableSpec `ebpf:"syn_every_ns"`
@@ -358,6 +360,7 @@ type CaptureVariables struct {
 	FillMarkBytes     *ebpf.Variable `ebpf:"fill_mark_bytes"`
 	HoldersPass       *ebpf.Variable `ebpf:"holders_pass"`
 	OwnComm           *ebpf.Variable `ebpf:"own_comm"`
+	ReaderRests       *ebpf.Variable `ebpf:"reader_rests"`
 	ScopeCgroup       *ebpf.Variable `ebpf:"scope_cgroup"`
 	ScopeNetns        *ebpf.Variable `ebpf:"scope_netns"`
 	SynEveryNs        *ebpf.Variable `ebpf:"syn_every_ns"`

@@ -4,13 +4,18 @@
 
 #include "read.h"
 
-/* Wake the reader only while the fill mark is being crossed. The window of eight
- * records is for other CPUs whose reservations fall between ours and the query. */
+/* Wake the reader when the fill mark is being crossed, and for the first record after it
+ * has gone to rest. The window of eight records is for other CPUs whose reservations fall
+ * between ours and the query. */
 static __always_inline __u64 wakeup_flag(void)
 {
 	__u64 waiting = bpf_ringbuf_query(&events, BPF_RB_AVAIL_DATA);
 	__u64 step = sizeof(struct flow_record) + 8;
 
+	if (reader_rests) {
+		reader_rests = 0;
+		return BPF_RB_FORCE_WAKEUP;
+	}
 	if (waiting >= fill_mark_bytes && waiting < fill_mark_bytes + 8 * step)
 		return BPF_RB_FORCE_WAKEUP;
 	return BPF_RB_NO_WAKEUP;

@@ -19,8 +19,11 @@ const volatile __u64 syn_first_ns, syn_every_ns;       /* and of one that waits 
  * half of them would see the start of a connection and not its end. */
 __u32 capturing;
 
-/* The same after the first; may be changed at any time. */
+/* The same as active_first_ns after the first; may be changed at any time. */
 __u64 active_every_ns = 30000000000ULL;
+
+/* Set by the reader when it has found the ring empty: it does not look again until it is woken. */
+__u32 reader_rests;
 
 /* What in_cgroup has decided: id << 1 | inside. */
 #define DECIDED_CGROUPS 256

@@ -243,7 +243,7 @@ func (a *App) capture(ctx, lasting context.Context) error {
 		return err
 	}
 	reader := ring.New(ring.Options{
-		FD: fd, Size: size, Walk: a.probe.Walk, WalkEvery: walkEvery, AfterWalk: a.pipeline.swept, RecordSize: event.RecordSize, Log: a.log,
+		FD: fd, Size: size, Rest: a.probe.Rest, Walk: a.probe.Walk, WalkEvery: walkEvery, AfterWalk: a.pipeline.swept, RecordSize: event.RecordSize, Log: a.log,
 	})
 	a.reader.Store(reader)
 	reading, stop := context.WithCancel(context.WithoutCancel(ctx))

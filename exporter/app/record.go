@@ -107,7 +107,7 @@ func (r *recorder) run(ctx context.Context, options probe.Options, logger *slog.
 		return errors.Join(err, p.Close())
 	}
 	reader := ring.New(ring.Options{
-		FD: fd, Size: size, Walk: p.Walk, WalkEvery: walkEvery, AfterWalk: r.swept, RecordSize: event.RecordSize, Log: logger,
+		FD: fd, Size: size, Rest: p.Rest, Walk: p.Walk, WalkEvery: walkEvery, AfterWalk: r.swept, RecordSize: event.RecordSize, Log: logger,
 	})
 	logger.Info("recording", log.Component, "app")
 	err = reader.Run(ctx, r.take)

@@ -81,6 +81,13 @@ func (n *notifications) close() {
 	}
 }
 
+// ready says whether anything is queued.
+func (n *notifications) ready() bool {
+	fds := []unix.PollFd{{Fd: int32(n.fd), Events: unix.POLLIN}}
+	queued, err := unix.Poll(fds, 0)
+	return err != nil || queued > 0
+}
+
 // addrEvent is one notification.
 type addrEvent struct {
 	nsid int32 // ownNsid: our own namespace

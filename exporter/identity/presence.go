@@ -5,14 +5,19 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"tributary/service/poller"
 )
 
 const (
-	// lookEvery is how often the notifications are looked at when none comes. A release dates from the look before.
-	lookEvery = 200 * time.Millisecond
+	// lookEvery is how often the notifications are looked at when none comes. A release dates from the look before; where nothing is
+	// claimed only the watermark does.
+	lookEvery, lookSeldom = 200 * time.Millisecond, time.Second
 	// settle is how long before a look the verified moment lies: the kernel changes an address and then queues its
 	// notification, and may be preempted in between.
 	settle = 5 * time.Millisecond
@@ -36,31 +41,62 @@ func (b *Book) watchAddresses(ctx context.Context) error {
 		return err
 	}
 	defer b.stopPresence()
-	mountinfo, err := os.Open("/proc/self/mountinfo")
+	socket, err := poller.New(b.presence.socket.fd, "the notifications of addresses")
 	if err != nil {
-		return fmt.Errorf("watch mounts: %w", err)
+		return err
 	}
-	defer mountinfo.Close()
-	// The kernel raises POLLPRI on mountinfo when this process's mounts have changed: a namespace got or lost its name.
-	fds := []unix.PollFd{{Fd: int32(b.presence.socket.fd), Events: unix.POLLIN}, {Fd: int32(mountinfo.Fd()), Events: unix.POLLPRI}}
+	defer func() { _ = socket.Close() }()
+	var remounted atomic.Bool
+	unwatch, err := watchMounts(func() { remounted.Store(true); socket.Wake() })
+	if err != nil {
+		return err
+	}
+	defer unwatch()
+	defer context.AfterFunc(ctx, socket.Wake)()
 	scanned, due, wait := time.Now(), false, lookEvery
 	for ctx.Err() == nil {
-		if _, err := unix.Poll(fds, int(wait/time.Millisecond)); err != nil && !errors.Is(err, unix.EINTR) {
-			return fmt.Errorf("wait for address notifications: %w", err)
+		if err := socket.Wait(wait, b.presence.socket.ready); err != nil {
+			return err
 		}
-		due = due || fds[1].Revents != 0 || time.Since(scanned) >= scanEvery
+		due = remounted.Swap(false) || due || time.Since(scanned) >= scanEvery
 		scan := due && time.Since(scanned) >= scanMost
 		b.mu.Lock()
 		b.look(scan)
+		claiming := b.claiming()
 		b.mu.Unlock()
 		if scan {
 			scanned, due = time.Now(), false
 		}
-		if wait = lookEvery; due {
+		switch {
+		case due:
 			wait = scanMost
+		case claiming:
+			wait = lookEvery
+		default:
+			wait = lookSeldom
 		}
 	}
 	return nil
+}
+
+// watchMounts calls changed, on a goroutine of its own, whenever this process's mounts have changed, which is how a network namespace gets
+// or loses its name. The kernel reports that as an error condition on mountinfo (fs/proc_namespace.c: mounts_poll). unwatch waits for the last call.
+func watchMounts(changed func()) (unwatch func(), err error) {
+	file, err := os.Open("/proc/self/mountinfo")
+	if err != nil {
+		return nil, fmt.Errorf("watch mounts: %w", err)
+	}
+	defer func() { _ = file.Close() }()
+	mounts, err := poller.New(int(file.Fd()), file.Name())
+	if err != nil {
+		return nil, err
+	}
+	var watching sync.WaitGroup
+	watching.Go(func() { mounts.Each(changed) })
+	return func() {
+		_ = mounts.Close()
+		watching.Wait()
+	}, nil
 }
 
 func (b *Book) startPresence() error {

@@ -36,7 +36,7 @@ func traced(b *testing.B, measure bool) {
 		}
 	}
 	fd, size, _ := p.Ring()
-	r := ring.New(ring.Options{FD: fd, Size: size, Walk: p.Walk, RecordSize: event.RecordSize})
+	r := ring.New(ring.Options{FD: fd, Size: size, Rest: p.Rest, Walk: p.Walk, RecordSize: event.RecordSize})
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	tracker := event.NewTracker()

@@ -105,6 +105,21 @@ func TestRefusedConnects(t *testing.T) {
 	c.balanced(14)
 }
 
+// Where nothing happens the reader rests, and then the first record wakes it: nothing else would.
+func TestRestingReaderIsWoken(t *testing.T) {
+	s := newSpace(t)
+	c := &capture{t: t, probe: start(t, Options{}, s.inum), inums: map[uint32]bool{s.inum: true}, walkEvery: time.Hour}
+	c.read()
+	for n := 1; n <= 30; n++ {
+		time.Sleep(time.Duration(n%4) * 25 * time.Millisecond) // polls are 20 ms apart: asleep, about to be, and awake
+		if _, err := s.dial("127.0.0.1:9"); !errors.Is(err, unix.ECONNREFUSED) {
+			t.Fatalf("dial: %v, want refused", err)
+		}
+		c.ends(n)
+	}
+	c.balanced(30)
+}
+
 func TestResets(t *testing.T) {
 	s := newSpace(t)
 	c := newCapture(t, Options{}, s.inum)

@@ -243,6 +243,20 @@ func (p *Probe) Ring() (fd, size int, err error) {
 	return p.objects.Events.FD(), int(p.objects.Events.MaxEntries()), nil
 }
 
+// Rest makes the next record wake the reader of the ring, once. A record that came before may have woken nobody: the reader looks again
+// before it sleeps.
+func (p *Probe) Rest() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.objects == nil {
+		return ErrClosed
+	}
+	if err := p.objects.ReaderRests.Set(uint32(1)); err != nil {
+		return fmt.Errorf("ask for waking: %w", err)
+	}
+	return nil
+}
+
 // Detach ends capture but keeps the ring and the counters, so that what the ring
 // holds can still be read.
 func (p *Probe) Detach() error {

@@ -205,7 +205,7 @@ func (c *capture) read() {
 		c.t.Fatal(err)
 	}
 	c.reader = ring.New(ring.Options{
-		FD: fd, Size: size, Poll: 20 * time.Millisecond,
+		FD: fd, Size: size, Poll: 20 * time.Millisecond, Rest: c.probe.Rest,
 		Walk: c.probe.Walk, WalkEvery: c.walkEvery, RecordSize: event.RecordSize,
 	})
 	ctx, cancel := context.WithCancel(context.Background())

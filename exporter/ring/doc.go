@@ -2,7 +2,7 @@
 // open sockets, and hands every record to one handler on one goroutine.
 //
 // [Reader.Run] sleeps until the kernel says that the ring has reached its fill mark,
-// or for [Options.Poll], whichever comes first. It promises that
+// or for [Options.Poll], whichever comes first; where nothing happens it sleeps until the next record or walk. It promises that
 //
 //   - a record is handed over once, in the ring's order, and its bytes are valid
 //     only during the call;

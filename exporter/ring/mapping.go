@@ -32,7 +32,6 @@ const (
 
 // mapping is the ring in our address space.
 type mapping struct {
-	fd       int
 	consumer []byte // one page, writable
 	ring     []byte // producer's page and the data twice, read-only
 	data     []byte
@@ -46,16 +45,13 @@ func mapRing(fd, size int) (*mapping, error) {
 	if size < page || size&(size-1) != 0 {
 		return nil, fmt.Errorf("ring size %d is no power of two of at least a page", size)
 	}
-	own, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
-	if err != nil {
-		return nil, fmt.Errorf("duplicate ring descriptor: %w", err)
-	}
-	m := &mapping{fd: own, mask: uint64(size - 1)}
-	if m.consumer, err = unix.Mmap(own, 0, page, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED); err != nil {
+	var err error
+	m := &mapping{mask: uint64(size - 1)}
+	if m.consumer, err = unix.Mmap(fd, 0, page, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED); err != nil {
 		m.close()
 		return nil, fmt.Errorf("map ring consumer page: %w", err)
 	}
-	if m.ring, err = unix.Mmap(own, int64(page), page+2*size, unix.PROT_READ, unix.MAP_SHARED); err != nil {
+	if m.ring, err = unix.Mmap(fd, int64(page), page+2*size, unix.PROT_READ, unix.MAP_SHARED); err != nil {
 		m.close()
 		return nil, fmt.Errorf("map ring data: %w", err)
 	}
@@ -71,6 +67,9 @@ func (m *mapping) consumerWord() *uint64 { return (*uint64)(unsafe.Pointer(&m.co
 func (m *mapping) producer() uint64 {
 	return atomic.LoadUint64((*uint64)(unsafe.Pointer(&m.ring[0])))
 }
+
+// waiting returns how many bytes lie between the current position and the end.
+func (m *mapping) waiting() uint64 { return m.producer() - m.position }
 
 // next returns the record at the current position if it lies before limit. A ready
 // one must be consumed by advance; a discarded one is already.
@@ -116,6 +115,5 @@ func (m *mapping) close() {
 	if m.consumer != nil {
 		unix.Munmap(m.consumer)
 	}
-	unix.Close(m.fd)
 	m.ring, m.consumer, m.data = nil, nil, nil
 }

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"tributary/service/log"
+	"tributary/service/poller"
 )
 
 // ErrNotRunning is returned by Drain before Run.
@@ -29,6 +30,10 @@ type Options struct {
 
 	// Poll bounds how long a record waits below the fill mark; default 200 ms.
 	Poll time.Duration
+
+	// Rest tells the kernel side that the reader sleeps until the next record, which must wake it. It is called when the ring
+	// has been empty for Poll. Without it the reader looks every Poll.
+	Rest func() error
 
 	// Walk opens a pass over the open sockets, or nil if there is nothing to pass
 	// over; at once, every WalkEvery (default 1 s) and when Run's context has ended
@@ -64,10 +69,12 @@ type Reader struct {
 
 	mu      sync.Mutex
 	state   state
-	wakeFD  int
+	poll    *poller.Poller // while running
 	waiters []chan struct{}
 
 	mem      *mapping
+	seen     uint64 // where the ring ended in the round before
+	resting  bool   // the next record wakes us
 	nextWalk time.Time
 	walkBuf  []byte
 }
@@ -106,11 +113,10 @@ func (r *Reader) Stats() Stats {
 // Run reads until ctx ends, then empties the ring and returns nil. It returns an
 // error if the ring cannot be mapped or polled.
 func (r *Reader) Run(ctx context.Context, handle Handler) error {
-	poll, err := r.open()
-	if err != nil {
+	if err := r.open(); err != nil {
 		return err
 	}
-	defer r.shut(poll)
+	defer r.shut()
 	r.handle = handle
 	stop := context.AfterFunc(ctx, r.wake)
 	defer stop()
@@ -121,10 +127,30 @@ func (r *Reader) Run(ctx context.Context, handle Handler) error {
 			r.finish()
 			return nil
 		}
-		if err := poll.wait(r.untilNext()); err != nil {
+		r.rest()
+		if err := r.poll.Wait(r.untilNext(), r.ready); err != nil {
 			return err
 		}
 	}
+}
+
+// rest lets the reader sleep if nothing came since the round before.
+func (r *Reader) rest() {
+	end := r.mem.position
+	idle := end == r.seen
+	r.seen = end
+	if !idle || r.opts.Rest == nil {
+		r.resting = false
+		return
+	}
+	if r.resting {
+		return // and nothing has come
+	}
+	if err := r.opts.Rest(); err != nil {
+		r.log.Warn("the ring is looked at though it is empty", "error", err)
+		return
+	}
+	r.resting = true
 }
 
 // finish hands over all there is, the active records of what goes on included.
@@ -136,40 +162,49 @@ func (r *Reader) finish() {
 	r.readTo(r.mem.producer())
 }
 
-func (r *Reader) open() (*poller, error) {
+func (r *Reader) open() error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.state != idle {
-		return nil, errors.New("ring reader runs once")
+		return errors.New("ring reader runs once")
 	}
 	mem, err := mapRing(r.opts.FD, r.opts.Size)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	poll, err := newPoller(mem.fd)
+	poll, err := poller.New(r.opts.FD, "the ring")
 	if err != nil {
 		mem.close()
-		return nil, err
+		return err
 	}
-	r.mem, r.wakeFD, r.state = mem, poll.wakeFD, running
-	return poll, nil
+	r.mem, r.poll, r.state = mem, poll, running
+	return nil
 }
 
-func (r *Reader) shut(poll *poller) {
+func (r *Reader) shut() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.state = stopped
 	r.release(r.waiters)
 	r.waiters = nil
-	poll.close()
+	_ = r.poll.Close() // nothing can be lost by it
 	r.mem.close()
+}
+
+// ready says whether the ring may have come to where it wakes us before the wait for that began: its fill mark, or the first
+// record of a rest.
+func (r *Reader) ready() bool {
+	if r.resting {
+		return r.mem.waiting() > 0
+	}
+	return r.mem.waiting() >= uint64(r.opts.Size)/4
 }
 
 func (r *Reader) wake() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.state == running {
-		wakeEventFD(r.wakeFD)
+		r.poll.Wake()
 	}
 }
 
@@ -187,7 +222,7 @@ func (r *Reader) Drain(ctx context.Context) error {
 		return nil
 	}
 	r.waiters = append(r.waiters, done)
-	wakeEventFD(r.wakeFD)
+	r.poll.Wake()
 	r.mu.Unlock()
 	select {
 	case <-done:
@@ -219,6 +254,9 @@ func (r *Reader) release(waiters []chan struct{}) {
 
 func (r *Reader) untilNext() time.Duration {
 	wait := r.opts.Poll
+	if r.resting {
+		wait = time.Hour
+	}
 	if r.opts.Walk != nil {
 		wait = max(0, min(wait, time.Until(r.nextWalk)))
 	}

@@ -9,6 +9,8 @@ import (
 	"os"
 	"strings"
 	"testing"
+
+	"tributary/service/poller"
 )
 
 // fakeRing is a mapping over plain memory, written as the kernel writes: the second
@@ -21,7 +23,7 @@ type fakeRing struct {
 
 func newFakeRing(size int) *fakeRing {
 	page := os.Getpagesize()
-	m := &mapping{fd: -1, consumer: make([]byte, page), ring: make([]byte, page+2*size), mask: uint64(size - 1)}
+	m := &mapping{consumer: make([]byte, page), ring: make([]byte, page+2*size), mask: uint64(size - 1)}
 	m.data = m.ring[page:]
 	return &fakeRing{mapping: m, size: size}
 }
@@ -99,7 +101,16 @@ func TestDrainBeforeAndAfterRun(t *testing.T) {
 	if err := r.Drain(t.Context()); err != nil {
 		t.Errorf("after: %v", err)
 	}
-	r.state, r.wakeFD = running, -1
+	read, write, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _, _ = read.Close(), write.Close() }()
+	if r.poll, err = poller.New(int(read.Fd()), "a ring"); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = r.poll.Close() }()
+	r.state = running
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	if err := r.Drain(ctx); !errors.Is(err, context.Canceled) {
