@@ -41,14 +41,14 @@ func TestEdgesCountEachConnectionOnce(t *testing.T) {
 		return t0.Add(time.Duration(sec * 1e9)).Format("2006-01-02T15:04:05.000Z")
 	}
 	web := Edge{
-		ClientWorkload: "shop/web", ClientWhy: "named", ServerWhy: "named", RttUsP50: 512, RttUsP95: 512, RttUsP99: 512, ConnectUsP50: 304, ConnectUsP95: 304, ConnectUsP99: 304,
+		ClientWorkload: "shop/web", ClientWhy: "named", ServerWhy: "named", RttUsP50: 512, RttUsP95: 512, RttUsP99: 512, ConnectUsP50: 294, ConnectUsP95: 294, ConnectUsP99: 294,
 		FailuresByReason: map[string]uint64{},
 	}
 	api, db, silent, outside := web, web, web, web
 	api.ServerWorkload, api.ServerPort, api.Connections, api.Closed, api.ServerOnly, api.Both = "shop/api", 80, 4, 4, 1, 3
 	api.BytesToServer, api.BytesToClient, api.FirstSeen, api.LastSeen = 3*110+3, 3*1100+7, stamp(0), stamp(201)
 	db.ServerWorkload, db.ServerPort, db.Connections, db.Failures, db.ClientOnly = "shop/db", 5432, 1, 1, 1
-	db.FailuresByReason, db.FirstSeen, db.LastSeen = map[string]uint64{"refused": 1}, stamp(30), stamp(30.001)
+	db.FailuresByReason, db.FirstSeen, db.LastSeen = map[string]uint64{"refused": 1}, stamp(30), stamp(30)
 	silent.ServerWhy, silent.ServerPort, silent.Connections, silent.ClientOnly = "no_evidence", 9, 1, 1
 	silent.FirstSeen, silent.LastSeen = stamp(40), stamp(43)
 	outside.ClientWorkload, outside.ClientWhy, outside.ServerWorkload, outside.ServerPort = "", "external", "shop/api", 80
@@ -83,9 +83,9 @@ func TestMap(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := `CLIENT      SERVER                       PORT  CONNECTIONS  OPEN  FAILURES  TO SERVER  TO CLIENT  RTT P50  CONNECT P50  CONNECT P95  FAILED BY
-shop/web    shop/api                       80            4     0         0      333 B     3.3 kB   512 µs       304 µs       304 µs  
-shop/web    shop/db                      5432            1     0         1        0 B        0 B   512 µs       304 µs       304 µs  refused 1
-shop/web    (unattributed: no_evidence)     9            1     0         0        0 B        0 B   512 µs       304 µs       304 µs  
+shop/web    shop/api                       80            4     0         0      333 B     3.3 kB   512 µs       294 µs       294 µs  
+shop/web    shop/db                      5432            1     0         1        0 B        0 B   512 µs       294 µs       294 µs  refused 1
+shop/web    (unattributed: no_evidence)     9            1     0         0        0 B        0 B   512 µs       294 µs       294 µs  
 (external)  shop/api                       80            1     0         0        5 B       50 B   512 µs            -            -  
 `
 	if diff := cmp.Diff(want, out.String()); diff != "" {

@@ -16,8 +16,8 @@ import (
 )
 
 // The oldest ClickHouse that has everything we use: types IPv6, DateTime64 and Bool, deduplication of inserts into plain MergeTree tables
-// by token, session_timezone. It is the oldest by its documentation; tests run against 26.
-const oldestMajor, oldestMinor = 23, 8
+// by token, session_timezone, the codec GCD. It is the oldest by its documentation; tests run against 26.
+const oldestMajor, oldestMinor = 23, 9
 
 // ErrNewer is wrapped by the refusal of a database that a newer collector has migrated.
 var ErrNewer = errors.New("the database is newer than this collector")
@@ -83,7 +83,7 @@ func checkServer(ctx context.Context, s Server) error {
 		return fmt.Errorf("what answers at %s is not ClickHouse: asked for its version it says %.60q", s.URL, version)
 	}
 	if major < oldestMajor || (major == oldestMajor && minor < oldestMinor) {
-		return fmt.Errorf("the ClickHouse server at %s has version %s; Tributary needs %d.%d or later (types IPv6 and DateTime64, deduplicated inserts)",
+		return fmt.Errorf("the ClickHouse server at %s has version %s; Tributary needs %d.%d or later (types IPv6 and DateTime64, deduplicated inserts, the codec GCD)",
 			s.URL, version, oldestMajor, oldestMinor)
 	}
 	return nil

@@ -327,7 +327,7 @@ func TestMigrateRefuses(t *testing.T) {
 		old := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "18.16.1") }))
 		defer old.Close()
 		err := schema.Migrate(t.Context(), schema.Server{URL: old.URL, Database: "tributary"}, schema.Options{}, quiet)
-		if err == nil || !strings.Contains(err.Error(), "has version 18.16.1; Tributary needs 23.8 or later") {
+		if err == nil || !strings.Contains(err.Error(), "has version 18.16.1; Tributary needs 23.9 or later") {
 			t.Error(err)
 		}
 	})

@@ -204,13 +204,13 @@ CREATE TABLE IF NOT EXISTS tributary.edges_1m_gens
     unanswered SimpleAggregateFunction(sum, UInt64) COMMENT 'attempts that still wait at the end of the minute or hour' CODEC(T64, ZSTD(1)),
     failures SimpleAggregateFunction(sum, UInt64) COMMENT 'attempts that failed' CODEC(T64, ZSTD(1)),
     failures_by_reason SimpleAggregateFunction(sumMap, Map(String, UInt64)) COMMENT 'failed attempts by close_reason' CODEC(ZSTD(1)),
-    bytes_to_server SimpleAggregateFunction(sum, UInt64) COMMENT 'payload bytes from client to server' CODEC(T64, ZSTD(1)),
-    bytes_to_client SimpleAggregateFunction(sum, UInt64) COMMENT 'payload bytes from server to client' CODEC(T64, ZSTD(1)),
+    bytes_to_server SimpleAggregateFunction(sum, UInt64) COMMENT 'payload bytes from client to server' CODEC(T64('bit'), ZSTD(1)),
+    bytes_to_client SimpleAggregateFunction(sum, UInt64) COMMENT 'payload bytes from server to client' CODEC(T64('bit'), ZSTD(1)),
     retrans_segs SimpleAggregateFunction(sum, UInt64) COMMENT 'segments sent again by the end whose record counts' CODEC(T64, ZSTD(1)),
-    rtt_us AggregateFunction(quantilesBFloat16(0.5, 0.95, 0.99), UInt32) COMMENT 'round trip times, microseconds: one sample a record' CODEC(ZSTD(3)),
-    connect_us AggregateFunction(quantilesBFloat16(0.5, 0.95, 0.99), UInt32) COMMENT 'times to connect, microseconds: one sample a connection that a client opened' CODEC(ZSTD(3)),
-    first_seen SimpleAggregateFunction(min, DateTime64(3, 'UTC')) COMMENT 'start of the first connection' CODEC(Delta, ZSTD(1)),
-    last_seen SimpleAggregateFunction(max, DateTime64(3, 'UTC')) COMMENT 'end of the last record' CODEC(Delta, ZSTD(1))
+    rtt_us AggregateFunction(quantilesBFloat16(0.5, 0.95, 0.99), UInt32) COMMENT 'round trip times, microseconds: one sample a record' CODEC(ZSTD(9)),
+    connect_us AggregateFunction(quantilesBFloat16(0.5, 0.95, 0.99), UInt32) COMMENT 'times to connect, microseconds: one sample a connection that a client opened' CODEC(ZSTD(9)),
+    first_seen SimpleAggregateFunction(min, DateTime64(3, 'UTC')) COMMENT 'second in which the first connection started' CODEC(GCD, Delta(8), ZSTD(1)),
+    last_seen SimpleAggregateFunction(max, DateTime64(3, 'UTC')) COMMENT 'second in which the last record ended' CODEC(GCD, Delta(8), ZSTD(1))
 )
 ENGINE = AggregatingMergeTree
 PARTITION BY toDate(minute, 'UTC')
@@ -242,13 +242,13 @@ CREATE TABLE IF NOT EXISTS tributary.edges_1h_gens
     unanswered SimpleAggregateFunction(sum, UInt64) COMMENT 'attempts that still wait at the end of the minute or hour' CODEC(T64, ZSTD(1)),
     failures SimpleAggregateFunction(sum, UInt64) COMMENT 'attempts that failed' CODEC(T64, ZSTD(1)),
     failures_by_reason SimpleAggregateFunction(sumMap, Map(String, UInt64)) COMMENT 'failed attempts by close_reason' CODEC(ZSTD(1)),
-    bytes_to_server SimpleAggregateFunction(sum, UInt64) COMMENT 'payload bytes from client to server' CODEC(T64, ZSTD(1)),
-    bytes_to_client SimpleAggregateFunction(sum, UInt64) COMMENT 'payload bytes from server to client' CODEC(T64, ZSTD(1)),
+    bytes_to_server SimpleAggregateFunction(sum, UInt64) COMMENT 'payload bytes from client to server' CODEC(T64('bit'), ZSTD(1)),
+    bytes_to_client SimpleAggregateFunction(sum, UInt64) COMMENT 'payload bytes from server to client' CODEC(T64('bit'), ZSTD(1)),
     retrans_segs SimpleAggregateFunction(sum, UInt64) COMMENT 'segments sent again by the end whose record counts' CODEC(T64, ZSTD(1)),
-    rtt_us AggregateFunction(quantilesBFloat16(0.5, 0.95, 0.99), UInt32) COMMENT 'round trip times, microseconds: one sample a record' CODEC(ZSTD(3)),
-    connect_us AggregateFunction(quantilesBFloat16(0.5, 0.95, 0.99), UInt32) COMMENT 'times to connect, microseconds: one sample a connection that a client opened' CODEC(ZSTD(3)),
-    first_seen SimpleAggregateFunction(min, DateTime64(3, 'UTC')) COMMENT 'start of the first connection' CODEC(Delta, ZSTD(1)),
-    last_seen SimpleAggregateFunction(max, DateTime64(3, 'UTC')) COMMENT 'end of the last record' CODEC(Delta, ZSTD(1))
+    rtt_us AggregateFunction(quantilesBFloat16(0.5, 0.95, 0.99), UInt32) COMMENT 'round trip times, microseconds: one sample a record' CODEC(ZSTD(9)),
+    connect_us AggregateFunction(quantilesBFloat16(0.5, 0.95, 0.99), UInt32) COMMENT 'times to connect, microseconds: one sample a connection that a client opened' CODEC(ZSTD(9)),
+    first_seen SimpleAggregateFunction(min, DateTime64(3, 'UTC')) COMMENT 'second in which the first connection started' CODEC(GCD, Delta(8), ZSTD(1)),
+    last_seen SimpleAggregateFunction(max, DateTime64(3, 'UTC')) COMMENT 'second in which the last record ended' CODEC(GCD, Delta(8), ZSTD(1))
 )
 ENGINE = AggregatingMergeTree
 PARTITION BY toYYYYMM(hour, 'UTC')
@@ -344,8 +344,8 @@ WITH
     start_observed AND record_seq = 0 AS opened,
     kind = 'closed' AS ended,
     kind = 'active' AND NOT overtaken AS lives,
-    toUInt32(round(exp2(round(log2(srtt_us) * 8) / 8))) AS rounded_rtt,
-    toUInt32(round(exp2(round(log2(own.connect_us) * 8) / 8))) AS rounded_connect
+    toUInt32(round(exp2(round(log2(srtt_us) * 5) / 5))) AS rounded_rtt,
+    toUInt32(round(exp2(round(log2(own.connect_us) * 5) / 5))) AS rounded_connect
 SELECT
     toStartOfMinute(toDateTime(end_time_ns, 'UTC')) AS minute,
     if(by_client, local_workload, remote_workload) AS client_workload,
@@ -373,8 +373,8 @@ SELECT
     sum(toUInt64(own.retrans_segs) * sample_rate) AS retrans_segs,
     quantilesBFloat16StateIf(0.5, 0.95, 0.99)(rounded_rtt, rounded_rtt > 0) AS rtt_us,
     quantilesBFloat16StateIf(0.5, 0.95, 0.99)(rounded_connect, rounded_connect > 0 AND opened AND by_client) AS connect_us,
-    min(toDateTime64(start_time_ns, 3, 'UTC')) AS first_seen,
-    max(toDateTime64(end_time_ns, 3, 'UTC')) AS last_seen
+    toDateTime64(toDateTime(min(start_time_ns), 'UTC'), 3, 'UTC') AS first_seen,
+    toDateTime64(toDateTime(max(end_time_ns), 'UTC'), 3, 'UTC') AS last_seen
 FROM tributary.flows_raw AS own FINAL
 INNER JOIN
 (
@@ -536,8 +536,8 @@ WITH
     start_observed AND record_seq = 0 AS opened,
     kind = 'closed' AS ended,
     kind = 'active' AND NOT overtaken AS lives,
-    toUInt32(round(exp2(round(log2(srtt_us) * 8) / 8))) AS rounded_rtt,
-    toUInt32(round(exp2(round(log2(own.connect_us) * 8) / 8))) AS rounded_connect
+    toUInt32(round(exp2(round(log2(srtt_us) * 5) / 5))) AS rounded_rtt,
+    toUInt32(round(exp2(round(log2(own.connect_us) * 5) / 5))) AS rounded_connect
 SELECT
     toStartOfMinute(toDateTime(end_time_ns, 'UTC')) AS minute,
     if(by_client, local_workload, remote_workload) AS client_workload,
@@ -565,8 +565,8 @@ SELECT
     sum(toUInt64(own.retrans_segs) * sample_rate) AS retrans_segs,
     quantilesBFloat16StateIf(0.5, 0.95, 0.99)(rounded_rtt, rounded_rtt > 0) AS rtt_us,
     quantilesBFloat16StateIf(0.5, 0.95, 0.99)(rounded_connect, rounded_connect > 0 AND opened AND by_client) AS connect_us,
-    min(toDateTime64(start_time_ns, 3, 'UTC')) AS first_seen,
-    max(toDateTime64(end_time_ns, 3, 'UTC')) AS last_seen
+    toDateTime64(toDateTime(min(start_time_ns), 'UTC'), 3, 'UTC') AS first_seen,
+    toDateTime64(toDateTime(max(end_time_ns), 'UTC'), 3, 'UTC') AS last_seen
 FROM tributary.flows_raw AS own FINAL
 INNER JOIN
 (
@@ -911,8 +911,8 @@ WITH
     start_observed AND record_seq = 0 AS opened,
     kind = 'closed' AS ended,
     kind = 'active' AND NOT overtaken AS lives,
-    toUInt32(round(exp2(round(log2(srtt_us) * 8) / 8))) AS rounded_rtt,
-    toUInt32(round(exp2(round(log2(own.connect_us) * 8) / 8))) AS rounded_connect
+    toUInt32(round(exp2(round(log2(srtt_us) * 5) / 5))) AS rounded_rtt,
+    toUInt32(round(exp2(round(log2(own.connect_us) * 5) / 5))) AS rounded_connect
 SELECT
     toStartOfMinute(toDateTime(end_time_ns, 'UTC')) AS minute,
     if(by_client, local_workload, remote_workload) AS client_workload,
@@ -940,8 +940,96 @@ SELECT
     sum(toUInt64(own.retrans_segs) * sample_rate) AS retrans_segs,
     quantilesBFloat16StateIf(0.5, 0.95, 0.99)(rounded_rtt, rounded_rtt > 0) AS rtt_us,
     quantilesBFloat16StateIf(0.5, 0.95, 0.99)(rounded_connect, rounded_connect > 0 AND opened AND by_client) AS connect_us,
-    min(toDateTime64(start_time_ns, 3, 'UTC')) AS first_seen,
-    max(toDateTime64(end_time_ns, 3, 'UTC')) AS last_seen
+    toDateTime64(toDateTime(min(start_time_ns), 'UTC'), 3, 'UTC') AS first_seen,
+    toDateTime64(toDateTime(max(end_time_ns), 'UTC'), 3, 'UTC') AS last_seen
+FROM tributary.flows_raw AS own FINAL
+INNER JOIN
+(
+    SELECT sipHash128(network, if(role = 'client', (local_addr, local_port, remote_addr, remote_port), (remote_addr, remote_port, local_addr, local_port))) AS met, groupArray((role, start_time_ns, end_time_ns, sipHash64(exporter_id, flow_id), record_seq, toStartOfMinute(toDateTime(end_time_ns, 'UTC')))) AS sightings
+    FROM tributary.flows_raw FINAL
+    WHERE role != 'unknown' AND NOT replay AND end_time_ns >= (SELECT toDateTime64(max(start), 9, 'UTC') + toIntervalMinute(count() > 0) FROM tributary.closed WHERE step = 'minute') - toIntervalSecond(40) AND end_time_ns < toDateTime64('2200-01-01 00:00:00', 9, 'UTC') + toIntervalSecond(10) AND 1
+    GROUP BY met
+) AS near ON connection = near.met
+WHERE role != 'unknown' AND NOT replay AND end_time_ns >= (SELECT toDateTime64(max(start), 9, 'UTC') + toIntervalMinute(count() > 0) FROM tributary.closed WHERE step = 'minute') AND end_time_ns < toDateTime64('2200-01-01 00:00:00', 9, 'UTC') AND 1 AND (by_client OR NOT mirrored)
+GROUP BY minute, client_workload, server_workload, server_port, class, network, client_why, server_why, client_zone, client_region, client_release, server_zone, server_region, server_release;
+
+-- migration 10: smaller_edges
+
+-- A quarter less for the roll-ups (docs/schema.md): codecs by measurement, times to the second, samples of times to a fifth of an octave. What is
+-- stored already stays as exact as it is, and takes the codecs at its next merge.
+ALTER TABLE tributary.edges_1m_gens
+    MODIFY COLUMN minute CODEC(ZSTD(9)),
+    MODIFY COLUMN gen CODEC(ZSTD(9)),
+    MODIFY COLUMN bytes_to_server CODEC(T64('bit'), ZSTD(1)),
+    MODIFY COLUMN bytes_to_client CODEC(T64('bit'), ZSTD(1)),
+    MODIFY COLUMN rtt_us CODEC(ZSTD(9)),
+    MODIFY COLUMN connect_us CODEC(ZSTD(9)),
+    MODIFY COLUMN first_seen CODEC(GCD, Delta(8), ZSTD(1)),
+    MODIFY COLUMN last_seen CODEC(GCD, Delta(8), ZSTD(1)),
+    COMMENT COLUMN first_seen 'second in which the first connection started',
+    COMMENT COLUMN last_seen 'second in which the last record ended';
+
+ALTER TABLE tributary.edges_1h_gens
+    MODIFY COLUMN hour CODEC(ZSTD(9)),
+    MODIFY COLUMN gen CODEC(ZSTD(9)),
+    MODIFY COLUMN bytes_to_server CODEC(T64('bit'), ZSTD(1)),
+    MODIFY COLUMN bytes_to_client CODEC(T64('bit'), ZSTD(1)),
+    MODIFY COLUMN rtt_us CODEC(ZSTD(9)),
+    MODIFY COLUMN connect_us CODEC(ZSTD(9)),
+    MODIFY COLUMN first_seen CODEC(GCD, Delta(8), ZSTD(1)),
+    MODIFY COLUMN last_seen CODEC(GCD, Delta(8), ZSTD(1)),
+    COMMENT COLUMN first_seen 'second in which the first connection started',
+    COMMENT COLUMN last_seen 'second in which the last record ended';
+
+CREATE OR REPLACE VIEW tributary.edges_1m AS
+SELECT minute, client_workload, server_workload, server_port, class, network, client_why, server_why, client_zone, client_region, client_release, server_zone, server_region, server_release, connections, closed, resets, open, unanswered, failures, failures_by_reason, bytes_to_server, bytes_to_client, retrans_segs, rtt_us, connect_us, first_seen, last_seen
+FROM tributary.edges_1m_gens
+WHERE (minute, gen) IN (SELECT start, gen FROM tributary.closed_latest WHERE step = 'minute')
+UNION ALL
+WITH
+    role = 'client' AS by_client,
+    sipHash128(network, if(role = 'client', (local_addr, local_port, remote_addr, remote_port), (remote_addr, remote_port, local_addr, local_port))) AS connection,
+    sipHash64(exporter_id, flow_id) AS flow,
+    arrayExists(s -> s.1 != role AND if(by_client,
+        start_time_ns <= s.2 + toIntervalSecond(5) AND end_time_ns >= s.2 - toIntervalSecond(5),
+        s.2 <= start_time_ns + toIntervalSecond(5) AND s.3 >= start_time_ns - toIntervalSecond(5)), sightings) AS mirrored,
+    arrayExists(s -> s.4 = flow AND s.5 > record_seq AND s.3 < toDateTime64('2200-01-01 00:00:00', 9, 'UTC') AND s.6 = minute, sightings) AS overtaken,
+    toUInt64(own.connections) * sample_rate AS stands_for,
+    toUInt64(own.failures) * sample_rate AS failed,
+    start_observed AND record_seq = 0 AS opened,
+    kind = 'closed' AS ended,
+    kind = 'active' AND NOT overtaken AS lives,
+    toUInt32(round(exp2(round(log2(srtt_us) * 5) / 5))) AS rounded_rtt,
+    toUInt32(round(exp2(round(log2(own.connect_us) * 5) / 5))) AS rounded_connect
+SELECT
+    toStartOfMinute(toDateTime(end_time_ns, 'UTC')) AS minute,
+    if(by_client, local_workload, remote_workload) AS client_workload,
+    if(by_client, remote_workload, local_workload) AS server_workload,
+    if(by_client, remote_port, local_port) AS server_port,
+    CAST(multiIf(NOT by_client, 'server_only', mirrored, 'both', 'client_only') AS Enum8('client_only' = 1, 'server_only' = 2, 'both' = 3)) AS class,
+    own.network AS network,
+    toString(if(by_client, local_why, remote_why)) AS client_why,
+    toString(if(by_client, remote_why, local_why)) AS server_why,
+    if(by_client, local_zone, remote_zone) AS client_zone,
+    if(by_client, local_region, remote_region) AS client_region,
+    if(by_client, local_release, remote_release) AS client_release,
+    if(by_client, remote_zone, local_zone) AS server_zone,
+    if(by_client, remote_region, local_region) AS server_region,
+    if(by_client, remote_release, local_release) AS server_release,
+    sumIf(stands_for, opened) AS connections,
+    sumIf(stands_for, ended) AS closed,
+    sumIf(stands_for, ended AND close_reason IN ('rst_local', 'rst_remote')) AS resets,
+    sumIf(stands_for, lives AND last_state != 'syn_sent') AS open,
+    sumIf(stands_for, lives AND last_state = 'syn_sent') AS unanswered,
+    sum(failed) AS failures,
+    sumMapIf(map(toString(close_reason), failed), failed > 0) AS failures_by_reason,
+    sum(if(by_client, tx_bytes, rx_bytes) * sample_rate) AS bytes_to_server,
+    sum(if(by_client, rx_bytes, tx_bytes) * sample_rate) AS bytes_to_client,
+    sum(toUInt64(own.retrans_segs) * sample_rate) AS retrans_segs,
+    quantilesBFloat16StateIf(0.5, 0.95, 0.99)(rounded_rtt, rounded_rtt > 0) AS rtt_us,
+    quantilesBFloat16StateIf(0.5, 0.95, 0.99)(rounded_connect, rounded_connect > 0 AND opened AND by_client) AS connect_us,
+    toDateTime64(toDateTime(min(start_time_ns), 'UTC'), 3, 'UTC') AS first_seen,
+    toDateTime64(toDateTime(max(end_time_ns), 'UTC'), 3, 'UTC') AS last_seen
 FROM tributary.flows_raw AS own FINAL
 INNER JOIN
 (
