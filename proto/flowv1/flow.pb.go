@@ -1571,6 +1571,8 @@ type ControlRequest struct {
 	//	*ControlRequest_Health
 	//	*ControlRequest_Listeners
 	//	*ControlRequest_Applied
+	//	*ControlRequest_DatagramRequest
+	//	*ControlRequest_DatagramMark
 	Message       isControlRequest_Message `protobuf_oneof:"message"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1667,6 +1669,24 @@ func (x *ControlRequest) GetApplied() *Applied {
 	return nil
 }
 
+func (x *ControlRequest) GetDatagramRequest() *DatagramRequest {
+	if x != nil {
+		if x, ok := x.Message.(*ControlRequest_DatagramRequest); ok {
+			return x.DatagramRequest
+		}
+	}
+	return nil
+}
+
+func (x *ControlRequest) GetDatagramMark() *DatagramMark {
+	if x != nil {
+		if x, ok := x.Message.(*ControlRequest_DatagramMark); ok {
+			return x.DatagramMark
+		}
+	}
+	return nil
+}
+
 type isControlRequest_Message interface {
 	isControlRequest_Message()
 }
@@ -1695,6 +1715,14 @@ type ControlRequest_Applied struct {
 	Applied *Applied `protobuf:"bytes,6,opt,name=applied,proto3,oneof"`
 }
 
+type ControlRequest_DatagramRequest struct {
+	DatagramRequest *DatagramRequest `protobuf:"bytes,7,opt,name=datagram_request,json=datagramRequest,proto3,oneof"`
+}
+
+type ControlRequest_DatagramMark struct {
+	DatagramMark *DatagramMark `protobuf:"bytes,8,opt,name=datagram_mark,json=datagramMark,proto3,oneof"`
+}
+
 func (*ControlRequest_Hello) isControlRequest_Message() {}
 
 func (*ControlRequest_Ownership) isControlRequest_Message() {}
@@ -1707,6 +1735,10 @@ func (*ControlRequest_Listeners) isControlRequest_Message() {}
 
 func (*ControlRequest_Applied) isControlRequest_Message() {}
 
+func (*ControlRequest_DatagramRequest) isControlRequest_Message() {}
+
+func (*ControlRequest_DatagramMark) isControlRequest_Message() {}
+
 type ControlResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Types that are valid to be assigned to Message:
@@ -1714,6 +1746,8 @@ type ControlResponse struct {
 	//	*ControlResponse_Welcome
 	//	*ControlResponse_Refusal
 	//	*ControlResponse_Settings
+	//	*ControlResponse_DatagramKey
+	//	*ControlResponse_DatagramReport
 	Message       isControlResponse_Message `protobuf_oneof:"message"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1783,6 +1817,24 @@ func (x *ControlResponse) GetSettings() *Settings {
 	return nil
 }
 
+func (x *ControlResponse) GetDatagramKey() *DatagramKey {
+	if x != nil {
+		if x, ok := x.Message.(*ControlResponse_DatagramKey); ok {
+			return x.DatagramKey
+		}
+	}
+	return nil
+}
+
+func (x *ControlResponse) GetDatagramReport() *DatagramReport {
+	if x != nil {
+		if x, ok := x.Message.(*ControlResponse_DatagramReport); ok {
+			return x.DatagramReport
+		}
+	}
+	return nil
+}
+
 type isControlResponse_Message interface {
 	isControlResponse_Message()
 }
@@ -1799,11 +1851,23 @@ type ControlResponse_Settings struct {
 	Settings *Settings `protobuf:"bytes,3,opt,name=settings,proto3,oneof"`
 }
 
+type ControlResponse_DatagramKey struct {
+	DatagramKey *DatagramKey `protobuf:"bytes,4,opt,name=datagram_key,json=datagramKey,proto3,oneof"`
+}
+
+type ControlResponse_DatagramReport struct {
+	DatagramReport *DatagramReport `protobuf:"bytes,5,opt,name=datagram_report,json=datagramReport,proto3,oneof"`
+}
+
 func (*ControlResponse_Welcome) isControlResponse_Message() {}
 
 func (*ControlResponse_Refusal) isControlResponse_Message() {}
 
 func (*ControlResponse_Settings) isControlResponse_Message() {}
+
+func (*ControlResponse_DatagramKey) isControlResponse_Message() {}
+
+func (*ControlResponse_DatagramReport) isControlResponse_Message() {}
 
 // Welcome answers a Hello.
 type Welcome struct {
@@ -2848,6 +2912,275 @@ func (x *Health) GetClockNs() int64 {
 	return 0
 }
 
+// DatagramRequest asks for a key, so that batches may come as datagrams (tributary/proto/datagram): the first one, or another one in the place of one
+// that was long in use. What was counted of this exporter's datagrams before goes on under a new key.
+type DatagramRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Epoch         uint32                 `protobuf:"varint,1,opt,name=epoch,proto3" json:"epoch,omitempty"` // in which nothing was sent yet; from here on a new book counts
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DatagramRequest) Reset() {
+	*x = DatagramRequest{}
+	mi := &file_flow_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DatagramRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DatagramRequest) ProtoMessage() {}
+
+func (x *DatagramRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_flow_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DatagramRequest.ProtoReflect.Descriptor instead.
+func (*DatagramRequest) Descriptor() ([]byte, []int) {
+	return file_flow_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *DatagramRequest) GetEpoch() uint32 {
+	if x != nil {
+		return x.Epoch
+	}
+	return 0
+}
+
+// DatagramKey answers a DatagramRequest. It is known to this collector alone, and only for this run of the exporter.
+type DatagramKey struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	KeyId         uint64                 `protobuf:"varint,1,opt,name=key_id,json=keyId,proto3" json:"key_id,omitempty"`
+	Key           []byte                 `protobuf:"bytes,2,opt,name=key,proto3" json:"key,omitempty"`         // AES-128
+	Book          string                 `protobuf:"bytes,3,opt,name=book,proto3" json:"book,omitempty"`       // names the counts of DatagramReport: another one begins at 0
+	Refused       string                 `protobuf:"bytes,4,opt,name=refused,proto3" json:"refused,omitempty"` // why there is no key; '' if there is one
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DatagramKey) Reset() {
+	*x = DatagramKey{}
+	mi := &file_flow_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DatagramKey) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DatagramKey) ProtoMessage() {}
+
+func (x *DatagramKey) ProtoReflect() protoreflect.Message {
+	mi := &file_flow_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DatagramKey.ProtoReflect.Descriptor instead.
+func (*DatagramKey) Descriptor() ([]byte, []int) {
+	return file_flow_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *DatagramKey) GetKeyId() uint64 {
+	if x != nil {
+		return x.KeyId
+	}
+	return 0
+}
+
+func (x *DatagramKey) GetKey() []byte {
+	if x != nil {
+		return x.Key
+	}
+	return nil
+}
+
+func (x *DatagramKey) GetBook() string {
+	if x != nil {
+		return x.Book
+	}
+	return ""
+}
+
+func (x *DatagramKey) GetRefused() string {
+	if x != nil {
+		return x.Refused
+	}
+	return ""
+}
+
+// DatagramMark says how much was sent by datagram in one epoch of the exporter, which is over. Epochs count up; datagrams carry theirs.
+type DatagramMark struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Epoch         uint32                 `protobuf:"varint,1,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	Datagrams     uint64                 `protobuf:"varint,2,opt,name=datagrams,proto3" json:"datagrams,omitempty"`
+	Rows          uint64                 `protobuf:"varint,3,opt,name=rows,proto3" json:"rows,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DatagramMark) Reset() {
+	*x = DatagramMark{}
+	mi := &file_flow_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DatagramMark) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DatagramMark) ProtoMessage() {}
+
+func (x *DatagramMark) ProtoReflect() protoreflect.Message {
+	mi := &file_flow_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DatagramMark.ProtoReflect.Descriptor instead.
+func (*DatagramMark) Descriptor() ([]byte, []int) {
+	return file_flow_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *DatagramMark) GetEpoch() uint32 {
+	if x != nil {
+		return x.Epoch
+	}
+	return 0
+}
+
+func (x *DatagramMark) GetDatagrams() uint64 {
+	if x != nil {
+		return x.Datagrams
+	}
+	return 0
+}
+
+func (x *DatagramMark) GetRows() uint64 {
+	if x != nil {
+		return x.Rows
+	}
+	return 0
+}
+
+// DatagramReport answers a DatagramMark: what became of what was sent, since the book began. It acknowledges nothing: nothing is sent again for it.
+type DatagramReport struct {
+	state              protoimpl.MessageState `protogen:"open.v1"`
+	Book               string                 `protobuf:"bytes,1,opt,name=book,proto3" json:"book,omitempty"`
+	SettledEpoch       uint32                 `protobuf:"varint,2,opt,name=settled_epoch,json=settledEpoch,proto3" json:"settled_epoch,omitempty"` // what has not come of this epoch and those before never counts as come any more
+	Datagrams          uint64                 `protobuf:"varint,3,opt,name=datagrams,proto3" json:"datagrams,omitempty"`                           // that came and could be opened, empty ones included
+	StoredRows         uint64                 `protobuf:"varint,4,opt,name=stored_rows,json=storedRows,proto3" json:"stored_rows,omitempty"`       // in every required sink, durably
+	DroppedRows        uint64                 `protobuf:"varint,5,opt,name=dropped_rows,json=droppedRows,proto3" json:"dropped_rows,omitempty"`    // came and were not taken: no room, not valid, not storable
+	NeverCameDatagrams uint64                 `protobuf:"varint,6,opt,name=never_came_datagrams,json=neverCameDatagrams,proto3" json:"never_came_datagrams,omitempty"`
+	NeverCameRows      uint64                 `protobuf:"varint,7,opt,name=never_came_rows,json=neverCameRows,proto3" json:"never_came_rows,omitempty"`
+	unknownFields      protoimpl.UnknownFields
+	sizeCache          protoimpl.SizeCache
+}
+
+func (x *DatagramReport) Reset() {
+	*x = DatagramReport{}
+	mi := &file_flow_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DatagramReport) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DatagramReport) ProtoMessage() {}
+
+func (x *DatagramReport) ProtoReflect() protoreflect.Message {
+	mi := &file_flow_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DatagramReport.ProtoReflect.Descriptor instead.
+func (*DatagramReport) Descriptor() ([]byte, []int) {
+	return file_flow_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *DatagramReport) GetBook() string {
+	if x != nil {
+		return x.Book
+	}
+	return ""
+}
+
+func (x *DatagramReport) GetSettledEpoch() uint32 {
+	if x != nil {
+		return x.SettledEpoch
+	}
+	return 0
+}
+
+func (x *DatagramReport) GetDatagrams() uint64 {
+	if x != nil {
+		return x.Datagrams
+	}
+	return 0
+}
+
+func (x *DatagramReport) GetStoredRows() uint64 {
+	if x != nil {
+		return x.StoredRows
+	}
+	return 0
+}
+
+func (x *DatagramReport) GetDroppedRows() uint64 {
+	if x != nil {
+		return x.DroppedRows
+	}
+	return 0
+}
+
+func (x *DatagramReport) GetNeverCameDatagrams() uint64 {
+	if x != nil {
+		return x.NeverCameDatagrams
+	}
+	return 0
+}
+
+func (x *DatagramReport) GetNeverCameRows() uint64 {
+	if x != nil {
+		return x.NeverCameRows
+	}
+	return 0
+}
+
 var File_flow_proto protoreflect.FileDescriptor
 
 const file_flow_proto_rawDesc = "" +
@@ -2996,19 +3329,23 @@ const file_flow_proto_rawDesc = "" +
 	"\x13remote_last_seen_ns\x18\x0e \x03(\x04R\x10remoteLastSeenNs\"\x83\x01\n" +
 	"\x0fAttributedBatch\x12.\n" +
 	"\x05batch\x18\x01 \x01(\v2\x18.tributary.flow.v1.BatchR\x05batch\x12@\n" +
-	"\vattribution\x18\x02 \x01(\v2\x1e.tributary.flow.v1.AttributionR\vattribution\"\xf4\x02\n" +
+	"\vattribution\x18\x02 \x01(\v2\x1e.tributary.flow.v1.AttributionR\vattribution\"\x8d\x04\n" +
 	"\x0eControlRequest\x120\n" +
 	"\x05hello\x18\x01 \x01(\v2\x18.tributary.flow.v1.HelloH\x00R\x05hello\x12<\n" +
 	"\townership\x18\x02 \x01(\v2\x1c.tributary.flow.v1.OwnershipH\x00R\townership\x12<\n" +
 	"\twatermark\x18\x03 \x01(\v2\x1c.tributary.flow.v1.WatermarkH\x00R\twatermark\x123\n" +
 	"\x06health\x18\x04 \x01(\v2\x19.tributary.flow.v1.HealthH\x00R\x06health\x12<\n" +
 	"\tlisteners\x18\x05 \x01(\v2\x1c.tributary.flow.v1.ListenersH\x00R\tlisteners\x126\n" +
-	"\aapplied\x18\x06 \x01(\v2\x1a.tributary.flow.v1.AppliedH\x00R\aappliedB\t\n" +
-	"\amessage\"\xc7\x01\n" +
+	"\aapplied\x18\x06 \x01(\v2\x1a.tributary.flow.v1.AppliedH\x00R\aapplied\x12O\n" +
+	"\x10datagram_request\x18\a \x01(\v2\".tributary.flow.v1.DatagramRequestH\x00R\x0fdatagramRequest\x12F\n" +
+	"\rdatagram_mark\x18\b \x01(\v2\x1f.tributary.flow.v1.DatagramMarkH\x00R\fdatagramMarkB\t\n" +
+	"\amessage\"\xda\x02\n" +
 	"\x0fControlResponse\x126\n" +
 	"\awelcome\x18\x01 \x01(\v2\x1a.tributary.flow.v1.WelcomeH\x00R\awelcome\x126\n" +
 	"\arefusal\x18\x02 \x01(\v2\x1a.tributary.flow.v1.RefusalH\x00R\arefusal\x129\n" +
-	"\bsettings\x18\x03 \x01(\v2\x1b.tributary.flow.v1.SettingsH\x00R\bsettingsB\t\n" +
+	"\bsettings\x18\x03 \x01(\v2\x1b.tributary.flow.v1.SettingsH\x00R\bsettings\x12C\n" +
+	"\fdatagram_key\x18\x04 \x01(\v2\x1e.tributary.flow.v1.DatagramKeyH\x00R\vdatagramKey\x12L\n" +
+	"\x0fdatagram_report\x18\x05 \x01(\v2!.tributary.flow.v1.DatagramReportH\x00R\x0edatagramReportB\t\n" +
 	"\amessage\"M\n" +
 	"\aWelcome\x12!\n" +
 	"\fcollector_id\x18\x01 \x01(\tR\vcollectorId\x12\x1f\n" +
@@ -3103,7 +3440,27 @@ const file_flow_proto_rawDesc = "" +
 	"readTimeNs\"[\n" +
 	"\x06Health\x126\n" +
 	"\bcounters\x18\x01 \x03(\v2\x1a.tributary.flow.v1.CounterR\bcounters\x12\x19\n" +
-	"\bclock_ns\x18\x02 \x01(\x12R\aclockNs*'\n" +
+	"\bclock_ns\x18\x02 \x01(\x12R\aclockNs\"'\n" +
+	"\x0fDatagramRequest\x12\x14\n" +
+	"\x05epoch\x18\x01 \x01(\rR\x05epoch\"d\n" +
+	"\vDatagramKey\x12\x15\n" +
+	"\x06key_id\x18\x01 \x01(\x04R\x05keyId\x12\x10\n" +
+	"\x03key\x18\x02 \x01(\fR\x03key\x12\x12\n" +
+	"\x04book\x18\x03 \x01(\tR\x04book\x12\x18\n" +
+	"\arefused\x18\x04 \x01(\tR\arefused\"V\n" +
+	"\fDatagramMark\x12\x14\n" +
+	"\x05epoch\x18\x01 \x01(\rR\x05epoch\x12\x1c\n" +
+	"\tdatagrams\x18\x02 \x01(\x04R\tdatagrams\x12\x12\n" +
+	"\x04rows\x18\x03 \x01(\x04R\x04rows\"\x85\x02\n" +
+	"\x0eDatagramReport\x12\x12\n" +
+	"\x04book\x18\x01 \x01(\tR\x04book\x12#\n" +
+	"\rsettled_epoch\x18\x02 \x01(\rR\fsettledEpoch\x12\x1c\n" +
+	"\tdatagrams\x18\x03 \x01(\x04R\tdatagrams\x12\x1f\n" +
+	"\vstored_rows\x18\x04 \x01(\x04R\n" +
+	"storedRows\x12!\n" +
+	"\fdropped_rows\x18\x05 \x01(\x04R\vdroppedRows\x120\n" +
+	"\x14never_came_datagrams\x18\x06 \x01(\x04R\x12neverCameDatagrams\x12&\n" +
+	"\x0fnever_came_rows\x18\a \x01(\x04R\rneverCameRows*'\n" +
 	"\x05Codec\x12\x0e\n" +
 	"\n" +
 	"CODEC_NONE\x10\x00\x12\x0e\n" +
@@ -3160,7 +3517,7 @@ func file_flow_proto_rawDescGZIP() []byte {
 }
 
 var file_flow_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-var file_flow_proto_msgTypes = make([]protoimpl.MessageInfo, 25)
+var file_flow_proto_msgTypes = make([]protoimpl.MessageInfo, 29)
 var file_flow_proto_goTypes = []any{
 	(Codec)(0),              // 0: tributary.flow.v1.Codec
 	(Evidence)(0),           // 1: tributary.flow.v1.Evidence
@@ -3191,6 +3548,10 @@ var file_flow_proto_goTypes = []any{
 	(*Listeners)(nil),       // 26: tributary.flow.v1.Listeners
 	(*Listener)(nil),        // 27: tributary.flow.v1.Listener
 	(*Health)(nil),          // 28: tributary.flow.v1.Health
+	(*DatagramRequest)(nil), // 29: tributary.flow.v1.DatagramRequest
+	(*DatagramKey)(nil),     // 30: tributary.flow.v1.DatagramKey
+	(*DatagramMark)(nil),    // 31: tributary.flow.v1.DatagramMark
+	(*DatagramReport)(nil),  // 32: tributary.flow.v1.DatagramReport
 }
 var file_flow_proto_depIdxs = []int32{
 	4,  // 0: tributary.flow.v1.FlowsRequest.hello:type_name -> tributary.flow.v1.Hello
@@ -3207,28 +3568,32 @@ var file_flow_proto_depIdxs = []int32{
 	28, // 11: tributary.flow.v1.ControlRequest.health:type_name -> tributary.flow.v1.Health
 	26, // 12: tributary.flow.v1.ControlRequest.listeners:type_name -> tributary.flow.v1.Listeners
 	20, // 13: tributary.flow.v1.ControlRequest.applied:type_name -> tributary.flow.v1.Applied
-	16, // 14: tributary.flow.v1.ControlResponse.welcome:type_name -> tributary.flow.v1.Welcome
-	17, // 15: tributary.flow.v1.ControlResponse.refusal:type_name -> tributary.flow.v1.Refusal
-	18, // 16: tributary.flow.v1.ControlResponse.settings:type_name -> tributary.flow.v1.Settings
-	19, // 17: tributary.flow.v1.Settings.settings:type_name -> tributary.flow.v1.Setting
-	21, // 18: tributary.flow.v1.Applied.settings:type_name -> tributary.flow.v1.AppliedSetting
-	23, // 19: tributary.flow.v1.Ownership.claims:type_name -> tributary.flow.v1.Claim
-	24, // 20: tributary.flow.v1.Ownership.releases:type_name -> tributary.flow.v1.Release
-	1,  // 21: tributary.flow.v1.Claim.evidence:type_name -> tributary.flow.v1.Evidence
-	3,  // 22: tributary.flow.v1.Release.reason:type_name -> tributary.flow.v1.ReleaseReason
-	27, // 23: tributary.flow.v1.Listeners.listeners:type_name -> tributary.flow.v1.Listener
-	1,  // 24: tributary.flow.v1.Listener.local_evidence:type_name -> tributary.flow.v1.Evidence
-	2,  // 25: tributary.flow.v1.Listener.local_why:type_name -> tributary.flow.v1.Why
-	10, // 26: tributary.flow.v1.Health.counters:type_name -> tributary.flow.v1.Counter
-	5,  // 27: tributary.flow.v1.Collector.Flows:input_type -> tributary.flow.v1.FlowsRequest
-	14, // 28: tributary.flow.v1.Collector.Control:input_type -> tributary.flow.v1.ControlRequest
-	6,  // 29: tributary.flow.v1.Collector.Flows:output_type -> tributary.flow.v1.FlowsResponse
-	15, // 30: tributary.flow.v1.Collector.Control:output_type -> tributary.flow.v1.ControlResponse
-	29, // [29:31] is the sub-list for method output_type
-	27, // [27:29] is the sub-list for method input_type
-	27, // [27:27] is the sub-list for extension type_name
-	27, // [27:27] is the sub-list for extension extendee
-	0,  // [0:27] is the sub-list for field type_name
+	29, // 14: tributary.flow.v1.ControlRequest.datagram_request:type_name -> tributary.flow.v1.DatagramRequest
+	31, // 15: tributary.flow.v1.ControlRequest.datagram_mark:type_name -> tributary.flow.v1.DatagramMark
+	16, // 16: tributary.flow.v1.ControlResponse.welcome:type_name -> tributary.flow.v1.Welcome
+	17, // 17: tributary.flow.v1.ControlResponse.refusal:type_name -> tributary.flow.v1.Refusal
+	18, // 18: tributary.flow.v1.ControlResponse.settings:type_name -> tributary.flow.v1.Settings
+	30, // 19: tributary.flow.v1.ControlResponse.datagram_key:type_name -> tributary.flow.v1.DatagramKey
+	32, // 20: tributary.flow.v1.ControlResponse.datagram_report:type_name -> tributary.flow.v1.DatagramReport
+	19, // 21: tributary.flow.v1.Settings.settings:type_name -> tributary.flow.v1.Setting
+	21, // 22: tributary.flow.v1.Applied.settings:type_name -> tributary.flow.v1.AppliedSetting
+	23, // 23: tributary.flow.v1.Ownership.claims:type_name -> tributary.flow.v1.Claim
+	24, // 24: tributary.flow.v1.Ownership.releases:type_name -> tributary.flow.v1.Release
+	1,  // 25: tributary.flow.v1.Claim.evidence:type_name -> tributary.flow.v1.Evidence
+	3,  // 26: tributary.flow.v1.Release.reason:type_name -> tributary.flow.v1.ReleaseReason
+	27, // 27: tributary.flow.v1.Listeners.listeners:type_name -> tributary.flow.v1.Listener
+	1,  // 28: tributary.flow.v1.Listener.local_evidence:type_name -> tributary.flow.v1.Evidence
+	2,  // 29: tributary.flow.v1.Listener.local_why:type_name -> tributary.flow.v1.Why
+	10, // 30: tributary.flow.v1.Health.counters:type_name -> tributary.flow.v1.Counter
+	5,  // 31: tributary.flow.v1.Collector.Flows:input_type -> tributary.flow.v1.FlowsRequest
+	14, // 32: tributary.flow.v1.Collector.Control:input_type -> tributary.flow.v1.ControlRequest
+	6,  // 33: tributary.flow.v1.Collector.Flows:output_type -> tributary.flow.v1.FlowsResponse
+	15, // 34: tributary.flow.v1.Collector.Control:output_type -> tributary.flow.v1.ControlResponse
+	33, // [33:35] is the sub-list for method output_type
+	31, // [31:33] is the sub-list for method input_type
+	31, // [31:31] is the sub-list for extension type_name
+	31, // [31:31] is the sub-list for extension extendee
+	0,  // [0:31] is the sub-list for field type_name
 }
 
 func init() { file_flow_proto_init() }
@@ -3247,11 +3612,15 @@ func file_flow_proto_init() {
 		(*ControlRequest_Health)(nil),
 		(*ControlRequest_Listeners)(nil),
 		(*ControlRequest_Applied)(nil),
+		(*ControlRequest_DatagramRequest)(nil),
+		(*ControlRequest_DatagramMark)(nil),
 	}
 	file_flow_proto_msgTypes[11].OneofWrappers = []any{
 		(*ControlResponse_Welcome)(nil),
 		(*ControlResponse_Refusal)(nil),
 		(*ControlResponse_Settings)(nil),
+		(*ControlResponse_DatagramKey)(nil),
+		(*ControlResponse_DatagramReport)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -3259,7 +3628,7 @@ func file_flow_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_flow_proto_rawDesc), len(file_flow_proto_rawDesc)),
 			NumEnums:      4,
-			NumMessages:   25,
+			NumMessages:   29,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
