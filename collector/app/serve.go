@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"runtime"
 	"sync/atomic"
 	"time"
 
@@ -104,6 +105,10 @@ func (c *collector) start(ctx context.Context) error {
 		}
 		c.stops = append(c.stops, func(context.Context) { _ = httpsListener.Close() })
 	}
+	datagrams, err := c.openDatagrams(ctx)
+	if err != nil {
+		return err
+	}
 	if err := c.startMetrics(ctx); err != nil {
 		return err
 	}
@@ -124,9 +129,30 @@ func (c *collector) start(ctx context.Context) error {
 	if err := c.startAPI(ctx, assignments); err != nil {
 		return err
 	}
-	c.serve(grpcListener, httpsListener)
-	c.log.Info("ready for exporters", "listen", grpcListener.Addr().String(), "https_listen", c.cfg.HTTPSListen, "tls", c.tls != nil)
+	c.serve(grpcListener, httpsListener, datagrams)
+	c.log.Info("ready for exporters", "listen", grpcListener.Addr().String(), "https_listen", c.cfg.HTTPSListen, "udp_listen", c.cfg.UDPListen, "tls", c.tls != nil)
 	return nil
+}
+
+// datagramBuffer is what the kernel may keep of datagrams of a socket that are not read yet, where net.core.rmem_max allows it.
+const datagramBuffer = 8 << 20
+
+// openDatagrams opens a UDP socket for each processor, none where datagrams are not asked for.
+func (c *collector) openDatagrams(ctx context.Context) ([]*net.UDPConn, error) {
+	if c.cfg.UDPListen == "" {
+		return nil, nil
+	}
+	conns, err := listen.UDP(ctx, "--udp-listen", c.cfg.UDPListen, runtime.GOMAXPROCS(0))
+	if err != nil {
+		return nil, err
+	}
+	for _, conn := range conns {
+		if err := conn.SetReadBuffer(datagramBuffer); err != nil {
+			c.log.Warn("the receive buffer for datagrams is as it was", "reason", err)
+		}
+		c.stops = append(c.stops, func(context.Context) { _ = conn.Close() })
+	}
+	return conns, nil
 }
 
 func (c *collector) prepareTLS() (err error) {
@@ -185,7 +211,7 @@ func (c *collector) startPipeline() error {
 	}
 	front := ingest.Config{
 		CollectorID: c.id, StoreEpoch: c.sinks.life.name, PendingBytes: c.cfg.PendingBytes, CreditBytes: c.cfg.CreditBytes, StreamLife: c.cfg.StreamLife,
-		Grants: c.cfg.ClaimsAllowed,
+		Grants: c.cfg.ClaimsAllowed, Datagrams: c.cfg.UDPListen != "",
 	}
 	if c.ledger != nil {
 		front.Ledger, front.Listeners = c.ledger, c.listeners
@@ -268,7 +294,12 @@ func (c *collector) expire(ctx context.Context) {
 }
 
 // serve opens the front door; drain closes it.
-func (c *collector) serve(grpc, https net.Listener) {
+func (c *collector) serve(grpc, https net.Listener, datagrams []*net.UDPConn) {
+	go func() {
+		if err := c.ingest.ServeDatagrams(datagrams...); err != nil {
+			c.failed <- fmt.Errorf("UDP ingest: %w", err)
+		}
+	}()
 	go func() {
 		if err := c.ingest.Serve(grpc); err != nil {
 			c.failed <- fmt.Errorf("gRPC ingest: %w", err)

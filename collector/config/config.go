@@ -31,6 +31,7 @@ type Config struct {
 
 	Listen        string `yaml:"listen" usage:"address of the gRPC ingest"`
 	HTTPSListen   string `yaml:"https_listen" usage:"address of the HTTPS ingest, such as 127.0.0.1:4748; empty: none. Plain HTTP where there is no certificate, for a proxy on this host"`
+	UDPListen     string `yaml:"udp_listen" usage:"address for batches by UDP, such as 127.0.0.1:4749; empty: none. They are sealed, acknowledged to nobody, and only come from exporters that were told to"`
 	APIListen     string `yaml:"api_listen" usage:"address of the collector's HTTP API; empty: none"`
 	MetricsListen string `yaml:"metrics_listen" usage:"address of /metrics, /healthz and /readyz; empty: none"`
 	TLSCert       string `yaml:"tls_cert" usage:"file with the certificate of the listeners, PEM; reloaded when it changes"`
@@ -205,7 +206,7 @@ func (c *Config) checkListeners() error {
 	if err := tlsconf.CheckListener("--listen", c.Listen, c.TLSCert != "", c.Insecure); err != nil {
 		return err
 	}
-	for flag, address := range map[string]string{"--https-listen": c.HTTPSListen, "--api-listen": c.APIListen, "--metrics-listen": c.MetricsListen} {
+	for flag, address := range map[string]string{"--https-listen": c.HTTPSListen, "--udp-listen": c.UDPListen, "--api-listen": c.APIListen, "--metrics-listen": c.MetricsListen} {
 		if address == "" {
 			continue
 		}

@@ -13,6 +13,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"tributary/collector/ingest/datagrams"
 	"tributary/collector/ownership"
 	"tributary/collector/ownership/session"
 	"tributary/proto/flow"
@@ -40,7 +41,7 @@ func (s *Server) control(stream controlCarrier) error {
 	if err != nil {
 		return status.Error(codes.ResourceExhausted, err.Error())
 	}
-	c := &control{s: s, id: hello.GetExporterId(), host: hello.GetHost(), session: session, stream: stream}
+	c := &control{s: s, id: hello.GetExporterId(), host: hello.GetHost(), bootID: hello.GetBootId(), session: session, stream: stream}
 	epoch, forgotten := s.epoch.get()
 	if err := c.welcome(epoch); err != nil {
 		return err
@@ -62,11 +63,12 @@ func (s *Server) control(stream controlCarrier) error {
 
 // control is one Control stream.
 type control struct {
-	s        *Server
-	id, host string // of the exporter
-	session  *session.Stream
-	stream   controlCarrier
-	refused  []*flowv1.Refusal // of the present message
+	s                *Server
+	id, host, bootID string // of the exporter
+	session          *session.Stream
+	stream           controlCarrier
+	refused          []*flowv1.Refusal // of the present message
+	book             *datagrams.Book   // of the datagrams it sends; nil before it has asked for a key
 
 	toldNotAllowed bool // in the log
 
@@ -149,6 +151,10 @@ func (c *control) handle(m *flowv1.ControlRequest) error {
 			c.s.cfg.Settings.Answered(c.id, v.Applied, time.Now())
 		}
 		return nil
+	case *flowv1.ControlRequest_DatagramRequest:
+		return c.datagramRequest(v.DatagramRequest)
+	case *flowv1.ControlRequest_DatagramMark:
+		return c.datagramMark(v.DatagramMark)
 	default:
 		return status.Error(codes.InvalidArgument, "an unknown message on the Control stream")
 	}

@@ -1,5 +1,6 @@
 // Package ingest is the collector's front door: the servers (gRPC, and HTTP/1.1 where it is asked for) that take batches, claims and watermarks
-// from exporters and tell them what became of their batches. Over HTTP a stream is a sequence of POSTs; behind that all is the same.
+// from exporters and tell them what became of their batches. Over HTTP a stream is a sequence of POSTs; behind that all is the same. Where it is
+// asked for, small batches come as UDP datagrams too (ingest/datagrams): these are acknowledged to nobody, and dropped where there is no room.
 //
 // What it promises. A batch is validated whole before anybody else sees it; one that is not valid is refused with a gRPC status code and
 // a sentence, counted, and neither its stream nor the process suffers. A batch that was seen before (by exporter_id and batch_seq) is not

@@ -6,6 +6,7 @@ import (
 
 	lru "github.com/hashicorp/golang-lru/v2"
 
+	"tributary/collector/ingest/datagrams"
 	"tributary/proto/flow"
 	"tributary/proto/flowv1"
 )
@@ -33,7 +34,8 @@ type exporter struct {
 
 // ticket belongs to a batch on its way to the sinks.
 type ticket struct {
-	exporter *exporter
+	exporter *exporter       // nil for one that came as a datagram
+	book     *datagrams.Book // of one that came as a datagram
 	seq      uint64
 	bytes    int64
 	rows     int

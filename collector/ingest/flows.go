@@ -11,6 +11,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"tributary/collector/ingest/datagrams"
 	"tributary/proto/flow"
 	"tributary/proto/flowv1"
 )
@@ -122,7 +123,7 @@ func (s *Server) take(ctx context.Context, r *runs, m *flowv1.Batch) error {
 			code = codes.ResourceExhausted
 		}
 		s.room.Release(room)
-		s.recycle(b)
+		s.recycle(b, nil)
 		s.refuse(e, m, code, err.Error())
 		return nil
 	}
@@ -134,10 +135,14 @@ func (s *Server) take(ctx context.Context, r *runs, m *flowv1.Batch) error {
 		s.metrics.rows.WithLabelValues("repeated").Add(float64(b.Rows))
 		s.metrics.batches.WithLabelValues("repeated").Inc()
 		s.room.Release(room)
-		s.recycle(b)
+		s.recycle(b, nil)
 		return nil
 	}
-	s.admit(ctx, ticket{exporter: e, seq: b.Seq, bytes: s.settleRoom(room, b), rows: b.Rows, life: life}, b)
+	var grant flow.Grant
+	if of := s.cfg.Grants.Of(identities(ctx)); of != nil {
+		grant = of
+	}
+	s.admit(ticket{exporter: e, seq: b.Seq, bytes: s.settleRoom(room, b), rows: b.Rows, life: life}, b, grant)
 	return nil
 }
 
@@ -160,11 +165,8 @@ func (s *Server) roomFor(m *flowv1.Batch) int64 {
 }
 
 // admit hands a batch to the pipeline.
-func (s *Server) admit(ctx context.Context, t ticket, b *flow.Batch) {
-	b.ReceivedTimeNs = time.Now().UnixNano()
-	if grant := s.cfg.Grants.Of(identities(ctx)); grant != nil {
-		b.Grant = grant
-	}
+func (s *Server) admit(t ticket, b *flow.Batch, grant flow.Grant) {
+	b.ReceivedTimeNs, b.Grant = time.Now().UnixNano(), grant
 	s.metrics.rows.WithLabelValues("accepted").Add(float64(t.rows))
 	s.metrics.batches.WithLabelValues("accepted").Inc()
 	s.metrics.pendingRows.Add(float64(t.rows))
@@ -248,14 +250,23 @@ func (s *Server) Done(b *flow.Batch) {
 	if !ok {
 		return
 	}
-	t.exporter.finish(t.seq, t.life)
+	if t.book != nil {
+		t.book.Stored(t.rows)
+	} else {
+		t.exporter.finish(t.seq, t.life)
+	}
 	s.settle(t)
 	s.metrics.acked.Add(float64(t.rows))
-	s.recycle(b)
+	s.recycle(b, t.book)
 }
 
-func (s *Server) recycle(b *flow.Batch) {
+// recycle uses a batch's memory again; batches of datagrams have their own, because they are small.
+func (s *Server) recycle(b *flow.Batch, book *datagrams.Book) {
 	b.Reset()
+	if book != nil {
+		s.small.Put(b)
+		return
+	}
 	s.batches.Put(b)
 }
 
@@ -265,12 +276,16 @@ func (s *Server) Refuse(b *flow.Batch, reason string) {
 	if !ok {
 		return
 	}
-	t.exporter.forget(t.seq)
 	s.settle(t)
 	s.metrics.rows.WithLabelValues("unstorable").Add(float64(t.rows))
 	s.metrics.batches.WithLabelValues("unstorable").Inc()
-	t.exporter.reject(&flowv1.Rejected{BatchSeq: t.seq, Reason: reason, Code: uint32(codes.FailedPrecondition)})
-	s.recycle(b)
+	if t.book != nil {
+		t.book.Dropped(t.rows)
+	} else {
+		t.exporter.forget(t.seq)
+		t.exporter.reject(&flowv1.Rejected{BatchSeq: t.seq, Reason: reason, Code: uint32(codes.FailedPrecondition)})
+	}
+	s.recycle(b, t.book)
 }
 
 // settle gives back what a batch on its way occupied.

@@ -44,8 +44,8 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		results = append(results, r.String())
 	}
 	m := &metrics{
-		batches:      counters("batches_total", "Batches that arrived, by what became of them.", "result", "accepted", "repeated", "rejected", "unstorable"),
-		rows:         counters("rows_total", "Rows that arrived, by what became of them.", "result", "accepted", "repeated", "rejected", "unstorable"),
+		batches:      counters("batches_total", "Batches that arrived, by what became of them.", "result", "accepted", "repeated", "rejected", "no_room", "unstorable"),
+		rows:         counters("rows_total", "Rows that arrived, by what became of them. no_room: by datagram, which nobody waits for.", "result", "accepted", "repeated", "rejected", "no_room", "unstorable"),
 		bytes:        counter("payload_bytes_total", "Payload bytes that arrived."),
 		acked:        counter("acked_rows_total", "Rows that are in every required sink."),
 		pendingRows:  gauge("pending_rows", "Rows taken in and not yet in every required sink."),

@@ -14,6 +14,7 @@ import (
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/keepalive"
 
+	"tributary/collector/ingest/datagrams"
 	"tributary/collector/ownership/session"
 	"tributary/proto/flow"
 	"tributary/proto/flowv1"
@@ -66,6 +67,7 @@ type Config struct {
 	Listeners    Listeners                        // nil: nobody asks
 	Grants       session.Grants                   // what the owners of certificates may claim; none: everything
 	Settings     Settings                         // nil: there are none
+	Datagrams    bool                             // keys are handed out: ServeDatagrams will be called
 }
 
 // Window sizes are static: grpc-go's own growth let 60 blocked streams hold 453 MB.
@@ -105,7 +107,9 @@ type Server struct {
 	tickets   tickets
 	room      *semaphore.Weighted
 	batches   sync.Pool
+	small     sync.Pool // batches of datagrams
 	openers   sync.Pool
+	datagrams *datagrams.Server
 	grpc      *grpc.Server
 	door      *door
 	epoch     epoch
@@ -128,7 +132,11 @@ func New(cfg Config, book Book, pipeline Pipeline, wake func(), reg prometheus.R
 		tickets: tickets{open: make(map[*flow.Batch]ticket)}, room: semaphore.NewWeighted(cfg.PendingBytes),
 		quiet: make(chan struct{}), epoch: epoch{name: cfg.StoreEpoch, changed: make(chan struct{})},
 	}
+	if s.datagrams, err = datagrams.New(s.takeDatagram, reg, log); err != nil {
+		return nil, fmt.Errorf("datagrams: %w", err)
+	}
 	s.batches.New = func() any { return new(flow.Batch) }
+	s.small.New = s.batches.New
 	s.openers.New = func() any {
 		o, err := flow.NewOpener()
 		if err != nil {
@@ -161,9 +169,11 @@ func (s *Server) options() []grpc.ServerOption {
 func (s *Server) Serve(l net.Listener) error { return s.grpc.Serve(l) }
 
 // Quiesce makes the server take no more batches: exporters are asked to go elsewhere, new ones are refused, and what comes stays unread on
-// its stream, while acknowledgements, claims and watermarks still flow. It returns when everything that was taken in is done, or ctx ends.
+// its stream, while acknowledgements, claims and watermarks still flow. It returns when everything that was taken in is done, or ctx ends. Datagrams
+// are taken until then: exporters that are asked to go elsewhere send no more.
 func (s *Server) Quiesce(ctx context.Context) {
 	s.quietOnce.Do(func() { close(s.quiet) })
+	defer s.datagrams.Close()
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
 	for s.tickets.count() > 0 {
@@ -183,6 +193,7 @@ func (s *Server) Stop(ctx context.Context) {
 		close(done)
 	}()
 	s.door.stop(ctx)
+	s.datagrams.Close()
 	select {
 	case <-done:
 	case <-ctx.Done():

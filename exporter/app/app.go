@@ -122,9 +122,10 @@ func (a *App) buildDelivery(registry *prometheus.Registry, logger *slog.Logger) 
 	if a.transport, err = transport.New(to, registry, logger); err != nil {
 		return err
 	}
+	books.datagrams = a.transport.Datagrams
 	batcher, err := batch.New(batch.Config{
 		ExporterID: a.host.exporterID, Host: a.host.name, BootID: a.host.bootID, Rows: c.BatchRows,
-		Compress: c.Compression == config.CompressionZstd, Replay: a.replay, Counters: books.counters, Emit: a.transport.Add,
+		Compress: c.Compression == config.CompressionZstd, Replay: a.replay, Counters: books.counters, Most: a.transport.BatchMost, Emit: a.transport.Add,
 	}, registry)
 	if err != nil {
 		return err
@@ -275,6 +276,7 @@ func (a *App) deliver() {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), a.config.ShutdownTimeout)
 	defer cancel()
+	a.transport.Settle(ctx)
 	if err := a.spool.Flush(ctx); err != nil {
 		return // the spool says what is left and what is lost when it ends
 	}

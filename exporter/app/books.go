@@ -13,6 +13,7 @@ import (
 	"tributary/exporter/probe"
 	"tributary/exporter/ring"
 	"tributary/exporter/spool"
+	"tributary/exporter/transport"
 	"tributary/proto/flowv1"
 )
 
@@ -23,6 +24,7 @@ type reading struct {
 	refused uint64
 	p       *pipeline
 	spool   spool.Stats
+	udp     transport.DatagramStats
 	nat     nat.Stats
 	gap     gap
 }
@@ -34,16 +36,18 @@ type books struct {
 	ring  func() ring.Stats
 	p     *pipeline
 	spool func() spool.Stats
-	nat   func() nat.Stats
-	age   time.Duration // of a batch at most
-	began atomic.Int64  // capture, ns since 1970
+
+	datagrams func() transport.DatagramStats
+	nat       func() nat.Stats
+	age       time.Duration // of a batch at most
+	began     atomic.Int64  // capture, ns since 1970
 
 	mu   sync.Mutex
 	last probe.Counters
 }
 
 func (b *books) read() *reading {
-	r := &reading{ring: b.ring(), refused: b.p.batcher.Refused(), p: b.p, spool: b.spool(), nat: b.nat()}
+	r := &reading{ring: b.ring(), refused: b.p.batcher.Refused(), p: b.p, spool: b.spool(), udp: b.datagrams(), nat: b.nat()}
 	r.gap = gapAfter(r.spool.Before, b.age, b.began.Load())
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -161,6 +165,10 @@ func entries() []entry {
 		{"spool.recovered_rows", nil, "", func(r *reading) uint64 { return r.spool.Recovered.Rows + r.spool.Recalled.Rows }},
 		{"spool.acked_rows", nil, "", func(r *reading) uint64 { return r.spool.Acked.Rows }},
 		{"spool.rejected_rows", nil, "", func(r *reading) uint64 { return r.spool.Rejected.Rows }},
+		{"udp.delivered_unconfirmed_rows", nil, "", func(r *reading) uint64 { return r.udp.SentRows }},
+		{"udp.stored_rows", nil, "", func(r *reading) uint64 { return r.udp.StoredRows }},
+		{"udp.lost_rows_never_came", nil, "", func(r *reading) uint64 { return r.udp.NeverCameRows }},
+		{"udp.lost_rows_dropped", nil, "", func(r *reading) uint64 { return r.udp.DroppedRows }},
 	}
 	for _, reason := range spool.Reasons() {
 		list = append(list, entry{"spool.dropped_rows_" + reason.String(), nil, "", func(r *reading) uint64 { return r.spool.Dropped[reason].Rows }})

@@ -31,7 +31,11 @@ func (d *doctor) ways(ctx context.Context, c config.Config) {
 		if err != nil {
 			err = fmt.Errorf("no collector over %s at %s: %w", way, to.Destination(way), err)
 		}
-		d.should(err, fmt.Sprintf("a collector answers over %s at %s", way, to.Destination(way)))
+		fine := fmt.Sprintf("a collector answers over %s at %s", way, to.Destination(way))
+		if way == transport.UDP {
+			fine = fmt.Sprintf("datagrams can be sent to %s; whether they arrive a running exporter finds out", to.Destination(way))
+		}
+		d.should(err, fine)
 	}
 	if in := inUse(ctx, c); in.way != "" {
 		text := fmt.Sprintf("the running exporter is on the way %s", in.way)

@@ -18,6 +18,11 @@ func waysOf(c config.Config, options tlsconf.Options) (transport.Config, error) 
 	if err != nil {
 		return to, err
 	}
+	udp, err := c.UDPAddress()
+	if err != nil {
+		return to, err
+	}
+	to.Datagrams = &transport.DatagramConfig{Address: udp}
 	proxy, err := c.HTTPProxy()
 	if err != nil {
 		return to, err

@@ -27,6 +27,9 @@ type Config struct {
 	Replay     bool // the rows come from a recording
 	// Counters returns the exporter's cumulative counters; called once a batch, at sealing. nil means none.
 	Counters func() []*flowv1.Counter
+	// Most returns how many bytes the payload of the next batch should have at most, 0 for no bound. nil means none. A batch that turns out larger is sealed all
+	// the same; those after it get fewer rows. One that has a bound and keeps to it carries no counters: with them it would not.
+	Most func() int
 	// Emit takes over each sealed batch, in the order of batch_seq. Required.
 	Emit func(*flowv1.Batch)
 }
@@ -72,6 +75,9 @@ type Batcher struct {
 	netns   map[uint32]string // the text of inode numbers, bounded
 	metrics *metrics
 
+	most  int // bytes of the open batch's payload; 0: no bound
+	guess int // rows that will fit into so many
+
 	seq        uint64
 	refused    atomic.Uint64
 	columns    []byte // reused
@@ -83,7 +89,7 @@ func New(config Config, registerer prometheus.Registerer) (*Batcher, error) {
 	if config.Rows < 1 || config.Rows > MaxRows {
 		return nil, fmt.Errorf("a batch has 1 to %d rows, not %d", MaxRows, config.Rows)
 	}
-	b := &Batcher{config: config, builder: flow.NewBuilder(config.Rows), netns: make(map[uint32]string), metrics: newMetrics(registerer)}
+	b := &Batcher{config: config, builder: flow.NewBuilder(config.Rows), netns: make(map[uint32]string), metrics: newMetrics(registerer), guess: firstGuess}
 	if config.Compress {
 		var err error
 		if b.sealer, err = flow.NewSealer(); err != nil {
@@ -120,11 +126,27 @@ func (b *Batcher) Add(e *event.Event, at Times, local *Local) (first bool) {
 	addCounters(w, e)
 	w.Set32(flow.Replay, bit(b.config.Replay))
 	b.metrics.open.Set(float64(w.Rows()))
-	if w.Full() {
+	if w.Rows() == 1 && b.config.Most != nil {
+		b.most = b.config.Most()
+	}
+	if w.Full() || b.most > 0 && w.Rows() >= b.guess {
 		b.Flush(Full)
 		return false
 	}
 	return w.Rows() == 1
+}
+
+// firstGuess is how many rows are expected to fit a bounded batch before one was sealed.
+const firstGuess = 6
+
+// learn adapts the guess to what rows rows took: quickly down, slowly up.
+func (b *Batcher) learn(rows, bytes int) {
+	switch {
+	case bytes > b.most:
+		b.guess = max(1, min(b.guess, rows)*3/4)
+	case rows >= b.guess && bytes+bytes/rows+bytes/8 < b.most:
+		b.guess++
+	}
 }
 
 // Flush seals what is there, if anything.
@@ -146,7 +168,11 @@ func (b *Batcher) Flush(reason Reason) {
 		Host: b.config.Host, BootId: b.config.BootID, SealedTimeNs: time.Now().UnixNano(),
 	}
 	b.metrics.sealed(reason, rows, len(columns), len(payload))
-	if b.config.Counters != nil {
+	bounded := b.most > 0 && len(payload) <= b.most
+	if b.most > 0 {
+		b.learn(rows, len(payload))
+	}
+	if b.config.Counters != nil && !bounded {
 		sealed.Counters = b.config.Counters()
 	}
 	b.config.Emit(sealed)

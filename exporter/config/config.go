@@ -46,8 +46,9 @@ type Spool struct {
 
 // Ways are the ways to the collector.
 type Ways struct {
-	Order      []string      `yaml:"transports" usage:"ways to the collector, best first: grpc, https"`
+	Order      []string      `yaml:"transports" usage:"ways to the collector, best first: grpc, https. udp, first or not at all, sends batches by datagram, acknowledged to nobody, beside the next way in the list"`
 	HTTPS      string        `yaml:"collector_https" usage:"URL of the collector's HTTPS ingest, or of a proxy before it; default: the host of --collector, port 4748"`
+	UDP        string        `yaml:"collector_udp" usage:"address of the collector's UDP ingest, HOST:PORT; default: the host of --collector, port 4749"`
 	Proxy      string        `yaml:"proxy" secret:"url" usage:"URL of the proxy that leads to --collector-https; default: HTTPS_PROXY, HTTP_PROXY and NO_PROXY of the environment"`
 	ProbeEvery time.Duration `yaml:"transport_probe_every" usage:"how often a better way than the present one is tried again"`
 }

@@ -12,13 +12,19 @@ import (
 // httpsPort is where a collector that is asked for HTTPS listens.
 const httpsPort = "4748"
 
+// udpPort is where a collector that is asked for UDP listens.
+const udpPort = "4749"
+
 func (c *Config) checkWays() error {
 	if len(c.Ways.Order) == 0 {
-		return errors.New("--transports is empty: name grpc, https, or both in the order of preference")
+		return errors.New("--transports is empty: name grpc, https, or both in the order of preference; udp before them where batches may be lost")
 	}
 	for i, way := range c.Ways.Order {
-		if way != "grpc" && way != "https" {
-			return fmt.Errorf("--transports %q is not grpc or https", way)
+		switch {
+		case way != "grpc" && way != "https" && way != "udp":
+			return fmt.Errorf("--transports %q is not grpc, https or udp", way)
+		case way == "udp" && i > 0:
+			return errors.New("--transports names udp after another way: it is first or not at all, because nothing falls back to it")
 		}
 		for _, before := range c.Ways.Order[:i] {
 			if way == before {
@@ -30,6 +36,9 @@ func (c *Config) checkWays() error {
 		return err
 	}
 	if _, err := c.HTTPProxy(); err != nil {
+		return err
+	}
+	if _, err := c.UDPAddress(); err != nil {
 		return err
 	}
 	if c.Ways.ProbeEvery < time.Second || c.Ways.ProbeEvery > 24*time.Hour {
@@ -59,6 +68,21 @@ func (c *Config) HTTPSURL() (*url.URL, error) {
 		return nil, fmt.Errorf("--collector-https %s is plain text beyond this host: write https, or accept the risk with --insecure", u)
 	}
 	return u, nil
+}
+
+// UDPAddress is where the collector takes datagrams.
+func (c *Config) UDPAddress() (string, error) {
+	if c.Ways.UDP == "" {
+		host, _, err := net.SplitHostPort(c.Collector)
+		if err != nil {
+			return "", fmt.Errorf("--collector %q is not HOST:PORT", c.Collector)
+		}
+		return net.JoinHostPort(host, udpPort), nil
+	}
+	if host, port, err := net.SplitHostPort(c.Ways.UDP); err != nil || host == "" || port == "" {
+		return "", fmt.Errorf("--collector-udp %q is not HOST:PORT, such as collector.example:4749", c.Ways.UDP)
+	}
+	return c.Ways.UDP, nil
 }
 
 // HTTPProxy returns what finds the proxy of a request.

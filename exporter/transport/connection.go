@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"time"
 
 	"google.golang.org/grpc"
@@ -46,16 +47,28 @@ func (c *Config) connect(way Way) (connection, error) {
 	return dialGRPC(c)
 }
 
-// Probe reports whether a collector can be reached on a way, and if not why. It needs no more of the configuration than where to and how.
+// Probe reports whether a collector can be reached on a way, and if not why. It needs no more of the configuration than where to and how. Of UDP it says
+// only whether datagrams can be sent: that they arrive needs a key.
 func (c *Config) Probe(ctx context.Context, way Way) error {
 	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
 	defer cancel()
+	if way == UDP {
+		return c.probeUDP(ctx)
+	}
 	conn, err := c.connect(way)
 	if err != nil {
 		return err
 	}
 	defer conn.close()
 	return conn.probe(ctx)
+}
+
+func (c *Config) probeUDP(ctx context.Context) error {
+	conn, err := new(net.Dialer).DialContext(ctx, "udp", c.Datagrams.Address)
+	if err != nil {
+		return err
+	}
+	return conn.Close()
 }
 
 // grpcConnection carries both streams on one HTTP/2 connection.

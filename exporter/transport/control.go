@@ -26,6 +26,7 @@ func (t *Transport) control(ctx context.Context, conn connection) error {
 		return err
 	}
 	defer t.expectAnswer(streamControl, cancel)()
+	defer t.datagrams.hush("the control stream has ended")
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
@@ -59,6 +60,10 @@ func (t *Transport) listen(stream controlStream) error {
 			if t.config.Settings != nil {
 				t.applied.Store(t.config.Settings(m.Settings))
 			}
+		case *flowv1.ControlResponse_DatagramKey:
+			t.datagrams.keyed(m.DatagramKey)
+		case *flowv1.ControlResponse_DatagramReport:
+			t.datagrams.reported(m.DatagramReport)
 		}
 	}
 }
@@ -98,6 +103,9 @@ func (t *Transport) speak(ctx context.Context, stream controlStream) error {
 	if err := t.sendWatermark(stream, changes); err != nil {
 		return err
 	}
+	if err := t.sendBooks(stream, false); err != nil {
+		return err
+	}
 	for ticks := 1; ; {
 		change, err := changes.next(ctx, ticker.C)
 		if err != nil {
@@ -115,12 +123,32 @@ func (t *Transport) speak(ctx context.Context, stream controlStream) error {
 		if err := t.sendWaiting(stream, listeners); err != nil {
 			return err
 		}
-		if ticks++; ticks%healthEvery == 0 {
-			if err := t.sendHealth(stream); err != nil {
-				return err
-			}
+		ticks++
+		if err := t.sendBooks(stream, ticks%healthEvery == 0); err != nil {
+			return err
 		}
 	}
+}
+
+// sendBooks tells what went by datagram and, where it is time, the counters.
+func (t *Transport) sendBooks(stream controlStream, health bool) error {
+	for _, m := range t.datagrams.tick() {
+		if err := stream.Send(m); err != nil {
+			return fmt.Errorf("tell of datagrams: %w", err)
+		}
+	}
+	now := t.healthNow.Load()
+	if !now && (!health || time.Since(time.Unix(0, t.lastAdd.Load())) < healthEvery*watermarkEvery) {
+		return nil // batches carry the counters
+	}
+	h := &flowv1.Health{Counters: t.config.Counters(), ClockNs: time.Now().UnixNano()}
+	if err := stream.Send(&flowv1.ControlRequest{Message: &flowv1.ControlRequest_Health{Health: h}}); err != nil {
+		return fmt.Errorf("send health: %w", err)
+	}
+	if now {
+		t.healthNow.Store(false)
+	}
+	return nil
 }
 
 // sendAll sends a whole set in parts; the last one, empty where nothing is owned, says that it is whole.
@@ -218,18 +246,6 @@ func (t *Transport) sendListeners(stream controlStream, list []*flowv1.Listener)
 			return fmt.Errorf("send listeners: %w", err)
 		}
 		t.books.listeners.Add(uint64(len(part)))
-	}
-	return nil
-}
-
-// sendHealth sends the counters, unless batches do.
-func (t *Transport) sendHealth(stream controlStream) error {
-	if time.Since(time.Unix(0, t.lastAdd.Load())) < healthEvery*watermarkEvery {
-		return nil
-	}
-	h := &flowv1.Health{Counters: t.config.Counters(), ClockNs: time.Now().UnixNano()}
-	if err := stream.Send(&flowv1.ControlRequest{Message: &flowv1.ControlRequest_Health{Health: h}}); err != nil {
-		return fmt.Errorf("send health: %w", err)
 	}
 	return nil
 }

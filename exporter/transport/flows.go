@@ -168,9 +168,13 @@ func (t *Transport) drain(ctx context.Context) {
 	t.books.drains.Add(1)
 	most := time.NewTimer(drainMost)
 	defer most.Stop()
-	for t.config.Spool.Stats().UnderWay > 0 {
+	t.datagrams.drain()
+	tick := time.NewTicker(settleEvery)
+	defer tick.Stop()
+	for t.config.Spool.Stats().UnderWay > 0 || !t.datagrams.settled() {
 		select {
 		case <-t.window.wake:
+		case <-tick.C:
 		case <-ctx.Done():
 			return
 		case <-most.C:

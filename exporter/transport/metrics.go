@@ -48,13 +48,20 @@ var (
 	descWay       = describe("in_use", "1 for the way to the collector that is in use, whether the collector answers on it or not.", "transport")
 	descSwitches  = describe("switches_total", "Changes of the way to the collector.", "reason")
 	descRefusals  = describe("refusals_total", "Claims that the collector did not take.")
+
+	descDatagrams   = describe("datagrams_total", "Datagrams sent.")
+	descNeverCame   = describe("datagrams_never_came_total", "Of these, those of which the collector says that they never came.")
+	descDelivered   = describe("delivered_unconfirmed_rows_total", "Rows sent by datagram, acknowledged to nobody. Sum of datagram_rows_total + unconfirmed_rows.")
+	descOutcome     = describe("datagram_rows_total", "Rows sent by datagram, by what the collector says became of them.", "outcome")
+	descUnconfirmed = describe("unconfirmed_rows", "Rows sent by datagram of which the collector has not said what became of them; where it was killed it never will.")
+	descBeside      = describe("datagram_refused_batches_total", "Batches that went by a stream while UDP was in use.", "reason")
 )
 
 // Describe implements prometheus.Collector.
 func (c *collector) Describe(out chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		descSent, descResent, descSentBytes, descUp, descRestarts, descProtocol, descDrains, descEpochs, descClaims, descReleases, descListeners,
-		descWatermark, descRefusals, descWay, descSwitches,
+		descWatermark, descRefusals, descWay, descSwitches, descDatagrams, descNeverCame, descDelivered, descOutcome, descUnconfirmed, descBeside,
 	} {
 		out <- d
 	}
@@ -92,4 +99,14 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 	counter(descListeners, b.listeners.Load())
 	counter(descWatermark, b.watermarks.Load())
 	counter(descRefusals, b.refusals.Load())
+	d := c.t.Datagrams()
+	counter(descDatagrams, d.Sent)
+	counter(descNeverCame, d.NeverCame)
+	counter(descDelivered, d.SentRows)
+	counter(descOutcome, d.StoredRows, "stored")
+	counter(descOutcome, d.DroppedRows, "dropped")
+	counter(descOutcome, d.NeverCameRows, "never_came")
+	gauge(descUnconfirmed, float64(d.Unconfirmed()))
+	counter(descBeside, d.TooLarge, "too_large")
+	counter(descBeside, d.WriteErrors, "write_error")
 }

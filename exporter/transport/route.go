@@ -17,10 +17,11 @@ type Way string
 const (
 	GRPC  Way = "grpc"
 	HTTPS Way = "https"
+	UDP   Way = "udp" // for batches alone, and only where it comes first in the order: beside it stands one of the others
 )
 
 // Ways lists all ways.
-func Ways() []Way { return []Way{GRPC, HTTPS} }
+func Ways() []Way { return []Way{GRPC, HTTPS, UDP} }
 
 // Reason says why the transport changed its way.
 type Reason string
@@ -31,9 +32,13 @@ const (
 	NoALPN      Reason = "alpn"        // something between offers no HTTP/2
 	Preferred   Reason = "preferred"   // a way that comes before it works again
 	Reordered   Reason = "reordered"   // the order was changed
+	Lossy       Reason = "lossy"       // more than half of the datagrams never came
+	Drained     Reason = "drained"     // datagrams stop while the stream beside them moves to another node
 )
 
-func reasons() []Reason { return []Reason{Unreachable, NoALPN, Preferred, Reordered} }
+func reasons() []Reason {
+	return []Reason{Unreachable, NoALPN, Preferred, Reordered, Lossy, Drained}
+}
 
 const (
 	failedMost   = 3
@@ -136,10 +141,30 @@ func (r *route) reorder(order []Way) bool {
 }
 
 func (r *route) goLocked(way Way, reason Reason, why string) {
-	r.log.Warn("the transport changes its way to the collector: "+string(reason), "from", string(r.way), "to", string(way), "reason", string(reason), "because", why)
-	r.switches[reason]++
+	r.changedLocked(r.way, way, reason, why)
 	r.way = way
 	clear(r.failed)
+}
+
+// changed tells of a change and counts it.
+func (r *route) changed(from, to Way, reason Reason, why string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.changedLocked(from, to, reason, why)
+}
+
+func (r *route) changedLocked(from, to Way, reason Reason, why string) {
+	r.log.Warn("the transport changes its way to the collector: "+string(reason), "from", string(from), "to", string(to), "reason", string(reason), "because", why)
+	r.switches[reason]++
+}
+
+// streams is the order without UDP, which has a stream beside it: gRPC where none is named. udp reports whether it is in the order.
+func streams(order []Way) (rest []Way, udp bool) {
+	rest = slices.DeleteFunc(slices.Clone(order), func(w Way) bool { return w == UDP })
+	if len(rest) == 0 {
+		rest = []Way{GRPC}
+	}
+	return rest, slices.Contains(order, UDP)
 }
 
 // probeIn says when to look for better ways again.

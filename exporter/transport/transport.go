@@ -26,7 +26,8 @@ type Config struct {
 	Credentials credentials.TransportCredentials // required; insecure.NewCredentials() for plain text
 	Spool       *spool.Spool                     // keeps the batches; required
 	HTTPS       *HTTPSConfig                     // required where HTTPS is in Order
-	Order       []Way                            // best first; nil: gRPC alone
+	Datagrams   *DatagramConfig                  // required where UDP is in Order
+	Order       []Way                            // best first; nil: gRPC alone. UDP is first or not at all, and the streams beside it are on the rest
 	ProbeEvery  time.Duration                    // how often better ways than the present one are probed; 0: 10 min
 	// Dial opens a gRPC connection to the address. nil: TCP.
 	Dial func(ctx context.Context, address string) (net.Conn, error)
@@ -61,6 +62,8 @@ const (
 	// helloMost is how long a collector may take for its first word: behind a proxy that holds answers back it never comes.
 	helloMost = 20 * time.Second
 	drainMost = 10 * time.Second // how long acknowledgements are awaited on a stream that drains
+
+	settleEvery = 50 * time.Millisecond
 )
 
 // Transport is the exporter's side of the wire. Its methods are safe for concurrent use.
@@ -71,11 +74,14 @@ type Transport struct {
 	route      *route
 	books      *books
 	refusals   *refusals
+	datagrams  *datagrams
 	log        *slog.Logger
 	storeEpoch string // of the last welcome; the Control stream's reader alone has it
 
 	applied atomic.Pointer[flowv1.Applied] // not told yet
-	lastAdd atomic.Int64                   // when the last batch came, ns since 1970
+	lastAdd atomic.Int64                   // when the last batch came for the spool, ns since 1970
+
+	healthNow atomic.Bool // the counters are to be told at the next tick
 }
 
 // New returns a transport that hands batches to the spool but sends nothing until Run.
@@ -91,7 +97,10 @@ func New(config Config, registerer prometheus.Registerer, logger *slog.Logger) (
 		return nil, err
 	}
 	t := &Transport{config: config, window: newWindow(config.ExporterID), books: newBooks(), log: logger}
-	t.link, t.route = newLink(logger), newRoute(config.Order, logger)
+	order, udp := streams(config.Order)
+	t.link, t.route = newLink(logger), newRoute(order, logger)
+	t.datagrams = newDatagrams(&t.config, t.route, logger)
+	t.datagrams.want(udp)
 	var err error
 	if t.refusals, err = newRefusals(logger); err != nil {
 		return nil, err
@@ -110,11 +119,15 @@ func (c *Config) checkOrder(order []Way) error {
 	for i, way := range order {
 		switch {
 		case !slices.Contains(Ways(), way):
-			return fmt.Errorf("transport %.32q is not grpc or https", way)
+			return fmt.Errorf("transport %.32q is not grpc, https or udp", way)
 		case slices.Contains(order[:i], way):
 			return fmt.Errorf("transport %q is named twice", way)
 		case way == HTTPS && c.HTTPS == nil:
 			return errors.New("transport https has no URL")
+		case way == UDP && c.Datagrams == nil:
+			return errors.New("transport udp has no address")
+		case way == UDP && i > 0:
+			return errors.New("transport udp is first or not at all: nothing falls back to it")
 		}
 	}
 	return nil
@@ -122,14 +135,22 @@ func (c *Config) checkOrder(order []Way) error {
 
 // Destination is where a way leads, for people.
 func (c *Config) Destination(way Way) string {
-	if way == HTTPS {
+	switch way {
+	case HTTPS:
 		return c.HTTPS.URL.Redacted()
+	case UDP:
+		return c.Datagrams.Address
+	default:
+		return c.Address
 	}
-	return c.Address
 }
 
-// Add takes a sealed batch over: the spool keeps its bytes from here on. Batches come in the order of batch_seq.
+// Add takes a sealed batch over: it goes out by UDP where that is in use and it fits, and is nobody's any more; else the spool keeps its bytes from
+// here on. Batches come in the order of batch_seq.
 func (t *Transport) Add(b *flowv1.Batch) {
+	if t.datagrams.send(b) {
+		return
+	}
 	t.lastAdd.Store(time.Now().UnixNano())
 	body, err := proto.Marshal(b)
 	if err != nil {
@@ -139,8 +160,44 @@ func (t *Transport) Add(b *flowv1.Batch) {
 	t.config.Spool.Append(b.GetBatchSeq(), b.GetRows(), body)
 }
 
+// BatchMost is how many bytes the payload of the next batch should have at most, so that it fits into a datagram; 0: as many as it likes.
+func (t *Transport) BatchMost() int {
+	live, most := t.datagrams.inUse()
+	if !live {
+		return 0
+	}
+	return most
+}
+
 // Stats returns the books of this moment.
 func (t *Transport) Stats() Stats { return t.window.snapshot() }
+
+// Datagrams returns the books of what went by UDP.
+func (t *Transport) Datagrams() DatagramStats { return t.datagrams.stats() }
+
+// Settle waits until the collector has told what became of all that went by UDP, and has heard the counters after that, or ctx ends.
+func (t *Transport) Settle(ctx context.Context) {
+	if t.datagrams.stats().Sent == 0 {
+		return
+	}
+	t.datagrams.drain()
+	t.wait(ctx, t.datagrams.settled)
+	t.healthNow.Store(true)
+	t.wait(ctx, func() bool { return !t.healthNow.Load() })
+}
+
+// wait returns when something is so, or ctx ends.
+func (t *Transport) wait(ctx context.Context, so func() bool) {
+	tick := time.NewTicker(settleEvery)
+	defer tick.Stop()
+	for !so() {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
 
 // Connected reports whether a collector has answered on the present connection, and whether one ever did.
 func (t *Transport) Connected() (now, ever bool) { return t.link.state() }
@@ -151,6 +208,7 @@ var errDrained = errors.New("the collector asked to connect again")
 // Run keeps both streams open until ctx ends. Call it once.
 func (t *Transport) Run(ctx context.Context) error {
 	var wait retry
+	defer t.datagrams.close()
 	for ctx.Err() == nil {
 		began := time.Now()
 		if err := t.session(ctx); err != nil && !errors.Is(err, errDrained) && ctx.Err() == nil {
@@ -205,14 +263,21 @@ func (t *Transport) Reorder(order []Way) error {
 	if err := t.config.checkOrder(order); err != nil {
 		return err
 	}
+	order, udp := streams(order)
+	t.datagrams.want(udp)
 	if t.route.reorder(order) {
 		t.window.turn()
 	}
 	return nil
 }
 
-// Way returns the present way to the collector.
-func (t *Transport) Way() Way { return t.route.now() }
+// Way returns the present way of batches to the collector.
+func (t *Transport) Way() Way {
+	if live, _ := t.datagrams.inUse(); live {
+		return UDP
+	}
+	return t.route.now()
+}
 
 // keep opens a stream again and again, until ctx ends, the collector drains it, or another way is gone.
 func (t *Transport) keep(ctx context.Context, conn connection, name streamName, open func(context.Context) error) {

@@ -282,8 +282,11 @@ tributary_exporter_transport_drains_total 0
 # TYPE tributary_exporter_transport_in_use gauge
 tributary_exporter_transport_in_use{transport="grpc"} 1
 tributary_exporter_transport_in_use{transport="https"} 0
+tributary_exporter_transport_in_use{transport="udp"} 0
 # TYPE tributary_exporter_transport_switches_total counter
 tributary_exporter_transport_switches_total{reason="alpn"} 0
+tributary_exporter_transport_switches_total{reason="drained"} 0
+tributary_exporter_transport_switches_total{reason="lossy"} 0
 tributary_exporter_transport_switches_total{reason="preferred"} 0
 tributary_exporter_transport_switches_total{reason="reordered"} 0
 tributary_exporter_transport_switches_total{reason="unreachable"} 0
@@ -313,6 +316,21 @@ tributary_exporter_transport_releases_total 0
 tributary_exporter_transport_watermarks_total 1
 # TYPE tributary_exporter_transport_refusals_total counter
 tributary_exporter_transport_refusals_total 0
+# TYPE tributary_exporter_transport_datagrams_total counter
+tributary_exporter_transport_datagrams_total 0
+# TYPE tributary_exporter_transport_datagrams_never_came_total counter
+tributary_exporter_transport_datagrams_never_came_total 0
+# TYPE tributary_exporter_transport_delivered_unconfirmed_rows_total counter
+tributary_exporter_transport_delivered_unconfirmed_rows_total 0
+# TYPE tributary_exporter_transport_datagram_rows_total counter
+tributary_exporter_transport_datagram_rows_total{outcome="dropped"} 0
+tributary_exporter_transport_datagram_rows_total{outcome="never_came"} 0
+tributary_exporter_transport_datagram_rows_total{outcome="stored"} 0
+# TYPE tributary_exporter_transport_unconfirmed_rows gauge
+tributary_exporter_transport_unconfirmed_rows 0
+# TYPE tributary_exporter_transport_datagram_refused_batches_total counter
+tributary_exporter_transport_datagram_refused_batches_total{reason="too_large"} 0
+tributary_exporter_transport_datagram_refused_batches_total{reason="write_error"} 0
 `
 	want = strings.Replace(want, "SENT", strconv.Itoa(4*len(wire(t, batch(1, 100)))), 1)
 	var help strings.Builder

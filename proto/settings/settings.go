@@ -107,13 +107,13 @@ func ParseBatchAge(value string) (time.Duration, error) {
 	return d, nil
 }
 
-// ParseTransports reads a comma-separated list without repetitions of grpc and https.
+// ParseTransports reads a comma-separated list without repetitions of grpc and https, perhaps after udp.
 func ParseTransports(value string) ([]string, error) {
 	var ways []string
 	for _, way := range strings.Split(value, ",") {
 		way = strings.TrimSpace(way)
-		if way != "grpc" && way != "https" {
-			return nil, fmt.Errorf("%s %.64q is not a list of grpc and https, best first", Transports, value)
+		if way != "grpc" && way != "https" && (way != "udp" || len(ways) > 0) {
+			return nil, fmt.Errorf("%s %.64q is not a list of grpc and https, best first, nor one with udp before them", Transports, value)
 		}
 		if slices.Contains(ways, way) {
 			return nil, fmt.Errorf("%s names %s twice", Transports, way)

@@ -37,7 +37,12 @@ var exporterBooks = []account{
 	{`tributary_exporter_filter_records_total{verdict="kept"}`, []string{
 		"tributary_exporter_batch_sealed_rows_total", "tributary_exporter_batch_open_rows", "tributary_exporter_batch_refused_rows_total",
 	}},
-	{"tributary_exporter_batch_sealed_rows_total", []string{`tributary_exporter_spool_taken_rows_total{source="sealed"}`}},
+	{"tributary_exporter_batch_sealed_rows_total", []string{
+		`tributary_exporter_spool_taken_rows_total{source="sealed"}`, "tributary_exporter_transport_delivered_unconfirmed_rows_total",
+	}},
+	{"tributary_exporter_transport_delivered_unconfirmed_rows_total", []string{
+		"tributary_exporter_transport_datagram_rows_total", "tributary_exporter_transport_unconfirmed_rows",
+	}},
 	{"tributary_exporter_spool_taken_rows_total", []string{
 		"tributary_exporter_spool_acked_rows_total", "tributary_exporter_spool_rejected_rows_total",
 		"tributary_exporter_spool_dropped_rows_total", "tributary_exporter_spool_pending_rows",
@@ -58,7 +63,8 @@ var noLoss = []string{
 	"tributary_exporter_probe_lost_total", "tributary_exporter_ring_invalid_total", "tributary_exporter_batch_refused_rows_total",
 	"tributary_exporter_spool_rejected_rows_total", "tributary_exporter_spool_dropped_rows_total", "tributary_exporter_spool_damaged_parts_total",
 	"tributary_collector_clickhouse_dropped_rows_total", `tributary_collector_ingest_rows_total{result="rejected"}`,
-	`tributary_collector_ingest_rows_total{result="unstorable"}`,
+	`tributary_collector_ingest_rows_total{result="unstorable"}`, `tributary_collector_ingest_rows_total{result="no_room"}`,
+	"tributary_collector_ingest_datagram_rows_never_came_total",
 }
 
 // unbalanced lists the accounts that do not add up. A metric that is not there is an account that does not add up.

@@ -25,6 +25,22 @@ const (
 // A plain machine, no identity file: both ends of a loopback connection are named after their programs.
 func TestPlainHost(t *testing.T) {
 	r := newPlainRig(t)
+	r.plainTraffic()
+	name, err := os.Hostname()
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.waitFor(plainConnections, 20*time.Second, fmt.Sprintf(`SELECT count() FROM flows WHERE role = 'client'
+		AND local_workload = '%[1]s/plain-client' AND remote_workload = '%[1]s/plain-server'`, name))
+	r.waitFor(plainConnections, 20*time.Second, fmt.Sprintf(`SELECT count() FROM flows WHERE role = 'server'
+		AND local_workload = '%[1]s/plain-server' AND remote_workload = '%[1]s/plain-client'`, name))
+	r.checkBooks()
+}
+
+// plainTraffic lets one program open plainConnections connections to another.
+func (r *rig) plainTraffic() {
+	t := r.t
+	t.Helper()
 	server := r.plain("plain-server", serverArg)
 	stdout, err := server.StdoutPipe()
 	if err != nil {
@@ -42,15 +58,6 @@ func TestPlainHost(t *testing.T) {
 	if out, err := r.plain("plain-client", clientArg, strings.TrimSpace(address)).CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
-	name, err := os.Hostname()
-	if err != nil {
-		t.Fatal(err)
-	}
-	r.waitFor(plainConnections, 20*time.Second, fmt.Sprintf(`SELECT count() FROM flows WHERE role = 'client'
-		AND local_workload = '%[1]s/plain-client' AND remote_workload = '%[1]s/plain-server'`, name))
-	r.waitFor(plainConnections, 20*time.Second, fmt.Sprintf(`SELECT count() FROM flows WHERE role = 'server'
-		AND local_workload = '%[1]s/plain-server' AND remote_workload = '%[1]s/plain-client'`, name))
-	r.checkBooks()
 }
 
 // plain is this test binary under another name, doing one of the two jobs below.

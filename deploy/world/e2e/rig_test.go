@@ -35,6 +35,7 @@ type rig struct {
 	ingest, collectorMetrics, exporterMetrics, sql, api string
 	collector, exporter                                 *program
 	fussy                                               net.Listener // of paths_test.go
+	collectorArgs                                       []string     // beside those of every test
 }
 
 // program is a running exporter or collector.
@@ -134,9 +135,11 @@ func freeAddress(t *testing.T) string {
 
 func (r *rig) startCollector() {
 	r.t.Helper()
-	r.collector = r.start("tributary-collector", "serve", "--data", filepath.Join(r.dir, "data"), "--clickhouse", "embedded",
+	r.collector = r.start("tributary-collector", append([]string{
+		"serve", "--data", filepath.Join(r.dir, "data"), "--clickhouse", "embedded",
 		"--kafka", r.kafka, "--kafka-ownership-topic", r.ownershipTopic(), "--listen", r.ingest, "--metrics-listen", r.collectorMetrics, "--embedded-listen", r.sql,
-		"--embedded-library", engine(r.t), "--api-listen", r.api)
+		"--embedded-library", engine(r.t), "--api-listen", r.api,
+	}, r.collectorArgs...)...)
 	r.ready(r.collector, r.collectorMetrics)
 }
 

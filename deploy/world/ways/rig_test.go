@@ -67,18 +67,23 @@ type door struct {
 	settings    *settings.Settings
 	table       *ownership.Table
 	grpc, https net.Listener
+	udp         *net.UDPConn // nil: datagrams are refused
+	registry    *prometheus.Registry
 	stop        func()
 }
 
 // open starts a front door. With a configuration HTTPS speaks TLS.
 func open(t *testing.T, config *tls.Config) *door {
 	t.Helper()
-	return openAt(t, config, listen(t, "127.0.0.1:0"), listen(t, "127.0.0.1:0"))
+	return openAt(t, config, listen(t, "127.0.0.1:0"), nil)
 }
 
-func openAt(t *testing.T, config *tls.Config, grpc, https net.Listener) *door {
+func openAt(t *testing.T, config *tls.Config, grpc net.Listener, udp *net.UDPConn) *door {
 	t.Helper()
-	d := &door{store: &store{rows: map[uint64]int{}, after: 20 * time.Millisecond}, table: ownership.New(ownership.Config{}), grpc: grpc, https: https}
+	d := &door{
+		store: &store{rows: map[uint64]int{}, after: 20 * time.Millisecond}, table: ownership.New(ownership.Config{}), grpc: grpc,
+		https: listen(t, "127.0.0.1:0"), udp: udp, registry: prometheus.NewRegistry(),
+	}
 	book, err := session.New(1000, d.table, nil)
 	if err != nil {
 		t.Fatal(err)
@@ -86,7 +91,8 @@ func openAt(t *testing.T, config *tls.Config, grpc, https net.Listener) *door {
 	if d.settings, err = settings.Open(t.TempDir(), slog.New(slog.DiscardHandler)); err != nil {
 		t.Fatal(err)
 	}
-	d.Server, err = ingest.New(ingest.Config{CollectorID: "c1", Settings: d.settings}, book, d.store, func() {}, prometheus.NewRegistry(), slog.New(slog.DiscardHandler))
+	front := ingest.Config{CollectorID: "c1", Settings: d.settings, Datagrams: udp != nil}
+	d.Server, err = ingest.New(front, book, d.store, func() {}, d.registry, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -94,10 +100,17 @@ func openAt(t *testing.T, config *tls.Config, grpc, https net.Listener) *door {
 	var serving sync.WaitGroup
 	serving.Go(func() { _ = d.Serve(grpc) })
 	serving.Go(func() {
-		if err := d.ServeHTTP(https, config); err != nil {
+		if err := d.ServeHTTP(d.https, config); err != nil {
 			t.Error(err)
 		}
 	})
+	if udp != nil {
+		serving.Go(func() {
+			if err := d.ServeDatagrams(udp); err != nil {
+				t.Error(err)
+			}
+		})
+	}
 	d.stop = sync.OnceFunc(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), 100*time.Millisecond)
 		defer cancel()
@@ -215,6 +228,11 @@ const rows = 20
 
 // add seals n batches.
 func (e *exporter) add(n int) {
+	e.t.Helper()
+	e.addRows(n, rows)
+}
+
+func (e *exporter) addRows(n, rows int) {
 	e.t.Helper()
 	for range n {
 		e.seq++

@@ -1,0 +1,40 @@
+package e2e
+
+import (
+	"fmt"
+	"os"
+	"testing"
+	"time"
+)
+
+// TestUDP: batches go by datagram where that was asked for; the rows are stored under the exporter's name, and its books and the ledger say what nobody
+// acknowledged. What it has sent is told before it stops.
+func TestUDP(t *testing.T) {
+	r := bareRig(t, false)
+	udp := freeAddress(t)
+	r.collectorArgs = []string{"--udp-listen", udp}
+	r.startCollector()
+	r.startExporter("--transports", "udp,grpc", "--collector-udp", udp)
+	const inUse = `tributary_exporter_transport_in_use{transport="udp"}`
+	for end := time.Now().Add(20 * time.Second); r.sample(r.exporterMetrics)[inUse] != 1; time.Sleep(50 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("the exporter does not use UDP")
+		}
+	}
+	r.plainTraffic()
+	name, err := os.Hostname()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, role := range []string{"client", "server"} {
+		r.waitFor(plainConnections, 20*time.Second, fmt.Sprintf(`SELECT count() FROM flows WHERE role = '%[2]s' AND local_workload = '%[1]s/plain-%[2]s'
+			AND host = '%[1]s' AND boot_id != '' AND remote_workload != ''`, name, role))
+	}
+	r.checkBooks()
+	r.exporter.end(t)
+	r.exporter = nil
+	r.waitFor(1, 20*time.Second, `SELECT count() FROM (SELECT max(counters['udp.delivered_unconfirmed_rows']) AS sent, max(counters['udp.stored_rows']) AS stored,
+		max(counters['udp.lost_rows_never_came'] + counters['udp.lost_rows_dropped']) AS lost, max(counters['spool.acked_rows']) AS acked
+		FROM exporter_health HAVING sent >= 40 AND stored = sent AND lost = 0 AND sent + acked = (SELECT count() FROM flows))`)
+	r.waitFor(0, 5*time.Second, `SELECT count() FROM completeness WHERE complete < 1`)
+}
