@@ -4,7 +4,8 @@
 // any more, and meanwhile another one claims addresses; it prints how long a claim takes until the collector's API knows it, and the collector's
 // memory. Then before its embedded store: exporters with the real transport and spool stream, the collector is killed and started again; it prints how
 // long it takes until every one of them has an acknowledgement again, and checks that every row is stored. Last it sends the same batches to the
-// front door alone, in a process of its own, over gRPC and over HTTPS in turns, and prints what a row costs it.
+// front door alone, in a process of its own, over gRPC and over HTTPS in turns, and prints what a row costs it; and it sends datagrams as fast as it can, and prints
+// how many of them another process receives and opens in a second of its processors' time.
 package main
 
 import (
@@ -29,10 +30,14 @@ func main() {
 	flag.IntVar(&o.blocked, "blocked", 60, "stalled exporters while claims are timed")
 	flag.IntVar(&o.stalled, "stalled", 500, "stalled exporters while memory is read")
 	flag.IntVar(&o.reconnects, "reconnects", 500, "exporters that come back at once")
-	flag.StringVar(&o.only, "only", "", "cost or stalled: that measurement alone")
+	flag.StringVar(&o.only, "only", "", "cost, stalled or udp: that measurement alone")
 	flag.Parse()
-	if os.Getenv(doorEnv) != "" {
-		if err := runDoor(); err != nil {
+	if mode := os.Getenv(doorEnv); mode != "" {
+		other := runDoor
+		if mode == udpOpen || mode == udpTake {
+			other = func() error { return runReceiver(mode) }
+		}
+		if err := other(); err != nil {
 			fmt.Fprintln(os.Stderr, "bench-delivery: front door:", err)
 			os.Exit(1)
 		}
@@ -52,8 +57,11 @@ func run(o options) error {
 	defer os.RemoveAll(dir)
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
 	defer cancel()
-	if o.only == "cost" {
+	switch o.only {
+	case "cost":
 		return measureCost(ctx)
+	case "udp":
+		return measureUDP(ctx)
 	}
 	if err := measureStalled(ctx, o, dir); err != nil {
 		return fmt.Errorf("stalled: %w", err)
@@ -66,6 +74,9 @@ func run(o options) error {
 	}
 	if err := measureCost(ctx); err != nil {
 		return fmt.Errorf("cost: %w", err)
+	}
+	if err := measureUDP(ctx); err != nil {
+		return fmt.Errorf("UDP: %w", err)
 	}
 	return nil
 }

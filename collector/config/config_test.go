@@ -43,6 +43,7 @@ func TestRefused(t *testing.T) {
 		`"a" is not host:port`:          {"--kafka", "a"},
 		"has no TLS":                    {"--listen", "0.0.0.0:4747"},
 		"--https-listen :4748 is open":  {"--https-listen", ":4748"},
+		"--udp-listen :4749 is open":    {"--udp-listen", ":4749"},
 		"--api-listen :8747 is open":    {"--api-listen", ":8747"},
 		"go together":                   {"--tls-cert", "x"},
 		"tls_client_ca needs":           {"--tls-client-ca", "x"},

@@ -285,3 +285,45 @@ func TestPeerOfATranslatedConnection(t *testing.T) {
 		t.Errorf("asked for %v", asked)
 	}
 }
+
+// TestBatchesThatFitADatagram: with a bound, batches soon keep to it and fill it well, and carry no counters.
+func TestBatchesThatFitADatagram(t *testing.T) {
+	const most = 1000
+	bounded := true
+	for _, compress := range []bool{false, true} {
+		b, sealed, _ := newBatcher(t, func(c *Config) {
+			c.Rows, c.Compress = 1000, compress
+			c.Counters = func() []*flowv1.Counter { return []*flowv1.Counter{{Name: "ring.read", Value: 7}} }
+			c.Most = func() int { return map[bool]int{true: most}[bounded] }
+		})
+		e := numbered()
+		for i := range 3000 {
+			e.FlowID, e.TxBytes, e.RemotePort = uint64(i), uint64(i*i*7919), uint16(i*31)
+			b.Add(&e, Times{noon + int64(i*i), noon + int64(i*i), noon + int64(i*i*i)}, &Local{Network: "default"})
+		}
+		b.Flush(Age)
+		over, bytes := 0, 0
+		for _, m := range *sealed {
+			open(t, m)
+			size := len(m.Payload)
+			bytes += size
+			if size > most {
+				over++
+			}
+			if (size > most) != (len(m.Counters) > 0) {
+				t.Errorf("%d bytes with %d counters", size, len(m.Counters))
+			}
+		}
+		if mean := bytes / len(*sealed); over > len(*sealed)/20 || mean < most*2/3 {
+			t.Errorf("compress %v: %d batches of %d are too large, %d bytes in the mean", compress, over, len(*sealed), mean)
+		}
+		bounded = false
+		for range 999 {
+			b.Add(&e, Times{noon, noon, noon}, &Local{})
+		}
+		bounded = true
+		if b.Rows() != 999 {
+			t.Errorf("%d rows are open without a bound", b.Rows())
+		}
+	}
+}

@@ -41,6 +41,9 @@ func TestValidate(t *testing.T) {
 		"codec":           {func(c *Config) { c.Compression = "gzip" }, "--compression"},
 		"ring":            {func(c *Config) { c.RingBytes = 100_000 }, "--ring-bytes"},
 		"sockets":         {func(c *Config) { c.OpenSockets = 0 }, "--open-sockets"},
+		"udp":             {func(c *Config) { c.Ways.Order = []string{"udp", "https"} }, ""},
+		"udp falls back":  {func(c *Config) { c.Ways.Order = []string{"grpc", "udp"} }, "nothing falls back to it"},
+		"udp's address":   {func(c *Config) { c.Ways.UDP = "collector" }, "--collector-udp"},
 		"shutdown":        {func(c *Config) { c.ShutdownTimeout = -1 }, "--shutdown-timeout"},
 	} {
 		t.Run(name, func(t *testing.T) {

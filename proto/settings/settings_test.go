@@ -14,6 +14,8 @@ func TestCheck(t *testing.T) {
 		{Transports, "https, grpc", ""},
 		{Transports, "grpc,grpc", "twice"},
 		{Transports, "pigeon", "grpc and https"},
+		{Transports, "udp,grpc", ""},
+		{Transports, "grpc,udp", "udp before them"},
 		{Transports, "", "grpc and https"},
 		{FilterKeep, "port=443 role=client, workload=shop/*", ""},
 		{FilterDrop, "", ""},

@@ -43,8 +43,10 @@ type count struct{ datagrams, rows uint64 }
 // Sender returns who sends.
 func (b *Book) Sender() *Sender { return b.sender.Load() }
 
-// Stored notes rows that every required sink has; Dropped notes rows that came and were not taken.
-func (b *Book) Stored(rows int)  { b.stored.Add(uint64(rows)) }
+// Stored notes rows that every required sink has.
+func (b *Book) Stored(rows int) { b.stored.Add(uint64(rows)) }
+
+// Dropped notes rows that came and were not taken.
 func (b *Book) Dropped(rows int) { b.dropped.Add(uint64(rows)) }
 
 // admit notes a datagram that could be opened, or says why it must not be taken.
