@@ -34,7 +34,7 @@ func TestSettingsStandForThemselves(t *testing.T) {
 		return out
 	}
 	want := map[string]string{
-		"batch_age": "2s|", "transports": "grpc|" + `transports "pigeon" is not a list of grpc and https, best first`,
+		"batch_age": "2s|", "transports": "grpc|" + `transports "pigeon" is not a list of grpc and https, best first, nor one with udp before them`,
 		"colour": "|this exporter does not have it",
 	}
 	if diff := cmp.Diff(want, told("batch_age", "2s", "transports", "pigeon", "colour", "red")); diff != "" {

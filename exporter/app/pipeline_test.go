@@ -17,6 +17,7 @@ import (
 	"tributary/exporter/probe"
 	"tributary/exporter/ring"
 	"tributary/exporter/spool"
+	"tributary/exporter/transport"
 	"tributary/proto/flow"
 	"tributary/proto/flowv1"
 )
@@ -137,7 +138,10 @@ func TestBooksTravelUnderFixedNames(t *testing.T) {
 		seen[e.wire] = true
 	}
 	p := testPipeline(t, 10, time.Second, false, func(*flowv1.Batch) {})
-	b := &books{probe: probe.New(probe.Options{}), ring: func() ring.Stats { return ring.Stats{} }, p: p, spool: func() spool.Stats { return spool.Stats{} }, nat: (*names)(nil).translations}
+	b := &books{
+		probe: probe.New(probe.Options{}), ring: func() ring.Stats { return ring.Stats{} }, p: p, spool: func() spool.Stats { return spool.Stats{} },
+		datagrams: func() transport.DatagramStats { return transport.DatagramStats{} }, nat: (*names)(nil).translations,
+	}
 	if n := len(b.counters()); n != len(seen)-1 {
 		t.Errorf("%d counters travel, %d have names", n, len(seen)-1)
 	}
