@@ -12,6 +12,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"tributary/exporter/batch"
+	"tributary/exporter/budget"
 	"tributary/exporter/clock"
 	"tributary/exporter/config"
 	"tributary/exporter/event"
@@ -51,8 +52,10 @@ type App struct {
 	probe     *probe.Probe
 	reader    atomic.Pointer[ring.Reader] // nil before the probe is attached
 	books     *books
+	budget    *budget.Governor // nil in a replay
 	metrics   *metrics.Server
 
+	eased    atomic.Uint32 // the budget.Step in force
 	applying sync.Mutex
 	applied  config.Capture
 }
@@ -84,6 +87,9 @@ func New(c config.Config, logger *slog.Logger) (*App, error) {
 	if err := a.buildListeners(registry, logger); err != nil {
 		return nil, err
 	}
+	if err := a.buildBudget(registry); err != nil {
+		return nil, err
+	}
 	if err := a.buildDelivery(registry, logger); err != nil {
 		return nil, err
 	}
@@ -112,7 +118,7 @@ func (a *App) buildDelivery(registry *prometheus.Registry, logger *slog.Logger) 
 	if a.spool, err = spool.New(spoolConfig(c.Spool, a.host), registry, logger); err != nil {
 		return err
 	}
-	books := &books{probe: a.probe, ring: a.ringStats, spool: a.spool.Stats, nat: a.names.translations, age: c.BatchAge}
+	books := &books{probe: a.probe, ring: a.ringStats, spool: a.spool.Stats, nat: a.names.translations, budget: a.budget.Stats, age: c.BatchAge}
 	a.books = books
 	to.Spool, to.Claims, to.Counters, to.Settings = a.spool, a.claims, books.counters, newSettings(a).apply
 	to.ExporterID, to.Host, to.BootID, to.Version = a.host.exporterID, a.host.name, a.host.bootID, build.Current().Version
@@ -218,6 +224,7 @@ func (a *App) Run(ctx context.Context) error {
 		a.log.Warn("addresses are as sockets have them", "error", missing)
 	}
 	background("socket", a.serveSocket)
+	background("budget", a.budget.Run)
 	if a.reduces {
 		a.reduce()
 	}

@@ -7,6 +7,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"tributary/exporter/budget"
 	"tributary/exporter/event"
 	"tributary/exporter/filter"
 	"tributary/exporter/nat"
@@ -26,6 +27,7 @@ type reading struct {
 	spool   spool.Stats
 	udp     transport.DatagramStats
 	nat     nat.Stats
+	budget  budget.Stats
 	gap     gap
 }
 
@@ -39,6 +41,7 @@ type books struct {
 
 	datagrams func() transport.DatagramStats
 	nat       func() nat.Stats
+	budget    func() budget.Stats
 	age       time.Duration // of a batch at most
 	began     atomic.Int64  // capture, ns since 1970
 
@@ -47,7 +50,7 @@ type books struct {
 }
 
 func (b *books) read() *reading {
-	r := &reading{ring: b.ring(), refused: b.p.batcher.Refused(), p: b.p, spool: b.spool(), udp: b.datagrams(), nat: b.nat()}
+	r := &reading{ring: b.ring(), refused: b.p.batcher.Refused(), p: b.p, spool: b.spool(), udp: b.datagrams(), nat: b.nat(), budget: b.budget()}
 	r.gap = gapAfter(r.spool.Before, b.age, b.began.Load())
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -158,6 +161,9 @@ func entries() []entry {
 		{"nat.skipped", nil, "", func(r *reading) uint64 { return r.nat.Skipped }},
 		{"nat.failed", nil, "", func(r *reading) uint64 { return r.nat.Failed }},
 		{"nat.unavailable", nil, "", func(r *reading) uint64 { return r.nat.Unavailable }},
+		{"budget.step", nil, "", func(r *reading) uint64 { return uint64(r.budget.Step) }},
+		{"budget.downs", nil, "", func(r *reading) uint64 { return r.budget.Downs }},
+		{"budget.ups", nil, "", func(r *reading) uint64 { return r.budget.Ups }},
 		{"gap.from_ns", nil, "", func(r *reading) uint64 { return r.gap.from }},
 		{"gap.to_ns", nil, "", func(r *reading) uint64 { return r.gap.to }},
 		{"gap.killed", nil, "", func(r *reading) uint64 { return r.gap.killed }},

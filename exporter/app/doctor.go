@@ -13,6 +13,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sys/unix"
 
+	"tributary/exporter/budget"
 	"tributary/exporter/config"
 	"tributary/exporter/identity"
 	"tributary/exporter/nat"
@@ -33,6 +34,7 @@ func Doctor(ctx context.Context, c config.Config, out io.Writer) error {
 	if c.Conntrack {
 		d.should(nat.Check(), "connection tracking answers: connections to virtual addresses (DNAT) show their real servers")
 	}
+	d.budget(limitsOf(c.Budget, budget.CPUs(), budget.MemoryBytes()))
 	d.spool(c.Spool.Dir)
 	d.ways(ctx, c)
 	if d.write != nil {
@@ -118,6 +120,22 @@ func (d *doctor) spool(dir string) {
 		return
 	}
 	d.line("ok", "batches that are not acknowledged wait in "+dir)
+}
+
+// budget says how much the exporter will use at most.
+func (d *doctor) budget(l budget.Limits) {
+	cores, memory := "any part of the processors", "any memory"
+	if l.Cores > 0 {
+		cores = fmt.Sprintf("%.2f of a core", l.Cores)
+	}
+	if l.MemoryBytes > 0 {
+		memory = fmt.Sprintf("%d MiB beside batches that are not acknowledged", l.MemoryBytes>>20)
+	}
+	sampling := "and never samples"
+	if l.SampleMost > 1 {
+		sampling = fmt.Sprintf("and then samples down to one connection of %d", l.SampleMost)
+	}
+	d.line("ok", fmt.Sprintf("the exporter may use %s and %s; over that it leaves extras out, %s", cores, memory, sampling))
 }
 
 // clockSynchronised asks the kernel: whoever steers the clock tells it so (adjtimex(2)).

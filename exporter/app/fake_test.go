@@ -32,7 +32,7 @@ type row struct {
 	localPort, remotePort               uint32
 	remote                              netip.Addr
 	tx, rx                              uint64
-	errno                               uint32
+	errno, sampleRate                   uint32
 	replay                              bool
 }
 
@@ -129,7 +129,7 @@ func (c *collector) keep(b *flow.Batch) {
 			workload: b.Strings[u32(flow.LocalWorkload, i)], network: b.Strings[u32(flow.Network, i)], comm: b.Strings[u32(flow.Comm, i)],
 			localPort: u32(flow.LocalPort, i), remotePort: u32(flow.RemotePort, i),
 			remote: netip.AddrFrom16(b.Addrs[u32(flow.RemoteAddr, i)]).Unmap(),
-			tx:     u64(flow.TxBytes, i), rx: u64(flow.RxBytes, i), errno: u32(flow.Errno, i), replay: u32(flow.Replay, i) == 1,
+			tx:     u64(flow.TxBytes, i), rx: u64(flow.RxBytes, i), errno: u32(flow.Errno, i), sampleRate: u32(flow.SampleRate, i), replay: u32(flow.Replay, i) == 1,
 		}
 	}
 	for _, counter := range b.Counters {

@@ -105,8 +105,12 @@ func (w *wireSettings) write(out io.Writer, format string) error {
 		}
 		return strings.Join(list, "\n              ")
 	}
-	_, err := fmt.Fprintf(out, "filter_keep   %s\nfilter_drop   %s\nsample_rate   %d\nsample_seed   %d\nactive_every  %s\nrecords       %d kept, %d filtered, %d sampled out\n",
+	over := "kept to"
+	if w.Budget != "" {
+		over = w.Budget
+	}
+	_, err := fmt.Fprintf(out, "filter_keep   %s\nfilter_drop   %s\nsample_rate   %d\nsample_seed   %d\nactive_every  %s\nrecords       %d kept, %d filtered, %d sampled out\nbudget        %s\n",
 		texts(w.Keep), texts(w.Drop), *w.SampleRate, *w.SampleSeed, *w.ActiveEvery,
-		w.Records[filter.Kept.String()], w.Records[filter.Filtered.String()], w.Records[filter.SampledOut.String()])
+		w.Records[filter.Kept.String()], w.Records[filter.Filtered.String()], w.Records[filter.SampledOut.String()], over)
 	return err
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"tributary/exporter/batch"
+	"tributary/exporter/budget"
 	"tributary/exporter/clock"
 	"tributary/exporter/event"
 	"tributary/exporter/filter"
@@ -140,7 +141,7 @@ func TestBooksTravelUnderFixedNames(t *testing.T) {
 	p := testPipeline(t, 10, time.Second, false, func(*flowv1.Batch) {})
 	b := &books{
 		probe: probe.New(probe.Options{}), ring: func() ring.Stats { return ring.Stats{} }, p: p, spool: func() spool.Stats { return spool.Stats{} },
-		datagrams: func() transport.DatagramStats { return transport.DatagramStats{} }, nat: (*names)(nil).translations,
+		datagrams: func() transport.DatagramStats { return transport.DatagramStats{} }, nat: (*names)(nil).translations, budget: (*budget.Governor)(nil).Stats,
 	}
 	if n := len(b.counters()); n != len(seen)-1 {
 		t.Errorf("%d counters travel, %d have names", n, len(seen)-1)

@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"tributary/exporter/budget"
 	"tributary/exporter/config"
 	"tributary/exporter/filter"
 	"tributary/exporter/local"
@@ -35,12 +36,13 @@ func (a *App) Apply(c config.Capture) error {
 	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &now); err != nil {
 		return fmt.Errorf("read the boot clock: %w", err)
 	}
-	if err := a.probe.SetActiveEvery(c.ActiveEvery); err != nil {
+	eased := underBudget(c, budget.Step(a.eased.Load()))
+	if err := a.probe.SetActiveEvery(eased.ActiveEvery); err != nil {
 		return err
 	}
 	// connections that are open may still have the longer interval of before
-	a.pipeline.keep.Store(max(a.pipeline.keep.Load(), sweepAfter(c.ActiveEvery, walkEvery)))
-	if err := a.pipeline.filter.Set(c.Filter(), uint64(now.Nano())); err != nil {
+	a.pipeline.keep.Store(max(a.pipeline.keep.Load(), sweepAfter(eased.ActiveEvery, walkEvery)))
+	if err := a.pipeline.filter.Set(eased.Filter(), uint64(now.Nano())); err != nil {
 		return err
 	}
 	a.applied = c
@@ -77,6 +79,7 @@ type wireSettings struct {
 	ActiveEvery *string        `json:"active_every,omitempty"`
 
 	Records map[string]uint64 `json:"records,omitempty"` // answers only: by verdict
+	Budget  string            `json:"budget,omitempty"`  // answers only: what is left out beside, if anything
 }
 
 func (w *wireSettings) over(c config.Capture) (config.Capture, error) {
@@ -106,7 +109,10 @@ func (w *wireSettings) over(c config.Capture) (config.Capture, error) {
 func (a *App) wire() *wireSettings {
 	c := a.Applied()
 	every := c.ActiveEvery.String()
-	w := &wireSettings{&c.Keep, &c.Drop, &c.SampleRate, &c.SampleSeed, &every, map[string]uint64{}}
+	w := &wireSettings{&c.Keep, &c.Drop, &c.SampleRate, &c.SampleSeed, &every, map[string]uint64{}, ""}
+	if step := budget.Step(a.eased.Load()); step != budget.Everything {
+		w.Budget = step.String()
+	}
 	for v := range filter.Verdicts {
 		w.Records[v.String()] = a.pipeline.judged[v].Load()
 	}

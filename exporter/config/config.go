@@ -4,6 +4,7 @@ package config
 
 import (
 	"fmt"
+	"math"
 	"net"
 	"regexp"
 	"strings"
@@ -53,6 +54,13 @@ type Ways struct {
 	ProbeEvery time.Duration `yaml:"transport_probe_every" usage:"how often a better way than the present one is tried again"`
 }
 
+// Budget is what the exporter may use; over it, it leaves things out in the order of exporter/budget.
+type Budget struct {
+	CPUPercent  float64 `yaml:"budget_cpu_percent" usage:"processor time of the exporter and its kernel programs, percent of the host (or of what its cgroup may use), but always 0.15 of a core; 0: no bound"`
+	MemoryBytes int64   `yaml:"budget_memory_bytes" usage:"memory of the exporter beside batches that are not yet acknowledged; 0: no bound"`
+	SampleRate  uint32  `yaml:"budget_sample_rate" usage:"when nothing else helps, record at worst one of so many established connections; 1: never sample"`
+}
+
 // Capture is what can be changed while the exporter runs (tributary-exporter filter, settings of the collector).
 type Capture struct {
 	Keep        []filter.Rule `yaml:"filter_keep" usage:"rules of what is recorded, such as \"port=443 role=client\"; empty: everything"`
@@ -67,13 +75,16 @@ func (c *Capture) Filter() filter.Settings {
 	return filter.Settings{Keep: c.Keep, Drop: c.Drop, SampleRate: c.SampleRate, SampleSeed: c.SampleSeed}
 }
 
+// MaxActiveEvery bounds Capture.ActiveEvery.
+const MaxActiveEvery = time.Hour
+
 // Check says in one sentence what is wrong.
 func (c *Capture) Check() error {
 	s := c.Filter()
 	switch {
 	case c.SampleRate == 0:
 		return fmt.Errorf("--sample-rate 0 would record nothing; 1 records every connection")
-	case c.ActiveEvery < 5*time.Second || c.ActiveEvery > time.Hour:
+	case c.ActiveEvery < 5*time.Second || c.ActiveEvery > MaxActiveEvery:
 		return fmt.Errorf("--active-every %v is not between 5s and 1h", c.ActiveEvery)
 	}
 	return s.Check()
@@ -105,6 +116,8 @@ type Config struct {
 
 	Spool Spool `yaml:",inline"`
 
+	Budget Budget `yaml:",inline"`
+
 	Capture Capture `yaml:",inline"`
 	Socket  string  `yaml:"socket" usage:"unix socket for tributary-exporter filter; empty: none"`
 
@@ -127,6 +140,7 @@ func Default() Config {
 		BatchRows: 1000, BatchAge: 500 * time.Millisecond, Compression: CompressionZstd,
 		Spool:   Spool{Dir: spoolDir, MaxBytes: 256 << 20, MaxAge: 6 * time.Hour, MemoryBytes: 64 << 20},
 		Ways:    Ways{Order: []string{"grpc"}, ProbeEvery: 10 * time.Minute},
+		Budget:  Budget{CPUPercent: 5, MemoryBytes: 64 << 20, SampleRate: 1},
 		Capture: Capture{SampleRate: 1, ActiveEvery: 30 * time.Second}, Socket: "/run/tributary-exporter.sock",
 		FailedConnects: true, Conntrack: true, RingBytes: 1 << 20, OpenSockets: 262144,
 		ShutdownTimeout: 5 * time.Second, LogLevel: "info", LogFormat: "text",
@@ -138,6 +152,11 @@ const spoolDir = "/var/lib/tributary-exporter/spool"
 
 // minSpoolBytes holds the largest batch a few times over.
 const minSpoolBytes = 8 << 20
+
+const (
+	minBudgetMemory   = 32 << 20 // an exporter at rest has most of that
+	maxBudgetSampling = 1024
+)
 
 // maxName bounds every name that goes into records.
 const maxName = 256
@@ -162,7 +181,7 @@ func (c *Config) Validate() error {
 	if c.Cgroup != "" && c.Scope != ScopeCgroup {
 		return fmt.Errorf("--cgroup %q needs --scope cgroup", c.Cgroup)
 	}
-	for _, check := range []func() error{c.checkWays, c.checkNames, c.checkSizes, c.Capture.Check} {
+	for _, check := range []func() error{c.checkWays, c.checkNames, c.checkSizes, c.Budget.check, c.Capture.Check} {
 		if err := check(); err != nil {
 			return err
 		}
@@ -193,6 +212,18 @@ func (c *Config) checkNames() error {
 		return fmt.Errorf("--workload %q is not NAMESPACE/NAME, such as payments/api", c.Workload)
 	case c.Workload == "" && (c.Instance != "" || c.Release != ""):
 		return fmt.Errorf("--instance and --release describe a --workload: give it too")
+	}
+	return nil
+}
+
+func (b *Budget) check() error {
+	switch {
+	case math.IsNaN(b.CPUPercent) || b.CPUPercent < 0 || b.CPUPercent > 100:
+		return fmt.Errorf("--budget-cpu-percent %v is not between 0 and 100", b.CPUPercent)
+	case b.MemoryBytes != 0 && b.MemoryBytes < minBudgetMemory:
+		return fmt.Errorf("--budget-memory-bytes %d is less than %d", b.MemoryBytes, minBudgetMemory)
+	case b.SampleRate < 1 || b.SampleRate > maxBudgetSampling:
+		return fmt.Errorf("--budget-sample-rate %d is not between 1 and %d", b.SampleRate, maxBudgetSampling)
 	}
 	return nil
 }

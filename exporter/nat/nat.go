@@ -61,6 +61,7 @@ type Table struct {
 	refused  map[uint32]time.Time // namespaces that could not be asked, until when they are left alone
 	degraded error
 
+	paused atomic.Bool
 	counts [outcomes]atomic.Uint64
 }
 
@@ -101,6 +102,9 @@ func (t *Table) Degraded() error {
 	return t.degraded
 }
 
+// Pause stops asking, or goes on: what would have been asked counts as skipped.
+func (t *Table) Pause(on bool) { t.paused.Store(on) }
+
 // Find returns the other end of the connection where it is not the socket's remote address; the zero AddrPort where it is, and
 // where that is not known.
 func (t *Table) Find(e *End) netip.AddrPort {
@@ -119,7 +123,7 @@ func (t *Table) Find(e *End) netip.AddrPort {
 		t.counts[translated].Add(1)
 		return peer
 	}
-	if !t.all.left(e.AtNs) {
+	if t.paused.Load() || !t.all.left(e.AtNs) {
 		t.counts[skipped].Add(1)
 		return netip.AddrPort{}
 	}

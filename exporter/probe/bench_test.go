@@ -31,9 +31,11 @@ func traced(b *testing.B, measure bool) {
 	}
 	defer p.Close()
 	if measure {
-		if err := p.EnableStats(); err != nil {
+		stats, err := EnableStats()
+		if err != nil {
 			b.Fatal(err)
 		}
+		defer stats.Close()
 	}
 	fd, size, _ := p.Ring()
 	r := ring.New(ring.Options{FD: fd, Size: size, Rest: p.Rest, Walk: p.Walk, RecordSize: event.RecordSize})

@@ -2,10 +2,8 @@ package probe
 
 import (
 	"fmt"
-	"time"
 
 	"github.com/cilium/ebpf"
-	"golang.org/x/sys/unix"
 
 	"tributary/bpf"
 )
@@ -100,63 +98,4 @@ func named(sum *bpf.CaptureFlowCounters) Counters {
 		EndsLate:       sum.N[bpf.CaptureFlowCounterFLOW_COUNTER_ENDS_LATE],
 		EndsMissed:     sum.N[bpf.CaptureFlowCounterFLOW_COUNTER_ENDS_MISSED],
 	}
-}
-
-// ProgramCost is what one kernel program has cost since the statistics were enabled.
-type ProgramCost struct {
-	Name string
-	Runs uint64
-	Time time.Duration
-}
-
-// EnableStats makes the kernel measure the run time of all BPF programs of the host
-// (about 30 ns a run) until Close.
-func (p *Probe) EnableStats() error {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.objects == nil {
-		return ErrClosed
-	}
-	if p.stats != nil {
-		return nil
-	}
-	stats, err := ebpf.EnableStats(unix.BPF_STATS_RUN_TIME)
-	if err != nil {
-		return fmt.Errorf("enable BPF run-time statistics: %w", err)
-	}
-	p.stats = stats
-	return nil
-}
-
-// Costs returns what each program has cost; zeros unless statistics are enabled
-// here or by kernel.bpf_stats_enabled.
-func (p *Probe) Costs() ([]ProgramCost, error) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.objects == nil {
-		return nil, ErrClosed
-	}
-	named := []struct {
-		name string
-		prog *ebpf.Program
-	}{
-		{bpf.CaptureProgStateInCall, p.objects.StateInCall},
-		{bpf.CaptureProgStateInSoftirq, p.objects.StateInSoftirq},
-		{bpf.CaptureProgResetInCall, p.objects.ResetInCall},
-		{bpf.CaptureProgResetInSoftirq, p.objects.ResetInSoftirq},
-		{bpf.CaptureProgFailedConnect, p.objects.FailedConnect},
-		{bpf.CaptureProgReportOpenSockets, p.objects.ReportOpenSockets},
-		{bpf.CaptureProgFindSockets, p.objects.FindSockets},
-		{bpf.CaptureProgReportListeners, p.objects.ReportListeners},
-		{bpf.CaptureProgFindHolders, p.objects.FindHolders},
-	}
-	costs := make([]ProgramCost, 0, len(named))
-	for _, n := range named {
-		s, err := n.prog.Stats()
-		if err != nil {
-			return nil, fmt.Errorf("read statistics of %s: %w", n.name, err)
-		}
-		costs = append(costs, ProgramCost{n.name, s.RunCount, s.Runtime})
-	}
-	return costs, nil
 }

@@ -79,7 +79,6 @@ type Probe struct {
 	// Links and iter must stay referenced: a finalizer would detach them silently.
 	links []io.Closer
 	iter  *link.Iter
-	stats io.Closer
 	walks walks
 	// last are the counters at Close, so that the final report is complete.
 	last   Counters
@@ -300,11 +299,8 @@ func (p *Probe) release() error {
 			errs = append(errs, iter.Close())
 		}
 	}
-	if p.stats != nil {
-		errs = append(errs, p.stats.Close())
-	}
 	errs = append(errs, p.objects.Close())
 	p.iter, p.inventory, p.listeners, p.holders.iter = nil, nil, nil, nil
-	p.stats, p.objects = nil, nil
+	p.objects = nil
 	return errors.Join(errs...)
 }

@@ -1,10 +1,12 @@
 package probe
 
 import (
+	"context"
 	"errors"
 	"reflect"
 	"strings"
 	"testing"
+	"time"
 	"unicode"
 
 	"github.com/cilium/ebpf"
@@ -88,9 +90,6 @@ func TestNothingIsLeftInTheKernel(t *testing.T) {
 		id, _ := info.ID()
 		ids = append(ids, id)
 	}
-	if err := p.EnableStats(); err != nil {
-		t.Error(err)
-	}
 	if costs, err := p.Costs(); err != nil || len(costs) != 9 {
 		t.Errorf("costs: %v, %v", costs, err)
 	}
@@ -146,5 +145,26 @@ func TestEffectiveCapabilities(t *testing.T) {
 	}
 	if _, err := effectiveCapabilities("Name:\tx\n"); err == nil {
 		t.Error("a status without CapEff was accepted")
+	}
+}
+
+func TestCostOfAnEndIsMeasured(t *testing.T) {
+	s := newSpace(t)
+	p := start(t, Options{}, s.inum)
+	ctx, cancel := context.WithCancel(t.Context())
+	go func() {
+		defer cancel()
+		for range 200 {
+			_, _ = s.dial("127.0.0.1:9")
+		}
+	}()
+	perEnd, err := p.MeasurePerEnd(ctx)
+	if err != nil || perEnd < 50*time.Nanosecond || perEnd > 100*time.Microsecond {
+		t.Errorf("an end takes %v, %v", perEnd, err)
+	}
+	done, cancel := context.WithCancel(t.Context())
+	cancel()
+	if perEnd, err := p.MeasurePerEnd(done); err != nil || perEnd != 0 {
+		t.Errorf("without any end: %v, %v", perEnd, err)
 	}
 }
