@@ -121,10 +121,12 @@ func (a *Attributor) Begin(b *flow.Batch, v ownership.View, open []uint32) []uin
 	for row := range b.Rows {
 		s.note(row)
 	}
-	for row := range b.Rows {
-		if s.row(row, 1) {
-			open = append(open, uint32(row))
+	for first := 0; first < b.Rows; first += lookedUpAtOnce {
+		s.rows = s.rows[:0]
+		for row := first; row < min(first+lookedUpAtOnce, b.Rows); row++ {
+			s.rows = append(s.rows, uint32(row))
 		}
+		open = s.name(s.rows, 1, open)
 	}
 	s.end()
 	return open
@@ -147,10 +149,10 @@ func (a *Attributor) Again(b *flow.Batch, v ownership.View, open []uint32, round
 		return open[:0]
 	}
 	still := open[:0]
-	for _, row := range open {
-		if s.row(int(row), round) {
-			still = append(still, row)
-		}
+	for len(open) > 0 {
+		n := min(lookedUpAtOnce, len(open))
+		still = s.name(open[:n], round, still)
+		open = open[n:]
 	}
 	return still
 }

@@ -121,7 +121,12 @@ func (s *scratch) lookup(row int, x *sight, at int64) ownership.Answer {
 	if l := &s.last; l.valid && l.network == net && l.addr == x.remote && l.answer.HoldsAt(at) {
 		return l.answer
 	}
-	a := s.v.Lookup(net, x.remote, x.remotePort, at, s.tol)
+	var a ownership.Answer
+	if s.here != nil {
+		a = s.v.LookupFound(s.here, x.remotePort, at, s.tol)
+	} else {
+		a = s.v.Lookup(net, x.remote, x.remotePort, at, s.tol)
+	}
 	s.last = lastLookup{net, x.remote, a, true}
 	return a
 }

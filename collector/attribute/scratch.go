@@ -22,6 +22,10 @@ type scratch struct {
 	texts    map[string]uint32 // index into Batch.AttrStrings
 	locals   map[localKey]*ownership.Owner
 	last     lastLookup
+	rows     []uint32 // that are looked up at once
+	keys     []ownership.Key
+	found    []ownership.Found
+	here     *ownership.Found // the present row's; nil: not looked for
 
 	agreed, disagreed, alone, unnamed, kept int
 }
@@ -49,7 +53,10 @@ type lastLookup struct {
 }
 
 func newScratch() *scratch {
-	return &scratch{owners: map[*ownership.Owner]ownerText{}, texts: map[string]uint32{}, locals: map[localKey]*ownership.Owner{}}
+	return &scratch{
+		rows: make([]uint32, 0, lookedUpAtOnce), keys: make([]ownership.Key, 0, lookedUpAtOnce), found: make([]ownership.Found, lookedUpAtOnce),
+		owners: map[*ownership.Owner]ownerText{}, texts: map[string]uint32{}, locals: map[localKey]*ownership.Owner{},
+	}
 }
 
 func (s *scratch) begin(a *Attributor, b *flow.Batch, v ownership.View) {
@@ -74,7 +81,41 @@ func (s *scratch) end() {
 	clear(s.owners)
 	clear(s.texts)
 	clear(s.locals)
-	*s = scratch{networks: s.networks[:0], owners: s.owners, texts: s.texts, locals: s.locals}
+	clear(s.found) // it holds on to what the table has let go
+	*s = scratch{
+		rows: s.rows[:0], keys: s.keys[:0], found: s.found, networks: s.networks[:0], owners: s.owners, texts: s.texts, locals: s.locals,
+	}
+}
+
+// lookedUpAtOnce is how many rows' addresses are looked for together: see ownership.View.Find.
+const lookedUpAtOnce = 64
+
+// name names rows, at most lookedUpAtOnce, and appends those that wait to open, which may be the front of rows.
+func (s *scratch) name(rows []uint32, round uint32, open []uint32) []uint32 {
+	s.keys = s.keys[:0]
+	for i, row := range rows {
+		k := s.key(row)
+		// Rows are sorted by address: mostly the answer for the last row is this one's too.
+		if i == 0 || k != s.keys[len(s.keys)-1] {
+			s.keys = append(s.keys, k)
+		}
+	}
+	s.v.Find(s.keys, s.found)
+	n := 0
+	for _, row := range rows {
+		if s.key(row) != s.keys[n] {
+			n++
+		}
+		if s.here = &s.found[n]; s.row(int(row), round) {
+			open = append(open, row)
+		}
+	}
+	s.here = nil
+	return open
+}
+
+func (s *scratch) key(row uint32) ownership.Key {
+	return ownership.Key{Network: s.network(int(row)).id, Addr: s.addr(flow.RemoteAddr, int(row))}
 }
 
 func (s *scratch) network(row int) *network {

@@ -14,13 +14,18 @@
 // about a time when the clock was wrong, finds the ranges as they were sent.
 //
 // Concurrency. Writers (Claim, Release, Watermark, Seen, Expire) take one mutex. Readers take no lock and never wait for a
-// writer, not even for one that the scheduler stopped half way: every word they read is an atomic, a node is complete before
-// it is linked, and an entry's generation changes after a node was unlinked and before it can be used again, so that a walk
-// that met a reused node is noticed and repeated. On amd64 an atomic load is a plain load.
+// writer, not even for one that the scheduler stopped half way. What is known of an address is one record, which is never changed once the index
+// shows it: a change writes a new one and turns the index to it. A reader looks at the end whether the index still shows the record it read, and
+// whether any memory was used again meanwhile; if so it begins anew. So an answer is true of one moment. Every word that readers read is an
+// atomic; on amd64 such a load is a plain load.
 //
-// Memory. An entry is one cache line, 64 bytes, with room for one range; further ranges are 32 bytes each. Both lie without
-// pointers in slabs of 1024 that are reused and never returned; an index of 4 bytes a slot finds the entries. Config bounds ranges, addresses, ranges per address, ranges per exporter, owners,
-// networks and exporters. Order of forgetting:
+// Speed. A look-up of a random address among a million waits twice for memory: for the index and for the record. Find looks for many addresses at once, so
+// that the waits overlap; package attribute does so for 64 rows at a time. benchmarks/table measures it.
+//
+// Memory. A record is a key of 8 bytes (IPv4) or 24 (IPv6) and 16 bytes a range, in a log of chunks without pointers; an index of 4 bytes a slot finds it.
+// Records that were replaced leave holes; when those make up more than a 16th, records are moved together. Times are kept to the millisecond, which
+// clocks of two hosts never agree on. Chunks are used again and never returned. Config bounds ranges, addresses, ranges per address, ranges per exporter, owners,
+// networks and exporters; all records together have at most 1 GiB. Order of forgetting:
 //  1. ranges that ended longer ago than the retention (Expire);
 //  2. over the bound of one address: the range of that address that ended first;
 //  3. over the bound of the table: ranges that have ended, the longest ended among the next few the hand meets.

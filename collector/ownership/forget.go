@@ -1,96 +1,95 @@
 package ownership
 
-// room makes place for one more range of the claim's address, or says which bound is in the way.
-func (t *Table) room(c *Claim, x uint32, now int64) Reason {
+// makePlace makes place for one more range of an address, or says which bound is in the way.
+func (t *Table) makePlace(e *entry, x uint32, now int64) Reason {
 	if int(t.exporters.at(x).refs) >= t.cfg.MaxPerExporter {
 		return ExporterFull
 	}
-	n := t.find(uint32(t.Network(c.Network)), c.Addr)
-	if n != 0 && t.length(n) >= t.cfg.MaxPerAddress && !t.forgetFirstEnded(n, now) {
+	if len(e.pieces) >= t.cfg.MaxPerAddress && !t.forgetFirstEnded(e, now) {
 		return AddressFull
 	}
-	if t.liveRanges < t.cfg.MaxRanges && (n != 0 || t.entries.live < t.cfg.MaxAddresses) {
+	isNew := e.slot == noSlot
+	if t.liveRanges < t.cfg.MaxRanges && (!isNew || t.addresses < t.cfg.MaxAddresses) && t.log.words < fullWords {
 		return 0
 	}
-	if !t.makeRoom(n, now) {
+	if !t.makeRoom(e.slot, now) {
 		return TableFull
 	}
-	if n == 0 && t.entries.live >= t.cfg.MaxAddresses {
+	if isNew && t.addresses >= t.cfg.MaxAddresses {
 		return TableFull
 	}
 	return 0
 }
 
-func (t *Table) length(n uint32) int {
-	count := 0
-	for i := t.entries.at(n).head.Load(); i != 0; i = link(t.node(i).link.Load()).next() {
-		count++
-	}
-	return count
+// ended says when a range ended, if it has: it was closed, or its exporter has been silent for DeadAfter.
+func (t *Table) ended(p *piece, now int64) (int64, bool) {
+	return t.endOf(p), p.to != open || t.exporters.at(p.exporter).advanced.Load() < now-int64(t.cfg.DeadAfter)
 }
 
-// ended says when a range ended, if it has: it was closed, or its exporter has been silent for DeadAfter.
-func (t *Table) ended(r *rangeNode, now int64) (int64, bool) {
-	to := r.to.Load()
-	if to != open {
-		return to, true
+// firstEnded finds the range that ended first, or -1.
+func (t *Table) firstEnded(e *entry, now int64) (victim int, end int64) {
+	victim, end = -1, open
+	for i := range e.pieces {
+		if to, ok := t.ended(&e.pieces[i], now); ok && to < end {
+			victim, end = i, to
+		}
 	}
-	x := t.exporters.at(who(r.who.Load()).exporter())
-	return max(r.from.Load(), x.verified.Load()), x.advanced.Load() < now-int64(t.cfg.DeadAfter)
+	return victim, end
 }
 
 // forgetFirstEnded forgets the range of the entry that ended first.
-func (t *Table) forgetFirstEnded(n uint32, now int64) bool {
-	var victim uint32
-	best := int64(open)
-	for i := t.entries.at(n).head.Load(); i != 0; i = link(t.node(i).link.Load()).next() {
-		if end, ok := t.ended(t.node(i), now); ok && end < best {
-			victim, best = i, end
-		}
-	}
-	if victim == 0 {
+func (t *Table) forgetFirstEnded(e *entry, now int64) bool {
+	victim, end := t.firstEnded(e, now)
+	if victim < 0 {
 		return false
 	}
-	t.forget(n, victim, best)
+	t.forget(e, victim, end)
+	t.save(e)
 	t.stats.forgotten[ForgottenAddress].Add(1)
 	return true
 }
 
 // makeRoom walks on from the hand and forgets, of the next entries with something that ended, the longest ended range. keep is
-// the entry that the caller is about to add to. If an entry is needed, only one that becomes empty makes room.
+// the slot of the entry that the caller is about to add to. If an entry is needed, only one that becomes empty makes room.
 func (t *Table) makeRoom(keep uint32, now int64) bool {
-	const look = 64
-	needEntry := keep == 0 && t.entries.live >= t.cfg.MaxAddresses
-	var victim, entryOf uint32
-	best, seen := int64(open), 0
-	for steps := t.entries.next; steps > 1 && seen < look; steps-- {
-		n := t.step()
-		e := t.entries.at(n)
-		if n == keep || e.net.Load() == 0 || needEntry && t.length(n) > 1 {
+	const look, mostSteps = 64, 64 << 10
+	needEntry := keep == noSlot && t.addresses >= t.cfg.MaxAddresses
+	e, ix := &t.other, t.index.Load()
+	in, best, seen := uint32(noSlot), int64(open), 0
+	for steps := min(len(ix.slots), mostSteps); steps > 0 && seen < look; steps-- {
+		if t.step(ix, e); e.slot == noSlot || e.slot == keep || needEntry && len(e.pieces) > 1 {
 			continue
 		}
-		for i := e.head.Load(); i != 0; i = link(t.node(i).link.Load()).next() {
-			if end, ok := t.ended(t.node(i), now); ok {
-				seen++
-				if end < best {
-					victim, entryOf, best = i, n, end
-				}
+		if victim, end := t.firstEnded(e, now); victim >= 0 {
+			if seen++; end < best {
+				in, best = e.slot, end
 			}
 		}
 	}
-	if victim == 0 {
+	if in == noSlot {
 		return false
 	}
-	t.forget(entryOf, victim, best)
+	t.take(ix, in, e)
+	victim, end := t.firstEnded(e, now)
+	t.forget(e, victim, end)
+	t.save(e)
 	t.stats.forgotten[ForgottenTable].Add(1)
 	return true
 }
 
-func (t *Table) step() uint32 {
-	if t.hand++; t.hand >= t.entries.next {
-		t.hand = 1
+// step moves the hand to the next slot and takes what is there apart.
+func (t *Table) step(ix *index, e *entry) {
+	t.hand = (t.hand + 1) & ix.mask
+	t.take(ix, t.hand, e)
+}
+
+// take takes apart what is in a slot; the entry has no slot if nothing is.
+func (t *Table) take(ix *index, slot uint32, e *entry) {
+	e.slot = noSlot
+	if s := ix.slots[slot].Load(); s > slotGone {
+		e.read(t.log.at(s & refMask))
+		e.slot = slot
 	}
-	return t.hand
 }
 
 // Expire forgets what ended longer ago than the retention, in at most budget entries, going on where the last call stopped, and
@@ -100,21 +99,13 @@ func (t *Table) Expire(now int64, budget int) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	limit := now - int64(t.cfg.Retention)
-	for steps := min(budget, int(t.entries.next)-1); steps > 0; steps-- {
-		n := t.step()
-		e := t.entries.at(n)
-		if e.net.Load() == 0 {
+	e, ix := &t.other, t.index.Load()
+	for steps := len(ix.slots); steps > 0 && budget > 0; steps-- {
+		if t.step(ix, e); e.slot == noSlot {
 			continue
 		}
-		for i := e.head.Load(); i != 0; {
-			r := t.node(i)
-			next := link(r.link.Load()).next()
-			if end, ok := t.ended(r, now); ok && end < limit {
-				t.forget(n, i, end)
-				t.stats.forgotten[ForgottenAge].Add(1)
-			}
-			i = next
-		}
+		budget--
+		t.expire(e, now, limit)
 	}
 	t.measureSlack()
 	for _, x := range t.exporterIDs {
@@ -124,29 +115,27 @@ func (t *Table) Expire(now int64, budget int) {
 	}
 }
 
-// forget unlinks a range and remembers that the entry's history is incomplete up to its end. The entry goes with its last range.
-func (t *Table) forget(n, i uint32, end int64) {
-	e := t.entries.at(n)
-	var prev *rangeNode
-	for j := e.head.Load(); j != i; j = link(t.node(j).link.Load()).next() {
-		prev = t.node(j)
+// expire forgets an entry's ranges that ended before the limit.
+func (t *Table) expire(e *entry, now, limit int64) {
+	before := len(e.pieces)
+	for i := before - 1; i >= 0; i-- {
+		if end, ok := t.ended(&e.pieces[i], now); ok && end < limit {
+			t.forget(e, i, end)
+			t.stats.forgotten[ForgottenAge].Add(1)
+		}
 	}
-	r := t.node(i)
-	if lost := uint32(min(end/second+1, 1<<32-1)); lost > e.lost.Load() {
-		e.lost.Store(lost)
+	if len(e.pieces) != before {
+		t.save(e)
 	}
-	t.setNext(e, prev, link(r.link.Load()).next())
-	e.gen.Add(1)
-	w := who(r.who.Load())
-	t.freeNode(i)
-	t.exporters.at(w.exporter()).refs--
-	t.dropOwner(w.owner())
-	if e.head.Load() == 0 {
-		net := e.net.Load()
-		t.unlink(net, e.addr(), n)
-		e.net.Store(0)
-		e.gen.Add(1)
-		t.entries.release(n)
-		t.dropNetwork(net)
-	}
+}
+
+// forget takes a range out of an entry that the caller saves, and remembers that the entry's history is incomplete up to its end.
+// The entry goes with its last range, the owner when no reader can meet it any more.
+func (t *Table) forget(e *entry, i int, end int64) {
+	e.lost = max(e.lost, uint32(min(end/second+1, 1<<32-1)))
+	p := e.pieces[i]
+	e.remove(i)
+	t.liveRanges--
+	t.exporters.at(p.exporter).refs--
+	t.parting = append(t.parting, p.owner)
 }

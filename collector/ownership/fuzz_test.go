@@ -65,6 +65,7 @@ func runModel(t *testing.T, data []byte) {
 		return int(b)
 	}
 	var log []string
+	found := map[Key]*Found{}
 	for len(data) > 0 {
 		op := next()
 		now += int64(op>>4) * modelStep / 4
@@ -72,6 +73,9 @@ func runModel(t *testing.T, data []byte) {
 		exporter, host := fmt.Sprint("x", x), fmt.Sprint("h", x/2)
 		net, addr := fmt.Sprint("n", next()%2), fuzzAddrs[next()%len(fuzzAddrs)]
 		at := now - int64(next()%24-4)*modelStep
+		if op>>4 == 5 {
+			at += int64(next()) * 12_345 // the table keeps milliseconds
+		}
 		ports := []uint16{0, 0, 0, 0, 80, 90, 85, 85}[next()%4*2:]
 		switch op % 8 {
 		case 0, 1, 2:
@@ -97,7 +101,10 @@ func runModel(t *testing.T, data []byte) {
 			mod.expire(now)
 		}
 		for range 6 {
-			ask(t, tab, mod, now, next, log)
+			ask(t, tab, mod, now, next, log, found)
+		}
+		if op>>4 == 3 {
+			clear(found) // others are as old as the last one of these
 		}
 	}
 	if got, want := tab.Stats().Ranges, len(mod.ranges); got != want {
@@ -117,12 +124,21 @@ func clockOf(now int64, choice, exporter int) int64 {
 	return now - int64(choice%8)*100*ms + []int64{-300 * ms, 200 * ms, 5 * second}[(exporter+choice/200)%3]
 }
 
-func ask(t *testing.T, tab *Table, mod *model, now int64, next func() int, log []string) {
+func ask(t *testing.T, tab *Table, mod *model, now int64, next func() int, log []string, found map[Key]*Found) {
 	net, addr := fmt.Sprint("n", next()%2), fuzzAddrs[next()%len(fuzzAddrs)]
 	port := []uint16{22, 80, 85, 91}[next()%4]
 	at := now - int64(next()%40-4)*modelStep + int64(next()%3-1)*modelStep/4
 	tol := []int64{0, modelStep / 4, modelStep, 3 * modelStep}[next()%4]
 	got := tab.View(now).Lookup(tab.Network(net), addr, port, at, tol)
+	k, v := Key{tab.Network(net), addr}, tab.View(now)
+	if found[k] == nil {
+		one := make([]Found, 1)
+		v.Find([]Key{k}, one)
+		found[k] = &one[0]
+	}
+	if again := v.LookupFound(found[k], port, at, tol); again != got {
+		t.Fatalf("found %+v, looked up %+v", again, got)
+	}
 	want := mod.lookup(net, addr, port, at, tol, now)
 	if got.Until != 0 && got.Owner != nil {
 		// Anywhere in the time that the answer is said to hold for.

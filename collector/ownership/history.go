@@ -49,19 +49,15 @@ func (v View) Before(net NetworkID, addr Addr, port uint16, at int64) (owner *Ow
 // read hands the ranges of an address to f, again if they changed meanwhile.
 func (v View) read(net NetworkID, addr Addr, f func([]span)) {
 	var buf [maxWalk]span
+	var in Found
 	for {
-		n := v.t.find(uint32(net), addr)
-		if n == 0 {
+		v.t.findOne(Key{net, addr}, &in)
+		if in.rec != nil {
+			f(v.spans(in.rec, buf[:0]))
+		} else {
 			f(nil)
-			return
 		}
-		e := v.t.entries.at(n)
-		gen := e.gen.Load()
-		if e.lo.Load() != addr.Lo || e.hi.Load() != addr.Hi || e.net.Load() != uint32(net) {
-			continue
-		}
-		f(v.spans(e, buf[:0]))
-		if e.gen.Load() == gen {
+		if in.stands(v.t) {
 			return
 		}
 	}

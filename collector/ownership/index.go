@@ -6,17 +6,16 @@ import (
 )
 
 const (
-	tagBits    = 7
-	slotBits   = 32 - tagBits
-	slotMask   = 1<<slotBits - 1
+	refBits    = 27
+	refMask    = 1<<refBits - 1
 	slotEmpty  = 0
 	slotGone   = 1 // a tombstone: readers probe past it
-	maxEntries = slotMask - 2
+	maxEntries = 16 << 20
 )
 
-// index finds the entry of a key: open addressing with linear probing, 4 bytes a slot: 7 bits of the hash and 25 of the entry's
-// number (plus 1, entries count from 1). A deleted slot stays a tombstone until the next rebuild, because moving its neighbours
-// could hide them from a reader that is on its way.
+// index finds the record of a key: open addressing with linear probing, 4 bytes a slot: 5 bits of the hash and 27 of the record's
+// place in the log. A deleted slot stays a tombstone until the next rebuild, because moving its neighbours could hide them from a
+// reader that is on its way.
 type index struct {
 	mask  uint32
 	slots []atomic.Uint32
@@ -30,33 +29,29 @@ func (t *Table) hash(net uint32, a Addr) uint64 {
 	return hi ^ lo
 }
 
-func slotOf(h uint64, entry uint32) uint32 { return uint32(h>>(64-tagBits))<<slotBits | (entry + 1) }
+// tagOf is the part of the hash that stands in the slot: the home of a key comes from other bits.
+func tagOf(h uint64) uint32 { return uint32(h>>(64-32+refBits)) << refBits }
 
-// find gives the number of the key's entry, or 0.
-func (t *Table) find(net uint32, a Addr) uint32 {
+// slotOf gives the slot and the place of a key's record, or noSlot. For writers.
+func (t *Table) slotOf(net uint32, a Addr) (slot, ref uint32) {
 	if net == 0 {
-		return 0
+		return noSlot, 0
 	}
-	h := t.hash(net, a)
-	ix := t.index.Load()
-	tag := uint32(h>>(64-tagBits)) << slotBits
+	k, h := keyOf(net, a), t.hash(net, a)
+	ix, tag := t.index.Load(), tagOf(h)
 	for i := uint32(h) & ix.mask; ; i = (i + 1) & ix.mask {
 		s := ix.slots[i].Load()
 		if s == slotEmpty {
-			return 0
+			return noSlot, 0
 		}
-		if s == slotGone || s&^slotMask != tag {
-			continue
-		}
-		n := s&slotMask - 1
-		if e := t.entries.at(n); e.lo.Load() == a.Lo && e.hi.Load() == a.Hi && e.net.Load() == net {
-			return n
+		if s > slotGone && s&^refMask == tag && t.log.at(s&refMask).is(&k) {
+			return i, s & refMask
 		}
 	}
 }
 
-// insert links a complete entry. The caller knows that the key is not there.
-func (t *Table) insert(net uint32, a Addr, n uint32) {
+// insert links a record of a key that is not there, and says in which slot.
+func (t *Table) insert(net uint32, a Addr, ref uint32) (slot uint32) {
 	if ix := t.index.Load(); uint64(t.used+1)*10 > uint64(len(ix.slots))*7 {
 		t.rebuild()
 	}
@@ -70,30 +65,15 @@ func (t *Table) insert(net uint32, a Addr, n uint32) {
 		if s == slotEmpty {
 			t.used++
 		}
-		ix.slots[i].Store(slotOf(h, n))
-		return
-	}
-}
-
-func (t *Table) unlink(net uint32, a Addr, n uint32) {
-	h := t.hash(net, a)
-	ix := t.index.Load()
-	want := slotOf(h, n)
-	for i := uint32(h) & ix.mask; ; i = (i + 1) & ix.mask {
-		switch ix.slots[i].Load() {
-		case want:
-			ix.slots[i].Store(slotGone)
-			return
-		case slotEmpty:
-			return
-		}
+		ix.slots[i].Store(tagOf(h) | ref)
+		return i
 	}
 }
 
 // rebuild writes a new index without tombstones, large enough for half as many entries again, and publishes it whole.
 func (t *Table) rebuild() {
 	size := uint32(1024)
-	for uint64(size)*7 < uint64(t.entries.live+1)*15 {
+	for uint64(size)*7 < uint64(t.addresses+1)*15 {
 		size *= 2
 	}
 	old, ix := t.index.Load(), newIndex(size)
@@ -103,10 +83,7 @@ func (t *Table) rebuild() {
 		if s <= slotGone {
 			continue
 		}
-		n := s&slotMask - 1
-		e := t.entries.at(n)
-		h := t.hash(e.net.Load(), e.addr())
-		for j := uint32(h) & ix.mask; ; j = (j + 1) & ix.mask {
+		for j := uint32(t.hash(t.log.at(s&refMask).key())) & ix.mask; ; j = (j + 1) & ix.mask {
 			if ix.slots[j].Load() == slotEmpty {
 				ix.slots[j].Store(s)
 				t.used++
@@ -115,4 +92,5 @@ func (t *Table) rebuild() {
 		}
 	}
 	t.index.Store(ix)
+	t.log.recycled.Add(1) // whoever looks at the old one's slots sees no change any more
 }

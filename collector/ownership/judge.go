@@ -44,8 +44,8 @@ func (v View) Horizon() int64 { return v.horizon }
 // Now is the time the view was taken at.
 func (v View) Now() int64 { return v.now }
 
-func (v View) alive(advanced int64) bool { return advanced >= v.now-int64(v.t.cfg.Standstill) }
-func (v View) dead(advanced int64) bool  { return advanced < v.now-int64(v.t.cfg.DeadAfter) }
+func (v *View) alive(advanced int64) bool { return advanced >= v.now-int64(v.t.cfg.Standstill) }
+func (v *View) dead(advanced int64) bool  { return advanced < v.now-int64(v.t.cfg.DeadAfter) }
 
 // query is one question. lo and hi are at less and plus the tolerance.
 type query struct {
@@ -53,45 +53,51 @@ type query struct {
 	at, lo, hi int64
 }
 
-func newQuery(port uint16, at, tolerance int64) query {
-	return query{port, at, at - tolerance, at + tolerance}
-}
-
 // Lookup says who owned the address (and port, where a claim has ports) at a moment, in the collector's time, give or take
 // tolerance. The rules are DESIGN §8's table; judge has them in full. A name needs evidence for the whole of at ± tolerance;
 // "inside" is decided only when every exporter with an open range there has verified it to the end of the tolerance.
-func (v View) Lookup(net NetworkID, addr Addr, port uint16, at, tolerance int64) Answer {
-	q := newQuery(port, at, tolerance)
+func (v View) Lookup(net NetworkID, addr Addr, port uint16, at, tolerance int64) (a Answer) {
+	var f Found
+	v.t.findOne(Key{net, addr}, &f)
+	v.lookup(&f, port, at, tolerance, &a)
+	return a
+}
+
+// LookupFound is Lookup for a key that Find has found. The answer is as of now, not as of Find.
+func (v *View) LookupFound(f *Found, port uint16, at, tolerance int64) (a Answer) {
+	if f.rec == nil {
+		v.t.findOne(f.key, f) // somebody may have claimed it since
+	}
+	v.lookup(f, port, at, tolerance, &a)
+	return a
+}
+
+func (v *View) lookup(f *Found, port uint16, at, tolerance int64, a *Answer) {
+	q := query{port, at, at - tolerance, at + tolerance}
 	for {
-		n := v.t.find(uint32(net), addr)
-		if n == 0 {
-			return v.absent(addr, q)
+		switch {
+		case f.rec == nil:
+			*a = v.absent(f.key.Addr, &q)
+		case !v.fast(f.rec, &q, a):
+			*a = v.slow(f.rec, q)
 		}
-		e := v.t.entries.at(n)
-		gen := e.gen.Load()
-		if e.lo.Load() != addr.Lo || e.hi.Load() != addr.Hi || e.net.Load() != uint32(net) {
-			continue // the entry was used for another key since find
+		if f.stands(v.t) {
+			return
 		}
-		a, ok := v.fast(e, q)
-		if !ok {
-			a = v.slow(e, q)
-		}
-		if e.gen.Load() == gen {
-			return a
-		}
+		v.t.findOne(f.key, f)
 	}
 }
 
-func (v View) absent(addr Addr, q query) Answer {
+func (v *View) absent(addr Addr, q *query) Answer {
 	if !v.t.isInternal(addr) {
 		return Answer{Why: External, From: math.MinInt64, Until: math.MaxInt64}
 	}
-	return v.absentAnswer(q)
+	return v.absentAnswer(q.hi)
 }
 
 // absentAnswer is what is known where nobody is known to have had the address.
-func (v View) absentAnswer(q query) Answer {
-	if v.horizon < q.hi {
+func (v *View) absentAnswer(hi int64) Answer {
+	if v.horizon < hi {
 		// In the quiet time nobody knows when evidence comes, or whether: the row goes on and is named later.
 		return Answer{Why: Pending, Wait: !v.quiet}
 	}
@@ -100,21 +106,19 @@ func (v View) absentAnswer(q query) Answer {
 
 // fast answers the two common cases without copying: one range around the whole of at ± tolerance, or one that its living exporter
 // has not verified that far yet, and nothing else near it. ok false means that the case is not that simple.
-func (v View) fast(e *entry, q query) (a Answer, ok bool) {
+func (v *View) fast(r record, q *query, a *Answer) bool {
+	first, word, n, _ := r.shape()
 	tol, most := q.hi-q.at, v.t.mostSlack.Load()
-	others, began := false, int64(open) // a range before; when the one that names did
-	from, until := int64(e.lost.Load())*second+tol, int64(math.MaxInt64)
-	if q.at < from {
-		return a, false
+	others, ok, began := false, false, int64(open) // a range before; whether one answers; when the one that names did
+	from, until := tol, int64(math.MaxInt64)
+	if first&(hasPorts|hasLost) != 0 || q.at < from {
+		return false
 	}
-	for i := e.head.Load(); i != 0; {
-		r := v.t.node(i)
-		begin, end := r.from.Load(), r.to.Load()
-		l := link(r.link.Load())
-		i = l.next()
+	*a = Answer{}
+	for ; n > 0; n, word = n-1, word+2 {
+		w0, w1 := r[word].Load(), r[word+1].Load()
+		begin, end := times(w0, w1)
 		switch {
-		case l.ports() != 0:
-			return a, false
 		case begin-most > q.hi:
 			until = min(until, begin-most-tol-1)
 			continue
@@ -122,42 +126,42 @@ func (v View) fast(e *entry, q query) (a Answer, ok bool) {
 			from, others = max(from, end+most+tol+1), true
 			continue
 		case ok:
-			return a, false
+			return false
 		}
-		w := who(r.who.Load())
-		x := v.t.exporters.at(w.exporter())
+		x := v.t.exporters.at(exporterOf(w1))
 		isOpen := end == open
 		if isOpen {
 			end = max(begin, x.verified.Load()) // as spans says it
 		}
 		if most != 0 {
 			if x.barred.Load() {
-				return a, false
+				return false
 			}
 			slack := x.slack.Load()
 			begin, end = begin+slack, end-slack
 		}
-		a.Owner = v.t.owners.at(w.owner()).owner.Load()
+		o := v.t.owners.at(ownerOf(w1))
+		owner := o.owner.Load()
 		switch {
-		case a.Owner == nil || a.Owner.Assigned || x.who.Load() == nil, v.tooYoung(q, begin, end):
-			return a, false
+		case owner == nil || o.assigned.Load() || x.who.Load() == nil, v.tooYoung(q.hi, begin, end):
+			return false
 		case begin <= q.lo && end >= q.hi:
-			began = begin
+			a.Owner, began = owner, begin
 			from, until = max(from, begin+tol), min(until, end-tol)
 		case isOpen && begin <= q.hi && end < q.hi && v.alive(x.advanced.Load()):
-			a = wait
+			a.Why, a.Wait = Pending, true
 			from = max(from, begin-tol, end-tol+1)
 		default:
-			return a, false
+			return false
 		}
 		ok = true
 	}
 	a.From, a.Until = v.lasting(from, began, others), until
-	return a, ok && q.at >= a.From
+	return ok && q.at >= a.From
 }
 
 // lasting is from when on an answer holds: where others had the address before, doubt has a say in the beginning.
-func (v View) lasting(from, began int64, others bool) int64 {
+func (v *View) lasting(from, began int64, others bool) int64 {
 	if !others || began == open {
 		return from
 	}
@@ -166,20 +170,20 @@ func (v View) lasting(from, began int64, others bool) int64 {
 
 // young: the owner was not seen for long. In the quiet time that may be the claim of a host that froze and does not know yet that it lost the
 // address, while whoever has it now has not connected yet.
-func (v View) young(from, end int64) bool { return end-from < int64(v.t.cfg.Bridge) }
+func (v *View) young(from, end int64) bool { return end-from < int64(v.t.cfg.Bridge) }
 
 // tooYoung: the range is young, and whoever else had the address then may not be known yet.
-func (v View) tooYoung(q query, from, end int64) bool {
-	return (v.quiet || v.complete < q.hi) && v.young(from, end)
+func (v *View) tooYoung(hi, from, end int64) bool {
+	return (v.quiet || v.complete < hi) && v.young(from, end)
 }
 
 // slow copies the ranges and judges them.
-func (v View) slow(e *entry, q query) Answer {
-	if q.lo < int64(e.lost.Load())*second {
+func (v View) slow(r record, q query) Answer {
+	if q.lo < int64(r.lost())*second {
 		return Answer{Why: NoEvidence}
 	}
 	var buf [maxWalk]span
-	return judge(v, q, v.spans(e, buf[:0]))
+	return judge(v, q, v.spans(r, buf[:0]))
 }
 
 // span is a range with everything resolved, as of one moment.
@@ -198,23 +202,27 @@ type span struct {
 	alive, settled   bool // of an open one: its exporter is alive; or silent for so long that its end is an end
 }
 
-// spans reads an entry's chain. What was unlinked meanwhile may be skipped: the caller compares generations.
-func (v View) spans(e *entry, out []span) []span {
-	for i := e.head.Load(); i != 0 && len(out) < maxWalk; {
-		r := v.t.node(i)
-		from, to, w, l := r.from.Load(), r.to.Load(), who(r.who.Load()), link(r.link.Load())
-		i = l.next()
-		owner := v.t.owners.at(w.owner()).owner.Load()
-		x := v.t.exporters.at(w.exporter())
+// spans reads the ranges of a record.
+func (v View) spans(r record, out []span) []span {
+	first, at, n, _ := r.shape()
+	for i := range n {
+		w0, w1 := r[at+2*i].Load(), r[at+2*i+1].Load()
+		from, to := times(w0, w1)
+		f, p := flags(w0), ports(0)
+		if first&hasPorts != 0 {
+			p = r.ports(at, n, i)
+		}
+		owner := v.t.owners.at(ownerOf(w1)).owner.Load()
+		x := v.t.exporters.at(exporterOf(w1))
 		name := x.who.Load()
 		if owner == nil || name == nil {
 			continue
 		}
 		s := span{
-			from: from, end: to, slack: x.slack.Load(), barred: x.barred.Load(), owner: owner, host: name.host, exporterID: name.id, exporter: w.exporter(),
-			from16: l.portFrom(), to16: l.portTo(), claims: w.claims(), released: w.released() && to != open, open: to == open, over: open,
+			from: from, end: to, slack: x.slack.Load(), barred: x.barred.Load(), owner: owner, host: name.host, exporterID: name.id,
+			exporter: exporterOf(w1), from16: p.from(), to16: p.to(), claims: f.claims(), released: f.released() && to != open, open: to == open, over: open,
 		}
-		if loose := w.loose(); !s.open && loose < open-to {
+		if loose := f.loose(); !s.open && loose < open-to {
 			s.over = to + loose
 		}
 		if s.open {

@@ -60,8 +60,13 @@ func (m *model) seen(exporter string, now int64) {
 	}
 }
 
-func (m *model) claim(c *Claim, now int64) bool {
-	if c.From <= 0 || c.From > now+int64(m.cfg.MaxAhead) {
+// ms is what times of ranges are cut to.
+func ms(ns int64) int64 { return ns / 1e6 * 1e6 }
+
+func (m *model) claim(given *Claim, now int64) bool {
+	c := *given
+	c.From = ms(c.From)
+	if given.From <= 0 || given.From > now+int64(m.cfg.MaxAhead) {
 		return false
 	}
 	m.seen(c.Exporter, now)
@@ -103,11 +108,11 @@ func (m *model) release(r *Release, now int64) bool {
 	}
 	for _, g := range m.ranges {
 		if g.isOpen && g.key == (mkey{r.Network, r.Addr}) && g.exporter == r.Exporter && g.p0 == r.PortFrom && g.p1 == r.PortTo {
-			if r.At < g.from && !r.Absent {
+			if ms(r.At) < g.from && !r.Absent {
 				return false
 			}
-			at := max(r.At, g.from)
-			g.to, g.isOpen, g.released, g.over = at, false, true, overAt(at, now)
+			at := max(ms(r.At), g.from)
+			g.to, g.isOpen, g.released, g.over = at, false, true, overAt(at, ms(now))
 			return true
 		}
 	}
@@ -125,8 +130,8 @@ func (m *model) watermark(w *Watermark) {
 	if w.VerifiedTo > w.ReceivedAt+int64(m.cfg.MaxAhead) {
 		return
 	}
-	if k := m.mark(w.Exporter); w.VerifiedTo > k.verified {
-		k.verified, k.advanced = w.VerifiedTo, max(k.advanced, w.ReceivedAt)
+	if k := m.mark(w.Exporter); ms(w.VerifiedTo) > k.verified {
+		k.verified, k.advanced = ms(w.VerifiedTo), max(k.advanced, w.ReceivedAt)
 	}
 }
 

@@ -7,10 +7,11 @@ import (
 	"unique"
 )
 
-// ownerSlot holds one interned owner. refs counts ranges and belongs to writers.
+// ownerSlot holds one interned owner. refs counts ranges and belongs to writers. assigned is the owner's, at hand.
 type ownerSlot struct {
-	owner atomic.Pointer[Owner]
-	refs  int32
+	owner    atomic.Pointer[Owner]
+	assigned atomic.Bool
+	refs     int32
 }
 
 // exporterSlot holds one run of one exporter. A slot is free when who is nil.
@@ -23,6 +24,7 @@ type exporterSlot struct {
 	barred   atomic.Bool  // its clock is off beyond MaxClockError: its ranges name nobody
 	refs     int32        // ranges; belongs to writers, as does clock
 	clock    *clock
+	_        [8]byte // a slot is a cache line
 }
 
 type exporterName struct{ id, host string }
@@ -82,7 +84,9 @@ func (t *Table) internOwner(o Owner) (uint32, bool) {
 	o.Workload, o.Instance, o.Zone, o.Region, o.Release =
 		clone(o.Workload), clone(o.Instance), clone(o.Zone), clone(o.Region), clone(o.Release)
 	id := t.owners.alloc()
-	t.owners.at(id).owner.Store(&o)
+	s := t.owners.at(id)
+	s.assigned.Store(o.Assigned)
+	s.owner.Store(&o)
 	t.ownerIDs[o] = id
 	return id, true
 }
@@ -93,6 +97,7 @@ func (t *Table) dropOwner(id uint32) {
 		return
 	}
 	delete(t.ownerIDs, *s.owner.Load())
+	t.log.recycled.Add(1)
 	s.owner.Store(nil)
 	t.owners.release(id)
 }
@@ -123,6 +128,7 @@ func (t *Table) dropExporter(n uint32) {
 	s := t.exporters.at(n)
 	delete(t.exporterIDs, s.who.Load().id)
 	t.clocks.Delete(s.who.Load().id)
+	t.log.recycled.Add(1)
 	s.who.Store(nil)
 	t.exporters.release(n)
 }

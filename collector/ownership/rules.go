@@ -6,7 +6,7 @@ func judge(v View, q query, all []span) Answer {
 	if len(assigned) == 0 {
 		return judgePlain(v, q, claimed)
 	}
-	a := v.absentAnswer(q) // a claim may still come
+	a := v.absentAnswer(q.hi) // a claim may still come
 	if len(claimed) > 0 {
 		a = judgePlain(v, q, claimed)
 	}
@@ -119,7 +119,7 @@ func judgeSet(v View, q query, s []span) finding {
 	best, several, full, later := touching(q, s)
 	switch {
 	case full && !several && !(later && othersMayReach(q, best, s)):
-		if !v.quiet && v.tooYoung(q, best.from+best.slack, best.end-best.slack) {
+		if !v.quiet && v.tooYoung(q.hi, best.from+best.slack, best.end-best.slack) {
 			return found(wait, around, best)
 		}
 		if why := v.doubt(q, best, s); why != Named {

@@ -3,28 +3,35 @@ package ownership
 import "sync/atomic"
 
 const (
-	chunkBits = 10
-	chunkLen  = 1 << chunkBits
-	chunkMask = chunkLen - 1
+	slabBits = 10
+	slabLen  = 1 << slabBits
+	slabMask = slabLen - 1
 )
 
 // slab hands out records by 32-bit index, in chunks that never move, so that readers need no lock to follow an index while the
 // slab grows. Index 0 is never handed out: it means "none". Only writers call alloc and release.
 type slab[T any] struct {
-	dir  atomic.Pointer[[]*[chunkLen]T]
+	dir  atomic.Pointer[[]*[slabLen]T]
 	free []uint32
 	next uint32
 	live int
+	none T
 }
 
 func newSlab[T any]() *slab[T] {
 	s := &slab[T]{next: 1}
-	dir := []*[chunkLen]T{new([chunkLen]T)}
+	dir := []*[slabLen]T{new([slabLen]T)}
 	s.dir.Store(&dir)
 	return s
 }
 
-func (s *slab[T]) at(i uint32) *T { return &(*s.dir.Load())[i>>chunkBits][i&chunkMask] }
+// at gives a record; of an index that was never handed out, one that nobody wrote to: a reader may see any.
+func (s *slab[T]) at(i uint32) *T {
+	if dir := *s.dir.Load(); int(i>>slabBits) < len(dir) {
+		return &dir[i>>slabBits][i&slabMask]
+	}
+	return &s.none
+}
 
 func (s *slab[T]) alloc() uint32 {
 	s.live++
@@ -35,9 +42,9 @@ func (s *slab[T]) alloc() uint32 {
 	}
 	i := s.next
 	s.next++
-	if dir := *s.dir.Load(); int(i>>chunkBits) == len(dir) {
+	if dir := *s.dir.Load(); int(i>>slabBits) == len(dir) {
 		// Appending writes behind the length that readers of the old header know, never into it.
-		dir = append(dir, new([chunkLen]T))
+		dir = append(dir, new([slabLen]T))
 		s.dir.Store(&dir)
 	}
 	return i

@@ -22,17 +22,25 @@ const (
 	ownerDerived  = 1
 	ownerAssigned = 2
 
-	entriesAtOnce = 4096 // between them writers get their turn
+	slotsAtOnce = 8192 // between them writers get their turn
 )
 
 // Snapshot writes everything that the table knows. Writers wait for a few thousand addresses at a time, readers not at all. What changes
 // meanwhile may be in it or not: replay what was said since before the call.
 func (t *Table) Snapshot(w io.Writer) error {
+	s := newSnapshotWriter(t, w)
+	for s.entries() {
+	}
+	return s.end()
+}
+
+func newSnapshotWriter(t *Table, w io.Writer) *snapshotWriter {
 	s := &snapshotWriter{t: t, w: bufio.NewWriterSize(w, 64<<10), exporters: map[uint32]uint64{}, owners: map[uint32]uint64{}}
 	s.number(snapshotVersion)
-	for n, more := uint32(1), true; more; n += entriesAtOnce {
-		more = s.entries(n, n+entriesAtOnce)
-	}
+	return s
+}
+
+func (s *snapshotWriter) end() error {
 	s.kind(snapshotEnd)
 	if err := s.w.Flush(); err != nil {
 		return fmt.Errorf("write a snapshot of ownership: %w", err)
@@ -43,6 +51,10 @@ func (t *Table) Snapshot(w io.Writer) error {
 type snapshotWriter struct {
 	t                 *Table
 	w                 *bufio.Writer // keeps its first error for Flush
+	ix                *index        // as of the last call of entries
+	next              int           // slot
+	restarts          int
+	e                 entry
 	exporters, owners map[uint32]uint64
 	buf               [binary.MaxVarintLen64]byte
 }
@@ -55,49 +67,50 @@ func (s *snapshotWriter) text(v string) {
 	_, _ = s.w.WriteString(v)
 }
 
-// entries writes those from first to before last and says whether there are more.
-func (s *snapshotWriter) entries(first, last uint32) bool {
+// entries writes the next few and says whether there are more. Where the index was rebuilt meanwhile it begins anew: better twice than not at all;
+// the third time writers wait for all of it.
+func (s *snapshotWriter) entries() (more bool) {
 	t := s.t
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	for n := first; n < min(last, t.entries.next); n++ {
-		if t.entries.at(n).net.Load() != 0 {
-			s.entry(n)
+	if ix := t.index.Load(); ix != s.ix {
+		s.ix, s.next = ix, 0
+		s.restarts++
+	}
+	last := min(s.next+slotsAtOnce, len(s.ix.slots))
+	if s.restarts > 2 {
+		last = len(s.ix.slots)
+	}
+	for ; s.next < last; s.next++ {
+		if t.take(s.ix, uint32(s.next), &s.e); s.e.slot != noSlot {
+			s.entry()
 		}
 	}
-	return last < t.entries.next
+	return last < len(s.ix.slots)
 }
 
-func (s *snapshotWriter) entry(n uint32) {
-	t, e := s.t, s.t.entries.at(n)
-	count := uint64(0)
-	for i := e.head.Load(); i != 0; i = link(t.node(i).link.Load()).next() {
-		w := who(t.node(i).who.Load())
-		s.exporter(w.exporter())
-		s.owner(w.owner())
-		count++
+func (s *snapshotWriter) entry() {
+	e := &s.e
+	for i := range e.pieces {
+		s.exporter(e.pieces[i].exporter)
+		s.owner(e.pieces[i].owner)
 	}
 	s.kind(snapshotEntry)
-	s.text(t.networkRefs[e.net.Load()].name)
-	s.number(e.hi.Load())
-	s.number(e.lo.Load())
-	s.number(uint64(e.lost.Load()))
-	s.number(count)
-	for i := e.head.Load(); i != 0; {
-		r := t.node(i)
-		w, l := who(r.who.Load()), link(r.link.Load())
-		s.signed(r.from.Load())
-		s.signed(r.to.Load())
-		s.number(s.exporters[w.exporter()])
-		s.number(s.owners[w.owner()])
-		s.number(uint64(w) & whoFlags)
-		s.number(uint64(l.ports()))
-		i = l.next()
+	s.text(s.t.networkRefs[e.net].name)
+	s.number(e.addr.Hi)
+	s.number(e.addr.Lo)
+	s.number(uint64(e.lost))
+	s.number(uint64(len(e.pieces)))
+	for i := range e.pieces {
+		p := &e.pieces[i]
+		s.signed(p.from)
+		s.signed(p.to)
+		s.number(s.exporters[p.exporter])
+		s.number(s.owners[p.owner])
+		s.number(uint64(p.flags))
+		s.number(uint64(p.ports))
 	}
 }
-
-// whoFlags are the bits of a who that stand for no number: claims, looseness and released.
-const whoFlags = 1<<8 - 1
 
 func (s *snapshotWriter) exporter(x uint32) {
 	if _, ok := s.exporters[x]; ok {
@@ -245,7 +258,7 @@ func (s *snapshotReader) exporter() {
 	x, ok := s.t.internExporter(id, host)
 	if ok {
 		slot := s.t.exporters.at(x)
-		slot.verified.Store(verified)
+		slot.verified.Store(whole(verified))
 		slot.advanced.Store(advanced)
 		slot.slack.Store(slack)
 		slot.barred.Store(barred == 1)
@@ -269,88 +282,93 @@ func (s *snapshotReader) owner() {
 }
 
 func (s *snapshotReader) entry() {
+	t, e := s.t, &s.t.mine
 	network := s.text(false)
 	a := Addr{s.number(), s.number()}
 	lost, count := s.number(), s.number()
 	if !unicast(a) || lost > math.MaxUint32 || count > maxWalk {
 		s.fail()
 	}
+	if s.err != nil {
+		return
+	}
+	t.load(network, a, e)
 	for ; count > 0 && s.err == nil; count-- {
-		s.rangeOf(network, a, uint32(lost))
+		s.rangeOf(network, e)
+	}
+	if len(e.pieces) > 0 && s.err == nil {
+		e.lost = max(e.lost, uint32(lost))
+		t.save(e)
 	}
 }
 
-func (s *snapshotReader) rangeOf(network string, a Addr, lost uint32) {
+func (s *snapshotReader) rangeOf(network string, e *entry) {
 	from, to := s.signed(), s.signed()
-	x, o, flags, ports := s.number(), s.number(), s.number(), s.number()
-	if x >= uint64(len(s.exporters)) || o >= uint64(len(s.owners)) || flags > whoFlags || ports > math.MaxUint32 ||
-		!portsOK(uint16(ports>>16), uint16(ports)) || from <= 0 || to < from {
+	x, o, f, p := s.number(), s.number(), s.number(), s.number()
+	if x >= uint64(len(s.exporters)) || o >= uint64(len(s.owners)) || f > math.MaxUint8 || p > math.MaxUint32 ||
+		!portsOK(ports(p).from(), ports(p).to()) || from < tick || from/tick > latestFrom || to < from {
 		s.fail()
 	}
 	if s.err != nil || s.exporters[x] == 0 {
 		return
 	}
-	t := s.t
-	c := Claim{Network: network, Addr: a, PortFrom: uint16(ports >> 16), PortTo: uint16(ports), Owner: s.owners[o], From: from}
-	full := t.liveRanges >= t.cfg.MaxRanges || t.entries.live >= t.cfg.MaxAddresses || int(t.exporters.at(s.exporters[x]).refs) >= t.cfg.MaxPerExporter
-	if full || s.known(&c, s.exporters[x]) || t.open(&c, s.exporters[x], meeting{from: from}) != 0 {
+	t, exporter := s.t, s.exporters[x]
+	if s.full(e, exporter) || known(e, whole(from), exporter, ports(p)) {
 		return
 	}
-	n := t.find(uint32(t.Network(network)), a)
-	e := t.entries.at(n)
-	e.lost.Store(lost)
-	for i := e.head.Load(); i != 0; i = link(t.node(i).link.Load()).next() {
-		// What was linked last is the first of those with its start.
-		if r := t.node(i); r.from.Load() == from {
-			w := who(r.who.Load())
-			r.who.Store(uint64(packWho(w.owner(), w.exporter())&^whoFlags | who(flags)))
-			r.to.Store(to)
+	c := Claim{Network: network, PortFrom: ports(p).from(), PortTo: ports(p).to(), Owner: s.owners[o]}
+	m := meeting{old: -1, from: whole(from)}
+	if t.open(&c, exporter, e, m) != 0 {
+		return
+	}
+	for i := range e.pieces {
+		// What was added last is the first of those with its start.
+		if e.pieces[i].from == m.from {
+			if e.pieces[i].flags = flags(f); to != open {
+				e.pieces[i].to = whole(to)
+			}
 			break
 		}
 	}
 	t.stats.claims.Add(1)
 }
 
-// known says that the range is there already, or its address full: an entry that moved while it was written may stand in the snapshot twice.
-func (s *snapshotReader) known(c *Claim, x uint32) bool {
+// full says that the table has no room for one more range.
+func (s *snapshotReader) full(e *entry, exporter uint32) bool {
 	t := s.t
-	n := t.find(uint32(t.Network(c.Network)), c.Addr)
-	if n == 0 {
-		return false
-	}
-	count := 0
-	for i := t.entries.at(n).head.Load(); i != 0; i = link(t.node(i).link.Load()).next() {
-		r := t.node(i)
-		ports := link(r.link.Load()).ports()
-		if r.from.Load() == c.From && who(r.who.Load()).exporter() == x && ports == packLink(c.PortFrom, c.PortTo, 0).ports() {
+	return t.liveRanges >= t.cfg.MaxRanges || t.addresses >= t.cfg.MaxAddresses || int(t.exporters.at(exporter).refs) >= t.cfg.MaxPerExporter ||
+		t.log.words >= fullWords || len(e.pieces) >= t.cfg.MaxPerAddress
+}
+
+// known says that the range is there already: an entry that moved while it was written may stand in the snapshot twice.
+func known(e *entry, from int64, exporter uint32, p ports) bool {
+	for i := range e.pieces {
+		if o := &e.pieces[i]; o.from == from && o.exporter == exporter && o.ports == p {
 			return true
 		}
-		count++
 	}
-	return count >= t.cfg.MaxPerAddress
+	return false
 }
 
 // Open calls f with every claim that is open, and up to when its exporter has verified it, until f returns false. Writers wait.
 func (t *Table) Open(f func(c *Claim, verified int64) bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	for n := uint32(1); n < t.entries.next; n++ {
-		e := t.entries.at(n)
-		if e.net.Load() == 0 {
+	e, ix := &t.other, t.index.Load()
+	for slot := range uint32(len(ix.slots)) {
+		if t.take(ix, slot, e); e.slot == noSlot {
 			continue
 		}
-		for i := e.head.Load(); i != 0; {
-			r := t.node(i)
-			w, l := who(r.who.Load()), link(r.link.Load())
-			i = l.next()
-			if r.to.Load() != open {
+		for i := range e.pieces {
+			p := &e.pieces[i]
+			if p.to != open {
 				continue
 			}
-			x := t.exporters.at(w.exporter())
+			x := t.exporters.at(p.exporter)
 			name := x.who.Load()
 			c := Claim{
-				Exporter: name.id, Host: name.host, Network: t.networkRefs[e.net.Load()].name, Addr: e.addr(), PortFrom: l.portFrom(), PortTo: l.portTo(),
-				Owner: *t.owners.at(w.owner()).owner.Load(), From: r.from.Load(),
+				Exporter: name.id, Host: name.host, Network: t.networkRefs[e.net].name, Addr: e.addr, PortFrom: p.ports.from(), PortTo: p.ports.to(),
+				Owner: *t.owners.at(p.owner).owner.Load(), From: p.from,
 			}
 			if !f(&c, x.verified.Load()) {
 				return

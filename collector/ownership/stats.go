@@ -40,7 +40,7 @@ type Stats struct {
 	// BadClocks are the exporters whose claims name nobody (ClockError.Bad), Slack the widest slack of all exporters.
 	BadClocks int
 	Slack     time.Duration
-	// Bytes is what slabs and index occupy; names come on top.
+	// Bytes is what log, index and slabs occupy; names come on top.
 	Bytes int
 }
 
@@ -58,18 +58,18 @@ func (t *Table) Stats() Stats {
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	s.Ranges, s.Addresses, s.Owners, s.Exporters = t.liveRanges, t.entries.live, t.owners.live, t.exporters.live
+	s.Ranges, s.Addresses, s.Owners, s.Exporters = t.liveRanges, t.addresses, t.owners.live, t.exporters.live
 	s.Networks, s.Slack = len(t.networkRefs), time.Duration(t.mostSlack.Load())
 	for _, x := range t.exporterIDs {
 		if t.exporters.at(x).barred.Load() {
 			s.BadClocks++
 		}
 	}
-	s.Bytes = len(t.index.Load().slots)*4 + t.entries.bytes() + t.ranges.bytes() + t.owners.bytes() + t.exporters.bytes()
+	s.Bytes = len(t.index.Load().slots)*4 + t.log.bytes() + t.owners.bytes() + t.exporters.bytes()
 	return s
 }
 
 func (s *slab[T]) bytes() int {
 	var v T
-	return len(*s.dir.Load())*chunkLen*int(unsafe.Sizeof(v)) + cap(s.free)*4
+	return len(*s.dir.Load())*slabLen*int(unsafe.Sizeof(v)) + cap(s.free)*4
 }

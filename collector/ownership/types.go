@@ -178,12 +178,12 @@ type Range struct {
 // Config bounds the table. The zero value of a field means its default.
 type Config struct {
 	MaxRanges      int // 4 Mi
-	MaxAddresses   int // 2 Mi, at most 32 Mi
+	MaxAddresses   int // 2 Mi, at most 16 Mi
 	MaxPerAddress  int // 64, at most 64: open and ended ranges of one address
 	MaxPerExporter int // 131072: open and ended ranges of one exporter
-	MaxOwners      int // 1 Mi
+	MaxOwners      int // 1 Mi, at most 16 Mi
 	MaxNetworks    int // 1 Mi
-	MaxExporters   int // 64 Ki, at most 16 Mi: runs of exporters that have ranges or are alive
+	MaxExporters   int // 64 Ki, at most 1 Mi: runs of exporters that have ranges or are alive
 	MaxNameBytes   int // 512
 
 	Retention  time.Duration // 2 h: how long an ended range is kept
@@ -224,7 +224,7 @@ func (c Config) withDefaults() Config {
 	def(&c.MaxAddresses, 2<<20, maxEntries)
 	def(&c.MaxPerAddress, maxWalk, maxWalk)
 	def(&c.MaxPerExporter, 128<<10, 1<<30)
-	def(&c.MaxOwners, 1<<20, 1<<30)
+	def(&c.MaxOwners, 1<<20, maxOwners)
 	def(&c.MaxNetworks, 1<<20, 1<<30)
 	def(&c.MaxExporters, 64<<10, maxExporters)
 	def(&c.MaxNameBytes, 512, 64<<10)

@@ -14,7 +14,9 @@ func (t *Table) Claim(c *Claim, now int64) error {
 		return t.refuse(NamesFull, "claim")
 	}
 	t.touch(x, now)
-	m, reason := t.meet(c, x)
+	e := &t.mine
+	t.load(c.Network, c.Addr, e)
+	m, reason := t.meet(c, x, e)
 	if reason != 0 {
 		return t.refuse(reason, "claim")
 	}
@@ -23,13 +25,13 @@ func (t *Table) Claim(c *Claim, now int64) error {
 		return nil
 	}
 	before := t.liveRanges
-	if reason := t.room(c, x, now); reason != 0 {
+	if reason := t.makePlace(e, x, now); reason != 0 {
 		return t.refuse(reason, "claim")
 	}
 	if t.liveRanges != before {
-		m, _ = t.meet(c, x) // what it met may be what was forgotten
+		m, _ = t.meet(c, x, e) // what it met may be what was forgotten
 	}
-	if reason := t.open(c, x, m); reason != 0 {
+	if reason := t.open(c, x, e, m); reason != 0 {
 		return t.refuse(reason, "claim")
 	}
 	t.stats.claims.Add(1)
@@ -38,6 +40,9 @@ func (t *Table) Claim(c *Claim, now int64) error {
 	}
 	return nil
 }
+
+// whole cuts a time to what the table keeps; none is 0.
+func whole(ns int64) int64 { return max(ns-ns%tick, tick) }
 
 func (t *Table) refuse(r Reason, what string) error {
 	t.stats.refused[r].Add(1)
@@ -54,7 +59,7 @@ func (t *Table) checkClaim(c *Claim, now int64) Reason {
 		return BadPorts
 	case c.From <= 0:
 		return BadTime
-	case c.From > now+int64(t.cfg.MaxAhead):
+	case c.From > now+int64(t.cfg.MaxAhead), c.From/tick > latestFrom:
 		return FromFuture
 	}
 	return 0
@@ -80,42 +85,39 @@ func (t *Table) touch(x uint32, now int64) {
 
 // meeting is what a claim finds of the same exporter, address and ports.
 type meeting struct {
-	repeat bool   // nothing new
-	old    uint32 // the open range that the new one ends, or 0
-	from   int64  // where the new one begins: not before the last one ended
+	repeat bool  // nothing new
+	old    int   // which open range the new one ends, or -1
+	from   int64 // where the new one begins: not before the last one ended
 }
 
-func (t *Table) meet(c *Claim, x uint32) (meeting, Reason) {
-	m := meeting{from: c.From}
-	n := t.find(uint32(t.Network(c.Network)), c.Addr)
-	if n == 0 {
-		return m, 0
-	}
+func (t *Table) meet(c *Claim, x uint32, e *entry) (meeting, Reason) {
+	from := whole(c.From)
+	m := meeting{from: from, old: -1}
 	owner, known := t.ownerIDs[c.Owner]
-	ports := packLink(c.PortFrom, c.PortTo, 0).ports()
-	for i := t.entries.at(n).head.Load(); i != 0; i = link(t.node(i).link.Load()).next() {
-		r := t.node(i)
-		w := who(r.who.Load())
-		if w.exporter() != x || link(r.link.Load()).ports() != ports {
+	for i := range e.pieces {
+		p := &e.pieces[i]
+		if p.exporter != x || p.ports != packPorts(c.PortFrom, c.PortTo) {
 			continue
 		}
-		to := r.to.Load()
-		if known && w.owner() == owner && within(c.From, r.from.Load(), t.endOf(to, r.from.Load(), x), to == open) {
-			t.countClaim(r, w)
+		if known && p.owner == owner && within(from, p.from, t.endOf(p), p.to == open) {
+			if p.flags.claims() < maxClaims {
+				p.flags += oneClaim
+				t.save(e)
+			}
 			m.repeat = true
 			return m, 0
 		}
-		if to == open {
+		if p.to == open {
 			m.old = i
 		} else {
-			m.from = max(m.from, to)
+			m.from = max(m.from, p.to)
 		}
 	}
-	if m.old == 0 || c.From >= t.node(m.old).from.Load() {
+	if m.old < 0 || from >= e.pieces[m.old].from {
 		return m, 0
 	}
 	// An older claim than the open range: the same owner's adds nothing that may be trusted, another owner's would rewrite history.
-	if m.repeat = known && who(t.node(m.old).who.Load()).owner() == owner; m.repeat {
+	if m.repeat = known && e.pieces[m.old].owner == owner; m.repeat {
 		return m, 0
 	}
 	return m, OutOfOrder
@@ -126,21 +128,15 @@ func within(at, from, end int64, isOpen bool) bool {
 	return at == from || at > from && (at < end || isOpen && at == end)
 }
 
-func (t *Table) endOf(to, from int64, x uint32) int64 {
-	if to != open {
-		return to
+func (t *Table) endOf(p *piece) int64 {
+	if p.to != open {
+		return p.to
 	}
-	return max(from, t.exporters.at(x).verified.Load())
+	return max(p.from, t.exporters.at(p.exporter).verified.Load())
 }
 
-func (t *Table) countClaim(r *rangeNode, w who) {
-	if w.claims() < maxClaims {
-		r.who.Store(uint64(w + oneClaim))
-	}
-}
-
-// open links the new range and ends the exporter's old one. The table has room.
-func (t *Table) open(c *Claim, x uint32, m meeting) Reason {
+// open adds the new range and ends the exporter's old one. The table has room.
+func (t *Table) open(c *Claim, x uint32, e *entry, m meeting) Reason {
 	net, ok := t.internNetwork(c.Network)
 	if !ok {
 		return NamesFull
@@ -153,89 +149,65 @@ func (t *Table) open(c *Claim, x uint32, m meeting) Reason {
 		}
 		return NamesFull
 	}
-	n := t.find(net, c.Addr)
-	if n == 0 {
-		n = t.newEntry(net, c.Addr)
+	e.net = net // an entry that is not there yet may be the network's first
+	if m.old >= 0 {
+		t.supersede(&e.pieces[m.old], owner, m.from)
 	}
-	if m.old != 0 {
-		t.supersede(m.old, owner, m.from, x)
-	}
-	i := t.newNode(n)
-	r := t.node(i)
-	r.from.Store(m.from)
-	r.to.Store(open)
-	r.who.Store(uint64(packWho(owner, x)))
 	t.owners.at(owner).refs++
 	t.exporters.at(x).refs++
-	t.link(t.entries.at(n), i, c.PortFrom, c.PortTo)
+	t.liveRanges++
+	e.add(piece{from: m.from, to: open, owner: owner, exporter: x, flags: oneClaim, ports: packPorts(c.PortFrom, c.PortTo)})
+	t.save(e)
 	return 0
 }
 
 // supersede ends the range that the exporter's own new claim replaces: where its watermark left it, and not after the new one's
 // start. For another owner that is a release; for the same owner a hole.
-func (t *Table) supersede(old, owner uint32, from int64, x uint32) {
-	r := t.node(old)
-	w := who(r.who.Load())
-	end := min(from, t.endOf(open, r.from.Load(), x))
-	if w.owner() != owner {
-		w |= released
+func (t *Table) supersede(old *piece, owner uint32, from int64) {
+	end := min(from, t.endOf(old))
+	if old.owner != owner {
+		old.flags |= released
 	}
-	r.who.Store(uint64(w.withLoose(from - end)))
-	r.to.Store(end)
+	old.flags, old.to = old.flags.withLoose(from-end), end
 }
 
-func (t *Table) newEntry(net uint32, a Addr) uint32 {
-	n := t.entries.alloc()
-	e := t.entries.at(n)
-	e.hi.Store(a.Hi)
-	e.lo.Store(a.Lo)
-	e.net.Store(net)
-	e.head.Store(0)
-	e.lost.Store(0)
-	t.networkRefs[net].entries++
-	t.insert(net, a, n)
-	return n
+// load takes apart what is known of an address; nothing, where it is not in the table.
+func (t *Table) load(network string, a Addr, e *entry) {
+	e.net, e.addr, e.lost, e.pieces = uint32(t.Network(network)), a, 0, e.room[:0]
+	var ref uint32
+	if e.slot, ref = t.slotOf(e.net, a); e.slot != noSlot {
+		e.read(t.log.at(ref))
+	}
 }
 
-// newNode gives an unused range of the entry: at home if that is free.
-func (t *Table) newNode(n uint32) uint32 {
-	t.liveRanges++
-	if home := n | homeBit; t.entries.at(n).home.who.Load() == 0 {
-		return home
+// save puts an entry in the place of the one it was loaded from, and one that has no range left out of the table.
+func (t *Table) save(e *entry) {
+	ix := t.index.Load()
+	if e.slot != noSlot {
+		ref := ix.slots[e.slot].Load() & refMask
+		_, _, _, size := t.log.at(ref).shape()
+		t.log.count(ref, -size)
 	}
-	return t.ranges.alloc()
-}
-
-func (t *Table) freeNode(i uint32) {
-	t.liveRanges--
-	if i&homeBit != 0 {
-		t.node(i).who.Store(0)
-		return
+	switch {
+	case len(e.pieces) == 0:
+		ix.slots[e.slot].Store(slotGone)
+		e.slot = noSlot
+		t.addresses--
+		t.dropNetwork(e.net)
+	case e.slot == noSlot:
+		t.networkRefs[e.net].entries++
+		t.addresses++
+		t.words = e.pack(t.words)
+		e.slot = t.insert(e.net, e.addr, t.log.append(t.words))
+	default:
+		t.words = e.pack(t.words)
+		ix.slots[e.slot].Store(ix.slots[e.slot].Load()&^refMask | t.log.append(t.words))
 	}
-	t.ranges.release(i)
-}
-
-// link puts a complete node into the chain, newest start first.
-func (t *Table) link(e *entry, i uint32, portFrom, portTo uint16) {
-	r := t.node(i)
-	from := r.from.Load()
-	var prev *rangeNode
-	next := e.head.Load()
-	for next != 0 && t.node(next).from.Load() > from {
-		prev = t.node(next)
-		next = link(prev.link.Load()).next()
+	for _, owner := range t.parting {
+		t.dropOwner(owner)
 	}
-	r.link.Store(uint64(packLink(portFrom, portTo, next)))
-	t.setNext(e, prev, i)
-}
-
-func (t *Table) setNext(e *entry, prev *rangeNode, i uint32) {
-	if prev == nil {
-		e.head.Store(i)
-		return
-	}
-	l := link(prev.link.Load())
-	prev.link.Store(uint64(packLink(l.portFrom(), l.portTo(), i)))
+	t.parting = t.parting[:0]
+	t.tidy()
 }
 
 // Release closes the exporter's open range of the address and ports at the last moment that was verified. now is the collector's clock. The end
@@ -254,28 +226,22 @@ func (t *Table) Release(r *Release, now int64) error {
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	x := t.exporterIDs[r.Exporter]
-	n := t.find(uint32(t.Network(r.Network)), r.Addr)
-	if x == 0 || n == 0 {
-		return t.refuse(UnknownRange, "release")
-	}
-	ports := packLink(r.PortFrom, r.PortTo, 0).ports()
-	for i := t.entries.at(n).head.Load(); i != 0; {
-		node := t.node(i)
-		w, l := who(node.who.Load()), link(node.link.Load())
-		if w.exporter() == x && l.ports() == ports && node.to.Load() == open {
-			at, from := r.At, node.from.Load()
-			if at < from && !r.Absent {
-				return t.refuse(ToBeforeFrom, "release") // of an earlier range: it came late, or twice
-			}
-			at = max(at, from)
-			// Released before ended: a reader between the two sees an open range, never an unreleased end.
-			node.who.Store(uint64((w | released).withLoose(now - at)))
-			node.to.Store(at)
-			t.stats.releases.Add(1)
-			return nil
+	x, e := t.exporterIDs[r.Exporter], &t.mine
+	t.load(r.Network, r.Addr, e)
+	for i := range e.pieces {
+		p := &e.pieces[i]
+		if p.exporter != x || p.ports != packPorts(r.PortFrom, r.PortTo) || p.to != open {
+			continue
 		}
-		i = l.next()
+		at := whole(r.At)
+		if at < p.from && !r.Absent {
+			return t.refuse(ToBeforeFrom, "release") // of an earlier range: it came late, or twice
+		}
+		p.to = max(at, p.from)
+		p.flags = (p.flags | released).withLoose(whole(now) - p.to)
+		t.save(e)
+		t.stats.releases.Add(1)
+		return nil
 	}
 	return t.refuse(UnknownRange, "release")
 }
@@ -301,10 +267,10 @@ func (t *Table) Watermark(w *Watermark) error {
 	}
 	t.stats.watermarks.Add(1)
 	s := t.exporters.at(x)
-	if w.VerifiedTo > s.verified.Load() {
+	if to := whole(w.VerifiedTo); to > s.verified.Load() {
 		// Alive before verified: the other order shows a reader an advanced watermark of an exporter that stands still.
 		s.advanced.Store(max(w.ReceivedAt, s.advanced.Load()))
-		s.verified.Store(w.VerifiedTo)
+		s.verified.Store(to)
 	}
 	s.vouch()
 	return nil

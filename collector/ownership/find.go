@@ -1,0 +1,109 @@
+package ownership
+
+import "sync/atomic"
+
+// Key is what a look-up asks for, but its moment and port.
+type Key struct {
+	Network NetworkID
+	Addr    Addr
+}
+
+// Found is where the table keeps what it knows of a key. It serves for the look-ups of one batch: whatever happens to the table meanwhile is noticed.
+type Found struct {
+	key  Key
+	rec  record         // nil: nobody is known to have had the address
+	slot *atomic.Uint32 // of the index, and what it said
+	said uint32
+	at   uint32 // the slot's number
+	seen uint64 // what log.recycled said before
+}
+
+// stands says that nothing that the finder saw has been replaced or written over since. Only then all of it was true at one moment: a release and
+// the watermark after it may have come between a look at a range and one at its exporter.
+func (f *Found) stands(t *Table) bool {
+	return (f.rec == nil || f.slot.Load() == f.said) && t.log.recycled.Load() == f.seen
+}
+
+// findAtOnce is how many waits for memory overlap: more would push each other out of the nearest cache.
+const findAtOnce = 64
+
+// Find looks for many keys at once: the processor waits for memory once a few dozen keys, and not twice a look-up. At a million addresses
+// in random order that is most of the time of a look-up. found is as long as keys.
+func (v *View) Find(keys []Key, found []Found) {
+	for len(keys) > findAtOnce {
+		v.find(keys[:findAtOnce], found)
+		keys, found = keys[findAtOnce:], found[findAtOnce:]
+	}
+	v.find(keys, found)
+}
+
+// Loops that read memory do nothing else: the fewer instructions between two reads, the more of them are under way at once.
+func (v *View) find(keys []Key, found []Found) {
+	var hashes [findAtOnce]uint64
+	t := v.t
+	seen, ix := t.log.recycled.Load(), t.index.Load()
+	for i := range keys {
+		hashes[i] = t.hash(uint32(keys[i].Network), keys[i].Addr)
+	}
+	for _, h := range hashes[:len(keys)] {
+		ix.slots[uint32(h)&ix.mask].Load()
+	}
+	var words [findAtOnce][2]*atomic.Uint64
+	n := 0
+	for i := range keys {
+		f := &found[i]
+		f.key, f.seen, f.rec = keys[i], seen, nil
+		if t.candidate(ix, hashes[i], uint32(hashes[i]), f) {
+			words[n] = [2]*atomic.Uint64{&f.rec[0], &f.rec[min(4, len(f.rec)-1)]} // the latter is often on the next line
+			n++
+		}
+	}
+	for i := range words[:n] {
+		words[i][0].Load()
+		words[i][1].Load()
+	}
+	for i := range keys {
+		f := &found[i]
+		if f.rec == nil {
+			continue
+		}
+		if t.confirm(ix, hashes[i], f); f.rec != nil {
+			_, at, _, _ := f.rec.shape()
+			w := f.rec[min(at+1, len(f.rec)-1)].Load()
+			t.exporters.at(exporterOf(w)).verified.Load()
+			t.owners.at(ownerOf(w)).owner.Load()
+		}
+	}
+}
+
+// findOne is find for one key.
+func (t *Table) findOne(k Key, f *Found) {
+	f.key, f.seen, f.rec = k, t.log.recycled.Load(), nil
+	h, ix := t.hash(uint32(k.Network), k.Addr), t.index.Load()
+	if t.candidate(ix, h, uint32(h), f) {
+		t.confirm(ix, h, f)
+	}
+}
+
+// candidate goes on from slot i to the next record that may be the key's.
+func (t *Table) candidate(ix *index, h uint64, i uint32, f *Found) bool {
+	for tag := tagOf(h); ; i++ {
+		slot := &ix.slots[i&ix.mask]
+		s := slot.Load()
+		if s == slotEmpty {
+			f.rec = nil
+			return false
+		}
+		if s&^refMask == tag && s != slotGone {
+			f.rec, f.slot, f.said, f.at = t.log.at(s&refMask), slot, s, i
+			return true
+		}
+	}
+}
+
+// confirm takes candidates until one is the key's, or none is left.
+func (t *Table) confirm(ix *index, h uint64, f *Found) {
+	k := keyOf(uint32(f.key.Network), f.key.Addr)
+	for !f.rec.is(&k) && t.candidate(ix, h, f.at+1, f) {
+	}
+}

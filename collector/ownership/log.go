@@ -1,0 +1,135 @@
+package ownership
+
+import "sync/atomic"
+
+const (
+	chunkWords = 1 << chunkShift // 64 KiB
+	chunkShift = 13
+	maxChunks  = 1 << (refBits - chunkShift)
+	// fullWords is how many words claims may fill: what is left is for what replaces records, and for what died and is not cleaned up yet.
+	fullWords = maxChunks * chunkWords / 8 * 7
+	noRecords = -1 // of a chunk that is not in use
+)
+
+type chunk [chunkWords]atomic.Uint64
+
+// recordLog keeps the records: each is written behind the last one, in chunks that never move. A record that was replaced leaves a hole; when holes
+// make up more than a 16th, the emptiest chunk's records are written anew and the chunk is used again. Only writers write.
+type recordLog struct {
+	dir    atomic.Pointer[[]*chunk]
+	live   []int32  // words in use, by chunk
+	words  int      // in use, of all
+	unused []uint32 // chunks without records
+	head   uint32   // where the next record goes
+	room   uint32   // words behind it in its chunk
+	// recycled counts whenever something is about to be written over or taken away that readers may be looking at: a reader that saw the same
+	// count before and after has seen nothing of it.
+	recycled atomic.Uint64
+}
+
+func newRecordLog() *recordLog {
+	l := &recordLog{}
+	l.dir.Store(new([]*chunk))
+	l.next()
+	return l
+}
+
+// at gives a record, and all that lies behind it in its chunk.
+func (l *recordLog) at(ref uint32) record {
+	return (*l.dir.Load())[ref>>chunkShift][ref&(chunkWords-1):]
+}
+
+// append writes a record and says where.
+func (l *recordLog) append(rec []uint64) uint32 {
+	if int(l.room) < len(rec) {
+		l.next()
+	}
+	ref, to := l.head, l.at(l.head)
+	for i, w := range rec {
+		to[i].Store(w)
+	}
+	l.head += uint32(len(rec))
+	l.room -= uint32(len(rec))
+	l.count(ref, len(rec))
+	return ref
+}
+
+// count notes that a record of so many words came into use, or went out of it.
+func (l *recordLog) count(ref uint32, words int) {
+	l.live[ref>>chunkShift] += int32(words)
+	l.words += words
+}
+
+// next goes on in a chunk without records.
+func (l *recordLog) next() {
+	dir := *l.dir.Load()
+	c := uint32(len(dir))
+	if n := len(l.unused); n > 0 {
+		c, l.unused = l.unused[n-1], l.unused[:n-1]
+		l.recycled.Add(1)
+	} else {
+		// Appending writes behind the length that readers of the old header know, never into it.
+		dir = append(dir, new(chunk))
+		l.live = append(l.live, 0)
+		l.dir.Store(&dir)
+	}
+	l.live[c] = 0
+	l.head = firstRecord(c)
+	l.room = (c+1)<<chunkShift - l.head
+}
+
+// firstRecord is where the records of a chunk begin: none has the number of a free slot.
+func firstRecord(c uint32) uint32 { return max(c<<chunkShift, slotGone+1) }
+
+// wasteful says that holes take too much room.
+func (l *recordLog) wasteful() bool {
+	holes := (len(l.live)-len(l.unused))*chunkWords - l.words
+	return holes > l.words/16+2*chunkWords
+}
+
+// emptiest is the chunk with the least in use, the present one left out.
+func (l *recordLog) emptiest() uint32 {
+	best, least := uint32(0), int32(chunkWords+1)
+	for c, n := range l.live {
+		if n != noRecords && n < least && uint32(c) != l.head>>chunkShift {
+			best, least = uint32(c), n
+		}
+	}
+	return best
+}
+
+// retire takes a chunk without records out of use.
+func (l *recordLog) retire(c uint32) {
+	l.live[c] = noRecords
+	l.unused = append(l.unused, c)
+}
+
+func (l *recordLog) bytes() int { return len(l.live)*chunkWords*8 + cap(l.live)*4 + cap(l.unused)*4 }
+
+// tidy writes the records of the emptiest chunks anew while holes take too much room.
+func (t *Table) tidy() {
+	for t.log.wasteful() {
+		t.evacuate(t.log.emptiest())
+	}
+}
+
+// evacuate moves what a chunk holds to the head of the log. A record is in use if the index says so.
+func (t *Table) evacuate(c uint32) {
+	ix := t.index.Load()
+	ref := firstRecord(c)
+	for t.log.live[c] > 0 {
+		r := t.log.at(ref)
+		_, _, _, size := r.shape()
+		net, addr := r.key()
+		if slot, found := t.slotOf(net, addr); slot != noSlot && found == ref {
+			t.words = t.words[:0]
+			for i := range size {
+				t.words = append(t.words, r[i].Load())
+			}
+			t.log.count(ref, -size)
+			ix.slots[slot].Store(ix.slots[slot].Load()&^refMask | t.log.append(t.words))
+		}
+		ref += uint32(size)
+	}
+	t.log.retire(c)
+}
