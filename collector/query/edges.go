@@ -75,19 +75,19 @@ func ofWorkload(name string) edgeFilter {
 
 // edges returns the edges of the records that ended in the window.
 func (c *Client) edges(ctx context.Context, w window, now time.Time, f edgeFilter) ([]Edge, error) {
-	minutes, hours, err := c.coverage(ctx)
+	covered, err := c.coverage(ctx)
 	if err != nil {
 		return nil, err
 	}
-	tiers := plan(w, minutes, hours, now)
+	tiers := plan(w, covered.minutes, covered.hours, now)
 	lively, known := livesFrom(tiers, endOf(w, now))
 	living := ""
 	if known {
-		living = ",\n    sumIf(e.open, e.lively) AS open, sumIf(e.unanswered, e.lively) AS unanswered"
+		living = ",\n    sumIf(e.open, " + isLively + ") AS open, sumIf(e.unanswered, " + isLively + ") AS unanswered"
 	} else {
 		lively = time.Time{}
 	}
-	statement := "SELECT " + edgeGroup + ",\n    " + schema.ShowEdges() + living + "\nFROM (" + c.edgesIn(tiers, lively) + ") AS e" + f.where() +
+	statement := "SELECT " + edgeGroup + ",\n    " + schema.ShowEdges() + living + "\nFROM (" + c.edgesIn(fromWritten(tiers, covered.written), lively) + ") AS e" + f.where() +
 		"\nGROUP BY " + edgeGroup + edgesOrder
 	if known {
 		return collect[Edge](ctx, c, statement, f.params)

@@ -31,30 +31,45 @@ func (s span) empty() bool { return !s.first.Before(s.end) }
 // minutesKept is for how long edges_1m surely has its rows.
 const minutesKept = 29 * 24 * time.Hour
 
+// coverage is what has been computed, and the last minute to which a record was written: nothing is to be found in single records after it.
+type coverage struct {
+	minutes, hours span
+	written        time.Time
+}
+
 type coverageRow struct {
 	Step  string `json:"step"`
 	First int64  `json:"first"`
 	Last  int64  `json:"last"`
 }
 
-// coverage asks what has been computed.
-func (c *Client) coverage(ctx context.Context) (minutes, hours span, err error) {
-	rows, err := collect[coverageRow](ctx, c, "SELECT step, toUnixTimestamp(min(start)) AS first, toUnixTimestamp(max(start)) AS last FROM "+c.database()+".closed GROUP BY step", nil)
+func (c *Client) coverage(ctx context.Context) (coverage, error) {
+	var out coverage
+	rows, err := collect[coverageRow](ctx, c, strings.ReplaceAll(`SELECT toString(step) AS step, toUnixTimestamp(min(start)) AS first, toUnixTimestamp(max(start)) AS last FROM $database.closed GROUP BY step
+UNION ALL
+SELECT 'written' AS step, 0 AS first, toUnixTimestamp(max(minute)) AS last FROM $database.touched`, "$database", c.database()), nil)
 	for _, r := range rows {
 		s := span{time.Unix(r.First, 0), time.Unix(r.Last, 0)}
-		if r.Step == "minute" {
-			minutes = span{s.first, s.end.Add(time.Minute)}
-		} else {
-			hours = span{s.first, s.end.Add(time.Hour)}
+		switch r.Step {
+		case "minute":
+			out.minutes = span{s.first, s.end.Add(time.Minute)}
+		case "hour":
+			out.hours = span{s.first, s.end.Add(time.Hour)}
+		case "written":
+			out.written = s.end
 		}
 	}
-	return minutes, hours, err
+	return out, err
 }
 
 // wholeMinutes is how long a window must reach back to begin with a whole minute: single records of a part of one are not worth their reading.
 const wholeMinutes = time.Hour
 
-// plan cuts a window into parts: whole hours and whole minutes that have been computed, and the rest from single records.
+// recent is how old single records are that are still kept, whatever their time to live, with room to spare.
+const recent = 30 * time.Minute
+
+// plan cuts a window into parts: whole hours and whole minutes that have been computed, and the rest from single records. Those at the end of a
+// window that ended lately reach back far enough to show which connections live.
 func plan(w window, minutes, hours span, now time.Time) []tier {
 	if !w.since.IsZero() && now.Sub(w.since) > wholeMinutes {
 		w.since = w.since.Truncate(time.Minute)
@@ -68,6 +83,9 @@ func plan(w window, minutes, hours span, now time.Time) []tier {
 	}
 	if u := w.until; !u.IsZero() && u.Before(b) {
 		b = u.Truncate(time.Minute)
+	}
+	if alive := endOf(w, now).Add(-aliveWithin).Truncate(time.Minute); alive.Before(b) && now.Sub(alive) < recent {
+		b = alive
 	}
 	if minutes.empty() || !a.Before(b) {
 		return []tier{{fromFlows, w}}
@@ -132,31 +150,54 @@ func livesFrom(tiers []tier, at time.Time) (time.Time, bool) {
 	last := tiers[len(tiers)-1]
 	from := at.Add(-aliveWithin)
 	until := last.window.until
-	return from, last.from == fromFlows && (until.IsZero() || until.Equal(at)) && last.window.since.Before(from)
+	return from, last.from == fromFlows && (until.IsZero() || until.Equal(at)) && !last.window.since.After(from)
 }
 
-// edgesIn returns a SELECT of the rows of edges in a window, in the columns of schema.EdgeColumns, and of which of them are of the single records
-// since a moment.
+// fromWritten leaves out single records where none were written.
+func fromWritten(tiers []tier, written time.Time) []tier {
+	if last := tiers[len(tiers)-1]; len(tiers) > 1 && last.from == fromFlows && last.window.since.After(written) {
+		return tiers[:len(tiers)-1]
+	}
+	return tiers
+}
+
+// edgesIn returns a SELECT of the rows of edges in a window: a time in minute, which is 1 s after the epoch in rows of the single records
+// since a moment, and the columns of schema.EdgeColumns. There is one SELECT a table, and nothing around that of the single records: ClickHouse
+// takes longer to analyse such a statement than to run it.
 func (c *Client) edgesIn(tiers []tier, lively time.Time) string {
-	columns := strings.Join(schema.EdgeColumns(), ", ")
-	parts := make([]string, len(tiers))
-	for i, t := range tiers {
-		from, to := sqlTime(t.window.since, beginning), sqlTime(t.window.until, never)
+	var parts []string
+	var minutes, hours []window
+	for _, t := range tiers {
 		switch t.from {
 		case fromFlows:
 			at := "toDateTime(end_time_ns >= " + sqlTime(lively, never) + ", 'UTC')"
-			parts[i] = "SELECT " + columns + ", minute = toDateTime(1, 'UTC') AS lively FROM (" + schema.EdgesOf(c.database(), at, from, to, schema.Part{}) + ")"
+			parts = append(parts, schema.EdgesOf(c.database(), at, sqlTime(t.window.since, beginning), sqlTime(t.window.until, never), schema.Part{}))
 		case fromMinutes:
-			parts[i] = c.computed(columns, "minute", "edges_1m_gens", from, to)
+			minutes = append(minutes, t.window)
 		case fromHours:
-			parts[i] = c.computed(columns, "hour", "edges_1h_gens", from, to)
+			hours = append(hours, t.window)
 		}
+	}
+	if len(minutes) > 0 {
+		parts = append(parts, c.computed("minute", "edges_1m_gens", minutes))
+	}
+	if len(hours) > 0 {
+		parts = append(parts, c.computed("hour", "edges_1h_gens", hours))
 	}
 	return strings.Join(parts, "\nUNION ALL\n")
 }
 
-func (c *Client) computed(columns, step, table, from, to string) string {
-	return strings.NewReplacer("$columns", columns, "$step", step, "$table", table, "$from", from, "$to", to, "$database", c.database()).Replace(
-		`SELECT $columns, 0 AS lively FROM $database.$table WHERE $step >= $from AND $step < $to
-    AND ($step, gen) IN (SELECT start, gen FROM $database.closed_latest WHERE step = '$step' AND start >= $from AND start < $to)`)
+// isLively is the condition for the rows of edgesIn that show which connections live.
+const isLively = "e.minute = toDateTime(1, 'UTC')"
+
+// computed returns a SELECT of the computed edges of one resolution in some windows.
+func (c *Client) computed(step, table string, windows []window) string {
+	var in, closed []string
+	for _, w := range windows {
+		in, closed = append(in, w.condition("g."+step)), append(closed, w.condition("start"))
+	}
+	return strings.NewReplacer("$columns", strings.Join(schema.EdgeColumns(), ", "), "$step", step, "$table", table, "$in", strings.Join(in, " OR "),
+		"$closed", strings.Join(closed, " OR "), "$database", c.database()).Replace(
+		`SELECT toDateTime(0, 'UTC') AS minute, $columns FROM $database.$table AS g WHERE ($in)
+    AND (g.$step, g.gen) IN (SELECT start, gen FROM $database.closed_latest WHERE step = '$step' AND ($closed))`)
 }

@@ -134,14 +134,15 @@ func askAPI(ctx context.Context, api string, addr netip.Addr, at time.Time, o Wh
 	return out, nil
 }
 
-// whoisAround is how far before and after the time flows are looked for.
+// whoisAround is how far before and after the time records are looked for.
 const whoisAround = 15 * time.Minute
 
+// whoisSelect reads flows_raw as it is: all versions of a record say the same of their own end, and single versions are found by the index of addresses.
 const whoisSelect = `SELECT network, local_workload AS workload, local_instance AS instance,
     toUnixTimestamp64Nano(min(interval_start_ns)) AS from_ns, toUnixTimestamp64Nano(max(end_time_ns)) AS to_ns
-FROM %s.flows
+FROM %s.flows_raw
 WHERE local_addr = {address:IPv6} AND local_workload != '' AND ({network:String} = '' OR network = {network:String})
-    AND end_time_ns >= fromUnixTimestamp64Nano(%d) AND interval_start_ns <= fromUnixTimestamp64Nano(%d)
+    AND end_time_ns >= fromUnixTimestamp64Nano(%d) AND end_time_ns <= fromUnixTimestamp64Nano(%d)
 GROUP BY network, workload, instance
 ORDER BY network, from_ns`
 
