@@ -87,7 +87,7 @@ func (c *collector) answerWhois(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	w.Header().Set("Content-Type", "application/json")
-	_ = json.NewEncoder(w).Encode(c.whois(addr, uint16(port), at, q.Get("network"))) // a client that went away
+	_ = json.NewEncoder(w).Encode(c.whois(r.Context(), addr, uint16(port), at, q.Get("network"))) // a client that went away
 }
 
 const (
@@ -96,21 +96,17 @@ const (
 )
 
 // whois asks the table in one network, or in all where the address was claimed around that time; where it was in none, why not.
-func (c *collector) whois(addr netip.Addr, port uint16, at time.Time, network string) *query.WhoisAnswer {
+func (c *collector) whois(ctx context.Context, addr netip.Addr, port uint16, at time.Time, network string) *query.WhoisAnswer {
 	out := &query.WhoisAnswer{Address: addr.Unmap().String(), At: at, Source: "ownership"}
+	if answer, in, foreign := c.elsewhere(ctx, network, addr, port, at.UnixNano()); foreign {
+		out.Answers = append(out.Answers, whoisOwner(cmp.Or(network, "default"), in, &answer))
+		return out
+	}
 	v := c.table.View(time.Now().UnixNano())
 	a := ownership.AddrFrom(addr)
 	ask := func(name string, id ownership.NetworkID) {
 		answer := v.Lookup(id, a, port, at.UnixNano(), int64(c.cfg.Hold.Tolerance))
-		owner := query.WhoisOwner{Network: name, Evidence: "none", Why: answer.Why.String()}
-		if o := answer.Owner; o != nil {
-			owner.Workload, owner.Instance, owner.Zone, owner.Region, owner.Release = o.Workload, o.Instance, o.Zone, o.Region, o.Release
-			owner.Evidence = "claim"
-			if o.Assigned {
-				owner.Evidence = "assignment"
-			}
-		}
-		out.Answers = append(out.Answers, owner)
+		out.Answers = append(out.Answers, whoisOwner(name, "", &answer))
 	}
 	from, to := at.Add(-whoisAround).UnixNano(), at.Add(whoisAround).UnixNano()
 	c.table.Networks(func(name string, id ownership.NetworkID) bool {
@@ -132,6 +128,21 @@ func (c *collector) whois(addr netip.Addr, port uint16, at time.Time, network st
 	}
 	slices.SortFunc(out.Ranges, func(x, y query.WhoisRange) int { return x.From.Compare(y.From) })
 	slices.SortFunc(out.Answers, func(x, y query.WhoisOwner) int { return strings.Compare(x.Network, y.Network) })
+	return out
+}
+
+// whoisOwner shows an answer; in is the region that gave it, if it is another one.
+func whoisOwner(network, in string, a *ownership.Answer) query.WhoisOwner {
+	out := query.WhoisOwner{Network: network, Region: in, Evidence: "none", Why: a.Why.String()}
+	o := a.Owner
+	if o == nil {
+		return out
+	}
+	out.Workload, out.Instance, out.Zone, out.Region, out.Release = o.Workload, o.Instance, o.Zone, o.Region, o.Release
+	out.Evidence = "claim"
+	if o.Assigned {
+		out.Evidence = "assignment"
+	}
 	return out
 }
 

@@ -26,6 +26,7 @@ import (
 	"tributary/collector/ownership"
 	"tributary/collector/ownership/feed"
 	"tributary/collector/ownership/session"
+	"tributary/collector/region"
 	"tributary/collector/schema"
 	"tributary/collector/settings"
 	"tributary/collector/sink"
@@ -51,21 +52,23 @@ type collector struct {
 	registry *prometheus.Registry
 	failed   chan error // a part that ended by itself
 
-	id        string          // of this run
-	tls       *tlsconf.Server // nil without TLS
-	table     *ownership.Table
-	book      *session.Book
-	feed      *feed.Feed // nil without Kafka
-	feeding   bool       // it has been started
-	sinks     sinks
-	ledger    *ledger.Ledger // nil without ClickHouse, like listeners and history
-	listeners *listeners.Store
-	history   *history.Writer
-	hold      *hold.Hold
-	settings  *settings.Settings
-	ingest    *ingest.Server
-	started   atomic.Bool             // all of the above is there
-	stops     []func(context.Context) // in the order of starting; run in reverse
+	id         string          // of this run
+	tls        *tlsconf.Server // nil without TLS, like its metrics
+	tlsMetrics *tlsconf.Metrics
+	table      *ownership.Table
+	book       *session.Book
+	feed       *feed.Feed // nil without Kafka
+	feeding    bool       // it has been started
+	sinks      sinks
+	ledger     *ledger.Ledger // nil without ClickHouse, like listeners and history
+	listeners  *listeners.Store
+	history    *history.Writer
+	hold       *hold.Hold
+	regions    *region.Resolver // nil without other regions
+	settings   *settings.Settings
+	ingest     *ingest.Server
+	started    atomic.Bool             // all of the above is there
+	stops      []func(context.Context) // in the order of starting; run in reverse
 }
 
 // Serve runs a collector until ctx ends or a part of it fails for good.
@@ -159,9 +162,10 @@ func (c *collector) prepareTLS() (err error) {
 	if c.cfg.TLSCert == "" {
 		return nil
 	}
+	c.tlsMetrics = tlsconf.NewMetrics(c.registry, "tributary_collector")
 	c.tls, err = tlsconf.NewServer(
 		tlsconf.ServerFiles{Cert: c.cfg.TLSCert, Key: c.cfg.TLSKey, ClientCA: c.cfg.TLSClientCA},
-		tlsconf.Options{Use: "ingest", Log: c.log, Metrics: tlsconf.NewMetrics(c.registry, "tributary_collector")})
+		tlsconf.Options{Use: "ingest", Log: c.log, Metrics: c.tlsMetrics})
 	return err
 }
 
@@ -199,7 +203,11 @@ func (c *collector) ready() []string {
 
 // startPipeline builds attribution, hold and front door and starts the hold.
 func (c *collector) startPipeline() error {
-	attributor, err := attribute.New(attribute.Config{Tolerance: c.cfg.Hold.Tolerance, Refused: c.book.Refused}, c.table, c.registry)
+	regions, err := c.openRegions()
+	if err != nil {
+		return err
+	}
+	attributor, err := attribute.New(attribute.Config{Tolerance: c.cfg.Hold.Tolerance, Refused: c.book.Refused, Regions: regions}, c.table, c.registry)
 	if err != nil {
 		return err
 	}
@@ -222,6 +230,9 @@ func (c *collector) startPipeline() error {
 	front.Settings = c.settings
 	if c.tls != nil {
 		front.Credentials = c.tls.GRPC()
+	}
+	if front.Services, err = c.answerRegions(); err != nil {
+		return err
 	}
 	door, err := ingest.New(front, c.book, c.hold, c.hold.Wake, c.registry, c.limited.With(log.Component, "ingest"))
 	if err != nil {

@@ -21,8 +21,17 @@ type Config struct {
 	MirrorEntries int           // 131072 records remembered as mirrors, about 120 bytes each
 	NamedFlows    int           // 65536 flows with active records whose remote name is remembered
 	// Refused says whether a claim of the address was refused because its exporter was not allowed to make it. It may be nil.
-	Refused  func(network string, addr ownership.Addr) bool
+	Refused func(network string, addr ownership.Addr) bool
+	// Regions answers for the addresses of other regions. It may be nil.
+	Regions  Regions
 	MaxAhead time.Duration // 10 s: a row that starts further ahead of our clock has a wrong clock; so has an exporter whose clock is off by more
+}
+
+// Regions knows which addresses are other regions', and asks there who has them.
+type Regions interface {
+	// Lookup says what is known of the owner by now, and asks if nothing is; the answer is pending and worth waiting for then. foreign false says that
+	// the address is no other region's. It does not block.
+	Lookup(network string, addr ownership.Addr, port uint16, at, tolerance, now int64) (a ownership.Answer, foreign bool)
 }
 
 func (c Config) withDefaults() Config {
@@ -194,7 +203,7 @@ var localRank = [...]uint32{
 var whyOf = [...]uint32{
 	ownership.Named: flow.WhyNamed, ownership.NoEvidence: flow.WhyNoEvidence, ownership.Gap: flow.WhyGap,
 	ownership.Conflict: flow.WhyConflict, ownership.Shared: flow.WhySharedAddress, ownership.External: flow.WhyExternal,
-	ownership.Pending: flow.WhyPending, ownership.Clock: flow.WhyClock,
+	ownership.Pending: flow.WhyPending, ownership.Clock: flow.WhyClock, ownership.PeerRegionDown: flow.WhyPeerRegionDown,
 }
 
 func hashText(seed maphash.Seed, s string) uint64 { return maphash.String(seed, s) }

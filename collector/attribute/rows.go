@@ -121,10 +121,15 @@ func (s *scratch) lookup(row int, x *sight, at int64) ownership.Answer {
 	if l := &s.last; l.valid && l.network == net && l.addr == x.remote && l.answer.HoldsAt(at) {
 		return l.answer
 	}
-	var a ownership.Answer
-	if s.here != nil {
+	a, foreign := ownership.Answer{}, false
+	if r := s.a.cfg.Regions; r != nil {
+		a, foreign = r.Lookup(text(s.b, s.b.Get32(flow.Network, row)), x.remote, x.remotePort, at, s.tol, s.v.Now())
+	}
+	switch {
+	case foreign:
+	case s.here != nil:
 		a = s.v.LookupFound(s.here, x.remotePort, at, s.tol)
-	} else {
+	default:
 		a = s.v.Lookup(net, x.remote, x.remotePort, at, s.tol)
 	}
 	s.last = lastLookup{net, x.remote, a, true}

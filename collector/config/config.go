@@ -28,6 +28,10 @@ type Config struct {
 	Internal    []netip.Prefix `yaml:"internal" usage:"prefixes whose addresses belong to workloads; all others are external, unless an exporter claimed them"`
 	Assignments string         `yaml:"assignments" usage:"file that says which workload has an address that no exporter can claim, YAML; reloaded when it changes"`
 	Region      string         `yaml:"region" usage:"the region this collector serves"`
+	Regions     string         `yaml:"regions" usage:"file that says which prefixes are which region's, and where its collectors are, YAML; reloaded when it changes"`
+	RegionsCA   string         `yaml:"regions_ca" usage:"file with the CA of other regions' collectors, PEM; default: tls_client_ca"`
+	// ResolveAllowed is closed by default: who asks learns who has which address.
+	ResolveAllowed []string `yaml:"resolve_allowed" usage:"identities, with * for anything, of other regions' collectors that may ask this one who has an address; empty: none"`
 
 	Listen        string `yaml:"listen" usage:"address of the gRPC ingest"`
 	HTTPSListen   string `yaml:"https_listen" usage:"address of the HTTPS ingest, such as 127.0.0.1:4748; empty: none. Plain HTTP where there is no certificate, for a proxy on this host"`
@@ -186,7 +190,22 @@ func (c *Config) Validate() error {
 	if err := c.ClaimsAllowed.Check(); err != nil {
 		return err
 	}
+	if err := c.checkRegions(); err != nil {
+		return err
+	}
 	return c.checkListeners()
+}
+
+func (c *Config) checkRegions() error {
+	switch {
+	case c.Regions != "" && c.Region == "":
+		return errors.New("regions needs region: which of them this collector serves")
+	case c.Regions != "" && (c.TLSCert == "" || c.RegionsCA == "" && c.TLSClientCA == ""):
+		return errors.New("regions needs tls_cert, tls_key and regions_ca: collectors of other regions are asked over mutual TLS")
+	case len(c.ResolveAllowed) > 0 && c.TLSClientCA == "":
+		return errors.New("resolve_allowed needs tls_client_ca: without it no collector proves who it is")
+	}
+	return nil
 }
 
 func (c *Config) checkBus() error {

@@ -37,7 +37,7 @@ func (s *Server) control(stream controlCarrier) error {
 	if err != nil {
 		return err
 	}
-	session, err := s.book.Open(hello.GetExporterId(), hello.GetHost(), hello.GetClockNs(), time.Now().UnixNano(), s.cfg.Grants.Of(identities(stream.Context())))
+	session, err := s.book.Open(hello.GetExporterId(), hello.GetHost(), hello.GetClockNs(), time.Now().UnixNano(), s.cfg.Grants.Of(Identities(stream.Context())))
 	if err != nil {
 		return status.Error(codes.ResourceExhausted, err.Error())
 	}
@@ -262,7 +262,7 @@ func (c *control) Claim(m *flowv1.Claim, result string) {
 		return
 	}
 	if result != session.NotAllowed || !c.toldNotAllowed { // an exporter that may not claim something tries again with every stream
-		c.s.log.Warn("claim refused", "exporter_id", c.id, "identity", quote(strings.Join(identities(c.stream.Context()), " ")), "network", quote(m.GetNetwork()),
+		c.s.log.Warn("claim refused", "exporter_id", c.id, "identity", quote(strings.Join(Identities(c.stream.Context()), " ")), "network", quote(m.GetNetwork()),
 			"workload", quote(m.GetWorkload()), "reason", result)
 	}
 	c.toldNotAllowed = c.toldNotAllowed || result == session.NotAllowed

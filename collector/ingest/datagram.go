@@ -60,7 +60,7 @@ func (c *control) datagramRequest(m *flowv1.DatagramRequest) error {
 	key := &flowv1.DatagramKey{Refused: "this collector takes no datagrams: it was started without --udp-listen"}
 	if c.s.cfg.Datagrams {
 		sender := datagrams.Sender{ExporterID: c.id, Host: c.host, BootID: c.bootID}
-		if grant := c.s.cfg.Grants.Of(identities(c.stream.Context())); grant != nil {
+		if grant := c.s.cfg.Grants.Of(Identities(c.stream.Context())); grant != nil {
 			sender.Grant = grant
 		}
 		var err error

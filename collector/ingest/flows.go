@@ -139,7 +139,7 @@ func (s *Server) take(ctx context.Context, r *runs, m *flowv1.Batch) error {
 		return nil
 	}
 	var grant flow.Grant
-	if of := s.cfg.Grants.Of(identities(ctx)); of != nil {
+	if of := s.cfg.Grants.Of(Identities(ctx)); of != nil {
 		grant = of
 	}
 	s.admit(ticket{exporter: e, seq: b.Seq, bytes: s.settleRoom(room, b), rows: b.Rows, life: life}, b, grant)

@@ -8,9 +8,9 @@ import (
 	"google.golang.org/grpc/peer"
 )
 
-// identities are the names in the certificate by which the stream's exporter has proven who it is: the SPIFFE ID of one that has any URI, else DNS names
+// Identities are the names in the certificate by which the stream's exporter has proven who it is: the SPIFFE ID of one that has any URI, else DNS names
 // and the common name. Without a certificate there are none.
-func identities(ctx context.Context) []string {
+func Identities(ctx context.Context) []string {
 	p, ok := peer.FromContext(ctx)
 	if !ok {
 		return nil

@@ -67,6 +67,7 @@ type Config struct {
 	Listeners    Listeners                        // nil: nobody asks
 	Grants       session.Grants                   // what the owners of certificates may claim; none: everything
 	Settings     Settings                         // nil: there are none
+	Services     func(grpc.ServiceRegistrar)      // adds what else is answered on the same listener; nil: nothing
 	Datagrams    bool                             // keys are handed out: ServeDatagrams will be called
 }
 
@@ -146,6 +147,9 @@ func New(cfg Config, book Book, pipeline Pipeline, wake func(), reg prometheus.R
 	}
 	s.grpc = grpc.NewServer(s.options()...)
 	flowv1.RegisterCollectorServer(s.grpc, s)
+	if cfg.Services != nil {
+		cfg.Services(s.grpc)
+	}
 	s.door = newDoor(s)
 	return s, nil
 }

@@ -135,11 +135,12 @@ const (
 	Shared
 	External
 	Pending
-	Clock // the only evidence is of an exporter whose clock is off by more than MaxClockError
+	Clock          // the only evidence is of an exporter whose clock is off by more than MaxClockError
+	PeerRegionDown // the address is another region's, which does not answer: no table says so, but collector/region
 	whyCount
 )
 
-var whyNames = [whyCount]string{"named", "no_evidence", "gap", "conflict", "shared_address", "external", "pending", "clock"}
+var whyNames = [whyCount]string{"named", "no_evidence", "gap", "conflict", "shared_address", "external", "pending", "clock", "peer_region_down"}
 
 func (w Why) String() string { return whyNames[w] }
 

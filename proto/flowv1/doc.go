@@ -3,4 +3,4 @@
 // any hot path: package tributary/proto/flow reads them straight into reused columns.
 package flowv1
 
-//go:generate protoc --go_out=. --go_opt=paths=source_relative --go-grpc_out=. --go-grpc_opt=paths=source_relative flow.proto ownership.proto
+//go:generate protoc --go_out=. --go_opt=paths=source_relative --go-grpc_out=. --go-grpc_opt=paths=source_relative flow.proto ownership.proto resolve.proto

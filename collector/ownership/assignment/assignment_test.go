@@ -187,56 +187,6 @@ func FuzzParse(f *testing.F) {
 	})
 }
 
-// TestFile: a file that is half written, damaged or gone leaves what was.
-func TestFile(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "assignments.yaml")
-	var f watched
-	now := time.Now()
-	look := func(after time.Duration) (bool, error) { now = now.Add(after); return f.look(path, now) }
-	write := func(text string) {
-		t.Helper()
-		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if news, err := look(time.Second); !news || err == nil {
-		t.Errorf("no file: %v %v", news, err)
-	}
-	if news, _ := look(time.Second); news {
-		t.Error("no file: told twice")
-	}
-	good := "assignments:\n  - workload: edge/lb\n    addresses: [10.0.0.12]\n"
-	write(good)
-	if news, _ := look(time.Second); news {
-		t.Error("taken the moment that it changed")
-	}
-	if news, err := look(time.Second); !news || err != nil || len(f.entries) != 1 {
-		t.Fatalf("a good file: %v %v", news, err)
-	}
-	if news, err := look(time.Second); news || err != nil {
-		t.Errorf("the same file: %v %v", news, err)
-	}
-	for cut := range len(good) - 1 {
-		time.Sleep(time.Millisecond)
-		write(good[:cut] + "")
-		look(time.Second)
-		if news, err := look(time.Second); news && err == nil {
-			t.Errorf("taken when cut to %q", good[:cut])
-		}
-		if len(f.entries) != 1 || f.entries[0].Addresses[0].String() != "10.0.0.12" {
-			t.Fatalf("cut to %q: %v", good[:cut], f.entries)
-		}
-	}
-	write("assignments: [{workload: edge/other, addresses: [10.0.0.13]}]") // no newline, but it stays so
-	look(time.Second)
-	if look(time.Second); f.entries[0].Workload != "edge/lb" {
-		t.Error("without a newline it was taken at once")
-	}
-	if news, err := look(patience); !news || err != nil || f.entries[0].Workload != "edge/other" {
-		t.Errorf("without a newline, later: %v %v", news, err)
-	}
-}
-
 func TestAPI(t *testing.T) {
 	dir := t.TempDir()
 	r := newRig(t, API)

@@ -68,6 +68,16 @@ func (g *Grant) Allows(network string, addr [16]byte, workload string) bool {
 	return false
 }
 
+// Identified says whether one of somebody's identities fits one of the patterns.
+func Identified(patterns, identities []string) bool {
+	for _, id := range identities {
+		if len(patterns) > 0 && anyMatches(patterns, id) {
+			return true
+		}
+	}
+	return false
+}
+
 func anyMatches(patterns []string, s string) bool {
 	for _, p := range patterns {
 		if matches(p, s) {

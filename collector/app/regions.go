@@ -1,0 +1,75 @@
+package app
+
+import (
+	"cmp"
+	"context"
+	"net/netip"
+	"time"
+
+	"google.golang.org/grpc"
+
+	"tributary/collector/attribute"
+	"tributary/collector/ingest"
+	"tributary/collector/ownership"
+	"tributary/collector/ownership/session"
+	"tributary/collector/region"
+	"tributary/service/log"
+	"tributary/service/tlsconf"
+)
+
+// openRegions makes what asks other regions; nil, where there are none.
+func (c *collector) openRegions() (attribute.Regions, error) {
+	if c.cfg.Regions == "" {
+		return nil, nil //nolint:nilnil // no regions is no error
+	}
+	files := tlsconf.ClientFiles{CA: cmp.Or(c.cfg.RegionsCA, c.cfg.TLSClientCA), Cert: c.cfg.TLSCert, Key: c.cfg.TLSKey}
+	client, err := tlsconf.NewClient(files, tlsconf.Options{Use: "regions", Log: c.log, Metrics: c.tlsMetrics})
+	if err != nil {
+		return nil, err
+	}
+	conf := region.Config{Region: c.cfg.Region, File: c.cfg.Regions, Credentials: client.GRPC(), Wake: func() { c.hold.Wake() }}
+	if c.regions, err = region.New(conf, c.registry, c.limited.With(log.Component, "region")); err != nil {
+		return nil, err
+	}
+	c.stops = append(c.stops, func(context.Context) { c.regions.Stop() })
+	return c.regions, nil
+}
+
+// answerRegions is what answers other regions, nil where nobody may ask.
+func (c *collector) answerRegions() (func(grpc.ServiceRegistrar), error) {
+	if len(c.cfg.ResolveAllowed) == 0 {
+		return nil, nil //nolint:nilnil // nobody is no error
+	}
+	allowed := func(ctx context.Context) bool {
+		return session.Identified(c.cfg.ResolveAllowed, ingest.Identities(ctx))
+	}
+	s, err := region.NewServer(c.cfg.Region, c.table, allowed, c.registry)
+	if err != nil {
+		return nil, err
+	}
+	return s.Register, nil
+}
+
+// resolvePatience is how long whois waits for another region.
+const resolvePatience = 4 * time.Second
+
+// elsewhere asks the region that an address belongs to, if that is another one.
+func (c *collector) elsewhere(ctx context.Context, network string, addr netip.Addr, port uint16, at int64) (a ownership.Answer, in string, foreign bool) {
+	if c.regions == nil {
+		return a, "", false
+	}
+	network = cmp.Or(network, "default")
+	if in, foreign = c.regions.RegionOf(network, addr.Unmap()); !foreign {
+		return a, "", false
+	}
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for end := time.Now().Add(resolvePatience); ; {
+		now := time.Now()
+		a, foreign = c.regions.Lookup(network, ownership.AddrFrom(addr), port, at, int64(c.cfg.Hold.Tolerance), now.UnixNano())
+		if a.Why != ownership.Pending || now.After(end) || ctx.Err() != nil {
+			return a, in, foreign
+		}
+		<-tick.C
+	}
+}
