@@ -152,7 +152,7 @@ type covered struct {
 }
 
 const coveredSQL = `SELECT count() AS rows, sum(version) AS versions, toString(now64(3, 'UTC')) AS started
-FROM $database.flows
+FROM $database.flows_raw FINAL
 WHERE end_time_ns >= fromUnixTimestamp64Nano({from:Int64}) AND end_time_ns < fromUnixTimestamp64Nano({to:Int64})`
 
 // minute computes one minute. What it covers is counted first: its rows may cover more than it says, never less.

@@ -76,7 +76,7 @@ func (c clusterDDL) table(s string) []string {
 	name := createTable.FindStringSubmatch(s)[2]
 	shard := "cityHash64(" + sortKey.FindStringSubmatch(s)[1] + ")"
 	if name == "flows_raw" {
-		shard = "cityHash64(" + connectionHash + ")"
+		shard = connectionHash
 	}
 	local := createTable.ReplaceAllString(s, "CREATE TABLE IF NOT EXISTS $1.${2}_local ON CLUSTER "+c.cluster)
 	local = mergeTree.ReplaceAllStringFunc(local, func(engine string) string {

@@ -333,8 +333,8 @@ WHERE (minute, gen) IN (SELECT start, gen FROM tributary.closed_latest WHERE ste
 UNION ALL
 WITH
     role = 'client' AS by_client,
-    sipHash128(network, if(role = 'client', (local_addr, local_port, remote_addr, remote_port), (remote_addr, remote_port, local_addr, local_port))) AS connection,
-    sipHash64(exporter_id, flow_id) AS flow,
+    cityHash64(network, if(role = 'client', local_addr, remote_addr), if(role = 'client', local_port, remote_port), if(role = 'client', remote_addr, local_addr), if(role = 'client', remote_port, local_port)) AS connection,
+    cityHash64(exporter_id, flow_id) AS flow,
     arrayExists(s -> s.1 != role AND if(by_client,
         start_time_ns <= s.2 + toIntervalSecond(5) AND end_time_ns >= s.2 - toIntervalSecond(5),
         s.2 <= start_time_ns + toIntervalSecond(5) AND s.3 >= start_time_ns - toIntervalSecond(5)), sightings) AS mirrored,
@@ -378,7 +378,7 @@ SELECT
 FROM tributary.flows_raw AS own FINAL
 INNER JOIN
 (
-    SELECT sipHash128(network, if(role = 'client', (local_addr, local_port, remote_addr, remote_port), (remote_addr, remote_port, local_addr, local_port))) AS met, groupArray((role, start_time_ns, end_time_ns, sipHash64(exporter_id, flow_id), record_seq, toStartOfMinute(toDateTime(end_time_ns, 'UTC')))) AS sightings
+    SELECT cityHash64(network, if(role = 'client', local_addr, remote_addr), if(role = 'client', local_port, remote_port), if(role = 'client', remote_addr, local_addr), if(role = 'client', remote_port, local_port)) AS met, groupArray((role, start_time_ns, end_time_ns, cityHash64(exporter_id, flow_id), record_seq, toStartOfMinute(toDateTime(end_time_ns, 'UTC')))) AS sightings
     FROM tributary.flows_raw FINAL
     WHERE role != 'unknown' AND NOT replay AND end_time_ns >= (SELECT toDateTime64(max(start), 9, 'UTC') + toIntervalMinute(count() > 0) FROM tributary.closed WHERE step = 'minute') - toIntervalSecond(40) AND end_time_ns < toDateTime64('2200-01-01 00:00:00', 9, 'UTC') + toIntervalSecond(10) AND 1
     GROUP BY met
@@ -434,7 +434,7 @@ SELECT
     toStartOfMinute(toDateTime(end_time_ns, 'UTC')) AS minute, exporter_id, host, local_workload AS workload,
     count() AS records,
     sumMapIf(map(toString(remote_why), toUInt64(1)), remote_workload = '') AS unnamed
-FROM tributary.flows
+FROM tributary.flows_raw FINAL
 WHERE NOT replay AND end_time_ns >= (SELECT toDateTime64(max(start), 9, 'UTC') + toIntervalMinute(count() > 0) FROM tributary.closed WHERE step = 'minute') AND end_time_ns < toDateTime64('2200-01-01 00:00:00', 9, 'UTC')
 GROUP BY minute, exporter_id, host, workload;
 
@@ -525,8 +525,8 @@ WHERE (minute, gen) IN (SELECT start, gen FROM tributary.closed_latest WHERE ste
 UNION ALL
 WITH
     role = 'client' AS by_client,
-    sipHash128(network, if(role = 'client', (local_addr, local_port, remote_addr, remote_port), (remote_addr, remote_port, local_addr, local_port))) AS connection,
-    sipHash64(exporter_id, flow_id) AS flow,
+    cityHash64(network, if(role = 'client', local_addr, remote_addr), if(role = 'client', local_port, remote_port), if(role = 'client', remote_addr, local_addr), if(role = 'client', remote_port, local_port)) AS connection,
+    cityHash64(exporter_id, flow_id) AS flow,
     arrayExists(s -> s.1 != role AND if(by_client,
         start_time_ns <= s.2 + toIntervalSecond(5) AND end_time_ns >= s.2 - toIntervalSecond(5),
         s.2 <= start_time_ns + toIntervalSecond(5) AND s.3 >= start_time_ns - toIntervalSecond(5)), sightings) AS mirrored,
@@ -570,7 +570,7 @@ SELECT
 FROM tributary.flows_raw AS own FINAL
 INNER JOIN
 (
-    SELECT sipHash128(network, if(role = 'client', (local_addr, local_port, remote_addr, remote_port), (remote_addr, remote_port, local_addr, local_port))) AS met, groupArray((role, start_time_ns, end_time_ns, sipHash64(exporter_id, flow_id), record_seq, toStartOfMinute(toDateTime(end_time_ns, 'UTC')))) AS sightings
+    SELECT cityHash64(network, if(role = 'client', local_addr, remote_addr), if(role = 'client', local_port, remote_port), if(role = 'client', remote_addr, local_addr), if(role = 'client', remote_port, local_port)) AS met, groupArray((role, start_time_ns, end_time_ns, cityHash64(exporter_id, flow_id), record_seq, toStartOfMinute(toDateTime(end_time_ns, 'UTC')))) AS sightings
     FROM tributary.flows_raw FINAL
     WHERE role != 'unknown' AND NOT replay AND end_time_ns >= (SELECT toDateTime64(max(start), 9, 'UTC') + toIntervalMinute(count() > 0) FROM tributary.closed WHERE step = 'minute') - toIntervalSecond(40) AND end_time_ns < toDateTime64('2200-01-01 00:00:00', 9, 'UTC') + toIntervalSecond(10) AND 1
     GROUP BY met
@@ -587,7 +587,7 @@ SELECT
     toStartOfMinute(toDateTime(end_time_ns, 'UTC')) AS minute, exporter_id, host, local_workload AS workload,
     count() AS records,
     sumMapIf(map(toString(remote_why), toUInt64(1)), remote_workload = '') AS unnamed
-FROM tributary.flows
+FROM tributary.flows_raw FINAL
 WHERE NOT replay AND end_time_ns >= (SELECT toDateTime64(max(start), 9, 'UTC') + toIntervalMinute(count() > 0) FROM tributary.closed WHERE step = 'minute') AND end_time_ns < toDateTime64('2200-01-01 00:00:00', 9, 'UTC')
 GROUP BY minute, exporter_id, host, workload;
 
@@ -900,8 +900,8 @@ WHERE (minute, gen) IN (SELECT start, gen FROM tributary.closed_latest WHERE ste
 UNION ALL
 WITH
     role = 'client' AS by_client,
-    sipHash128(network, if(role = 'client', (local_addr, local_port, remote_addr, remote_port), (remote_addr, remote_port, local_addr, local_port))) AS connection,
-    sipHash64(exporter_id, flow_id) AS flow,
+    cityHash64(network, if(role = 'client', local_addr, remote_addr), if(role = 'client', local_port, remote_port), if(role = 'client', remote_addr, local_addr), if(role = 'client', remote_port, local_port)) AS connection,
+    cityHash64(exporter_id, flow_id) AS flow,
     arrayExists(s -> s.1 != role AND if(by_client,
         start_time_ns <= s.2 + toIntervalSecond(5) AND end_time_ns >= s.2 - toIntervalSecond(5),
         s.2 <= start_time_ns + toIntervalSecond(5) AND s.3 >= start_time_ns - toIntervalSecond(5)), sightings) AS mirrored,
@@ -945,7 +945,7 @@ SELECT
 FROM tributary.flows_raw AS own FINAL
 INNER JOIN
 (
-    SELECT sipHash128(network, if(role = 'client', (local_addr, local_port, remote_addr, remote_port), (remote_addr, remote_port, local_addr, local_port))) AS met, groupArray((role, start_time_ns, end_time_ns, sipHash64(exporter_id, flow_id), record_seq, toStartOfMinute(toDateTime(end_time_ns, 'UTC')))) AS sightings
+    SELECT cityHash64(network, if(role = 'client', local_addr, remote_addr), if(role = 'client', local_port, remote_port), if(role = 'client', remote_addr, local_addr), if(role = 'client', remote_port, local_port)) AS met, groupArray((role, start_time_ns, end_time_ns, cityHash64(exporter_id, flow_id), record_seq, toStartOfMinute(toDateTime(end_time_ns, 'UTC')))) AS sightings
     FROM tributary.flows_raw FINAL
     WHERE role != 'unknown' AND NOT replay AND end_time_ns >= (SELECT toDateTime64(max(start), 9, 'UTC') + toIntervalMinute(count() > 0) FROM tributary.closed WHERE step = 'minute') - toIntervalSecond(40) AND end_time_ns < toDateTime64('2200-01-01 00:00:00', 9, 'UTC') + toIntervalSecond(10) AND 1
     GROUP BY met
@@ -988,8 +988,8 @@ WHERE (minute, gen) IN (SELECT start, gen FROM tributary.closed_latest WHERE ste
 UNION ALL
 WITH
     role = 'client' AS by_client,
-    sipHash128(network, if(role = 'client', (local_addr, local_port, remote_addr, remote_port), (remote_addr, remote_port, local_addr, local_port))) AS connection,
-    sipHash64(exporter_id, flow_id) AS flow,
+    cityHash64(network, if(role = 'client', local_addr, remote_addr), if(role = 'client', local_port, remote_port), if(role = 'client', remote_addr, local_addr), if(role = 'client', remote_port, local_port)) AS connection,
+    cityHash64(exporter_id, flow_id) AS flow,
     arrayExists(s -> s.1 != role AND if(by_client,
         start_time_ns <= s.2 + toIntervalSecond(5) AND end_time_ns >= s.2 - toIntervalSecond(5),
         s.2 <= start_time_ns + toIntervalSecond(5) AND s.3 >= start_time_ns - toIntervalSecond(5)), sightings) AS mirrored,
@@ -1033,10 +1033,86 @@ SELECT
 FROM tributary.flows_raw AS own FINAL
 INNER JOIN
 (
-    SELECT sipHash128(network, if(role = 'client', (local_addr, local_port, remote_addr, remote_port), (remote_addr, remote_port, local_addr, local_port))) AS met, groupArray((role, start_time_ns, end_time_ns, sipHash64(exporter_id, flow_id), record_seq, toStartOfMinute(toDateTime(end_time_ns, 'UTC')))) AS sightings
+    SELECT cityHash64(network, if(role = 'client', local_addr, remote_addr), if(role = 'client', local_port, remote_port), if(role = 'client', remote_addr, local_addr), if(role = 'client', remote_port, local_port)) AS met, groupArray((role, start_time_ns, end_time_ns, cityHash64(exporter_id, flow_id), record_seq, toStartOfMinute(toDateTime(end_time_ns, 'UTC')))) AS sightings
     FROM tributary.flows_raw FINAL
     WHERE role != 'unknown' AND NOT replay AND end_time_ns >= (SELECT toDateTime64(max(start), 9, 'UTC') + toIntervalMinute(count() > 0) FROM tributary.closed WHERE step = 'minute') - toIntervalSecond(40) AND end_time_ns < toDateTime64('2200-01-01 00:00:00', 9, 'UTC') + toIntervalSecond(10) AND 1
     GROUP BY met
 ) AS near ON connection = near.met
 WHERE role != 'unknown' AND NOT replay AND end_time_ns >= (SELECT toDateTime64(max(start), 9, 'UTC') + toIntervalMinute(count() > 0) FROM tributary.closed WHERE step = 'minute') AND end_time_ns < toDateTime64('2200-01-01 00:00:00', 9, 'UTC') AND 1 AND (by_client OR NOT mirrored)
 GROUP BY minute, client_workload, server_workload, server_port, class, network, client_why, server_why, client_zone, client_region, client_release, server_zone, server_region, server_release;
+
+-- migration 11: quick_hashes
+
+-- The newest minutes by quicker hashes and without views in between.
+CREATE OR REPLACE VIEW tributary.edges_1m AS
+SELECT minute, client_workload, server_workload, server_port, class, network, client_why, server_why, client_zone, client_region, client_release, server_zone, server_region, server_release, connections, closed, resets, open, unanswered, failures, failures_by_reason, bytes_to_server, bytes_to_client, retrans_segs, rtt_us, connect_us, first_seen, last_seen
+FROM tributary.edges_1m_gens
+WHERE (minute, gen) IN (SELECT start, gen FROM tributary.closed_latest WHERE step = 'minute')
+UNION ALL
+WITH
+    role = 'client' AS by_client,
+    cityHash64(network, if(role = 'client', local_addr, remote_addr), if(role = 'client', local_port, remote_port), if(role = 'client', remote_addr, local_addr), if(role = 'client', remote_port, local_port)) AS connection,
+    cityHash64(exporter_id, flow_id) AS flow,
+    arrayExists(s -> s.1 != role AND if(by_client,
+        start_time_ns <= s.2 + toIntervalSecond(5) AND end_time_ns >= s.2 - toIntervalSecond(5),
+        s.2 <= start_time_ns + toIntervalSecond(5) AND s.3 >= start_time_ns - toIntervalSecond(5)), sightings) AS mirrored,
+    arrayExists(s -> s.4 = flow AND s.5 > record_seq AND s.3 < toDateTime64('2200-01-01 00:00:00', 9, 'UTC') AND s.6 = minute, sightings) AS overtaken,
+    toUInt64(own.connections) * sample_rate AS stands_for,
+    toUInt64(own.failures) * sample_rate AS failed,
+    start_observed AND record_seq = 0 AS opened,
+    kind = 'closed' AS ended,
+    kind = 'active' AND NOT overtaken AS lives,
+    toUInt32(round(exp2(round(log2(srtt_us) * 5) / 5))) AS rounded_rtt,
+    toUInt32(round(exp2(round(log2(own.connect_us) * 5) / 5))) AS rounded_connect
+SELECT
+    toStartOfMinute(toDateTime(end_time_ns, 'UTC')) AS minute,
+    if(by_client, local_workload, remote_workload) AS client_workload,
+    if(by_client, remote_workload, local_workload) AS server_workload,
+    if(by_client, remote_port, local_port) AS server_port,
+    CAST(multiIf(NOT by_client, 'server_only', mirrored, 'both', 'client_only') AS Enum8('client_only' = 1, 'server_only' = 2, 'both' = 3)) AS class,
+    own.network AS network,
+    toString(if(by_client, local_why, remote_why)) AS client_why,
+    toString(if(by_client, remote_why, local_why)) AS server_why,
+    if(by_client, local_zone, remote_zone) AS client_zone,
+    if(by_client, local_region, remote_region) AS client_region,
+    if(by_client, local_release, remote_release) AS client_release,
+    if(by_client, remote_zone, local_zone) AS server_zone,
+    if(by_client, remote_region, local_region) AS server_region,
+    if(by_client, remote_release, local_release) AS server_release,
+    sumIf(stands_for, opened) AS connections,
+    sumIf(stands_for, ended) AS closed,
+    sumIf(stands_for, ended AND close_reason IN ('rst_local', 'rst_remote')) AS resets,
+    sumIf(stands_for, lives AND last_state != 'syn_sent') AS open,
+    sumIf(stands_for, lives AND last_state = 'syn_sent') AS unanswered,
+    sum(failed) AS failures,
+    sumMapIf(map(toString(close_reason), failed), failed > 0) AS failures_by_reason,
+    sum(if(by_client, tx_bytes, rx_bytes) * sample_rate) AS bytes_to_server,
+    sum(if(by_client, rx_bytes, tx_bytes) * sample_rate) AS bytes_to_client,
+    sum(toUInt64(own.retrans_segs) * sample_rate) AS retrans_segs,
+    quantilesBFloat16StateIf(0.5, 0.95, 0.99)(rounded_rtt, rounded_rtt > 0) AS rtt_us,
+    quantilesBFloat16StateIf(0.5, 0.95, 0.99)(rounded_connect, rounded_connect > 0 AND opened AND by_client) AS connect_us,
+    toDateTime64(toDateTime(min(start_time_ns), 'UTC'), 3, 'UTC') AS first_seen,
+    toDateTime64(toDateTime(max(end_time_ns), 'UTC'), 3, 'UTC') AS last_seen
+FROM tributary.flows_raw AS own FINAL
+INNER JOIN
+(
+    SELECT cityHash64(network, if(role = 'client', local_addr, remote_addr), if(role = 'client', local_port, remote_port), if(role = 'client', remote_addr, local_addr), if(role = 'client', remote_port, local_port)) AS met, groupArray((role, start_time_ns, end_time_ns, cityHash64(exporter_id, flow_id), record_seq, toStartOfMinute(toDateTime(end_time_ns, 'UTC')))) AS sightings
+    FROM tributary.flows_raw FINAL
+    WHERE role != 'unknown' AND NOT replay AND end_time_ns >= (SELECT toDateTime64(max(start), 9, 'UTC') + toIntervalMinute(count() > 0) FROM tributary.closed WHERE step = 'minute') - toIntervalSecond(40) AND end_time_ns < toDateTime64('2200-01-01 00:00:00', 9, 'UTC') + toIntervalSecond(10) AND 1
+    GROUP BY met
+) AS near ON connection = near.met
+WHERE role != 'unknown' AND NOT replay AND end_time_ns >= (SELECT toDateTime64(max(start), 9, 'UTC') + toIntervalMinute(count() > 0) FROM tributary.closed WHERE step = 'minute') AND end_time_ns < toDateTime64('2200-01-01 00:00:00', 9, 'UTC') AND 1 AND (by_client OR NOT mirrored)
+GROUP BY minute, client_workload, server_workload, server_port, class, network, client_why, server_why, client_zone, client_region, client_release, server_zone, server_region, server_release;
+
+CREATE OR REPLACE VIEW tributary.recorded_1m AS
+SELECT minute, exporter_id, host, workload, records, unnamed
+FROM tributary.recorded_1m_gens
+WHERE (minute, gen) IN (SELECT start, gen FROM tributary.closed_latest WHERE step = 'minute')
+UNION ALL
+SELECT
+    toStartOfMinute(toDateTime(end_time_ns, 'UTC')) AS minute, exporter_id, host, local_workload AS workload,
+    count() AS records,
+    sumMapIf(map(toString(remote_why), toUInt64(1)), remote_workload = '') AS unnamed
+FROM tributary.flows_raw FINAL
+WHERE NOT replay AND end_time_ns >= (SELECT toDateTime64(max(start), 9, 'UTC') + toIntervalMinute(count() > 0) FROM tributary.closed WHERE step = 'minute') AND end_time_ns < toDateTime64('2200-01-01 00:00:00', 9, 'UTC')
+GROUP BY minute, exporter_id, host, workload;
