@@ -31,10 +31,10 @@ import (
 	"tributary/collector/ingest"
 	"tributary/collector/ownership"
 	"tributary/collector/ownership/session"
-	"tributary/exporter/spool"
 	"tributary/exporter/transport"
 	"tributary/proto/flow"
 	"tributary/proto/flowv1"
+	"tributary/service/spool"
 )
 
 const (
@@ -167,7 +167,7 @@ func costOf(ctx context.Context, pid int, way transport.Way, grpcAddress, httpsA
 
 func newCostExporter(id string, way transport.Way, grpcAddress, httpsAddress string) (*exporter, error) {
 	c := spool.Default()
-	c.ExporterID, c.Host = id, id
+	c.Run, c.Host = id, id
 	log := slog.New(slog.DiscardHandler)
 	kept, err := spool.New(c, prometheus.NewRegistry(), log)
 	if err != nil {

@@ -17,10 +17,10 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/grpc/credentials/insecure"
 
-	"tributary/exporter/spool"
 	"tributary/exporter/transport"
 	"tributary/proto/flow"
 	"tributary/proto/flowv1"
+	"tributary/service/spool"
 )
 
 const (
@@ -76,7 +76,7 @@ type exporter struct {
 
 func newExporter(id, address string) (*exporter, error) {
 	c := spool.Default()
-	c.ExporterID, c.Host = id, id
+	c.Run, c.Host = id, id
 	log := slog.New(slog.DiscardHandler)
 	kept, err := spool.New(c, prometheus.NewRegistry(), log)
 	if err != nil {

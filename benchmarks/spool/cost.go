@@ -10,7 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"tributary/exporter/spool"
+	"tributary/service/spool"
 )
 
 // measureCost runs the same batches through the same path with and without a directory, in turn.

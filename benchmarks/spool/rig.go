@@ -13,10 +13,10 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 
-	"tributary/exporter/spool"
 	"tributary/exporter/transport"
 	"tributary/proto/flow"
 	"tributary/proto/flowv1"
+	"tributary/service/spool"
 )
 
 const rowsOfBatch = 1000
@@ -141,7 +141,7 @@ type exporter struct {
 // startExporter starts a spool, in memory if dir is "", and a transport unless address is "".
 func startExporter(id, dir, address string) (*exporter, error) {
 	c := spool.Default()
-	c.ExporterID, c.Host = id, "bench"
+	c.Run, c.Host = id, "bench"
 	if dir != "" {
 		c.FS = spool.Dir(dir)
 	}

@@ -10,7 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"tributary/exporter/spool"
+	"tributary/service/spool"
 )
 
 // measureStart fills a spool, ends its run, and starts the next one on it with nothing in the page cache.

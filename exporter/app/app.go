@@ -20,11 +20,11 @@ import (
 	"tributary/exporter/listeners"
 	"tributary/exporter/probe"
 	"tributary/exporter/ring"
-	"tributary/exporter/spool"
 	"tributary/exporter/transport"
 	"tributary/service/build"
 	"tributary/service/log"
 	"tributary/service/metrics"
+	"tributary/service/spool"
 	"tributary/service/tlsconf"
 )
 
@@ -162,7 +162,7 @@ func spoolConfig(c config.Spool, h host) spool.Config {
 	s := spool.Default()
 	s.MaxBytes, s.MaxAge, s.MemoryBytes = c.MaxBytes, c.MaxAge, c.MemoryBytes
 	s.KeepAcked = keepAcked
-	s.ExporterID, s.Host, s.BootID = h.exporterID, h.name, h.bootID
+	s.Run, s.Host, s.BootID = h.exporterID, h.name, h.bootID
 	if c.Dir != "" {
 		s.FS = spool.Dir(c.Dir)
 	}

@@ -21,7 +21,7 @@ import (
 	"go.uber.org/goleak"
 
 	"tributary/exporter/config"
-	"tributary/exporter/spool"
+	"tributary/service/spool"
 	"tributary/service/testenv"
 )
 

@@ -13,9 +13,9 @@ import (
 	"tributary/exporter/nat"
 	"tributary/exporter/probe"
 	"tributary/exporter/ring"
-	"tributary/exporter/spool"
 	"tributary/exporter/transport"
 	"tributary/proto/flowv1"
+	"tributary/service/spool"
 )
 
 // reading is the state of all books that have no metrics of their own.
@@ -70,7 +70,7 @@ const drainEvery = 200 * time.Millisecond
 
 // gapAfter returns the gap behind a run. A run that was killed had sealed what was older than a batch may be and the ring unread.
 func gapAfter(before spool.Before, batchAge time.Duration, began int64) gap {
-	if before.ExporterID == "" || began == 0 {
+	if before.Run == "" || began == 0 {
 		return gap{}
 	}
 	g := gap{to: uint64(began)}

@@ -11,10 +11,10 @@ import (
 	"github.com/spf13/cobra"
 
 	"tributary/exporter/config"
-	"tributary/exporter/spool"
 	"tributary/service/build"
 	serviceconfig "tributary/service/config"
 	"tributary/service/log"
+	"tributary/service/spool"
 )
 
 // NewCommand returns tributary-exporter's command line; run is the verb where none is given.

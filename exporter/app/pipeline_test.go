@@ -17,10 +17,10 @@ import (
 	"tributary/exporter/filter"
 	"tributary/exporter/probe"
 	"tributary/exporter/ring"
-	"tributary/exporter/spool"
 	"tributary/exporter/transport"
 	"tributary/proto/flow"
 	"tributary/proto/flowv1"
+	"tributary/service/spool"
 )
 
 // closedRecord is a connection's end as the kernel tells it: start observed and established.
@@ -158,10 +158,10 @@ func TestGapBehindTheRunBefore(t *testing.T) {
 		want   gap
 	}{
 		"none":               {spool.Before{}, began, gap{}},
-		"not capturing yet":  {spool.Before{ExporterID: "a", Kept: kept}, 0, gap{}},
-		"killed":             {spool.Before{ExporterID: "a", Kept: kept}, began, gap{at(-700 * time.Millisecond), at(5 * time.Second), 1}},
-		"stopped":            {spool.Before{ExporterID: "a", Kept: kept, InOrder: true}, began, gap{at(0), at(5 * time.Second), 0}},
-		"the clock set back": {spool.Before{ExporterID: "a", Kept: kept.Add(time.Hour), InOrder: true}, began, gap{at(5 * time.Second), at(5 * time.Second), 0}},
+		"not capturing yet":  {spool.Before{Run: "a", Kept: kept}, 0, gap{}},
+		"killed":             {spool.Before{Run: "a", Kept: kept}, began, gap{at(-700 * time.Millisecond), at(5 * time.Second), 1}},
+		"stopped":            {spool.Before{Run: "a", Kept: kept, InOrder: true}, began, gap{at(0), at(5 * time.Second), 0}},
+		"the clock set back": {spool.Before{Run: "a", Kept: kept.Add(time.Hour), InOrder: true}, began, gap{at(5 * time.Second), at(5 * time.Second), 0}},
 	} {
 		if got := gapAfter(c.before, 500*time.Millisecond, c.began); got != c.want {
 			t.Errorf("%s: %+v, want %+v", name, got, c.want)

@@ -8,6 +8,6 @@
 //
 // Rows leave in two ways only: sealed, or refused because their times are beyond what a collector accepts (the host's clock
 // is wrong; one such row would take its whole batch with it). What is not yet sealed is lost if the process is killed.
-// Nothing blocks, unless Emit does. The room does not keep, send or forget sealed batches (exporter/spool,
+// Nothing blocks, unless Emit does. The room does not keep, send or forget sealed batches (service/spool,
 // exporter/transport).
 package batch

@@ -1,4 +1,4 @@
-// Package transport sends what exporter/spool keeps to a collector, and tells it who owns which address.
+// Package transport sends what service/spool keeps to a collector, and tells it who owns which address.
 //
 // Two streams go to the collector, over one gRPC connection or as POSTs over HTTP/1.1 where nothing else passes; where UDP was chosen, small batches go by
 // datagrams beside them. Flows sends batches and takes acknowledgements; Control sends claims, releases, a

@@ -15,8 +15,8 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/protobuf/proto"
 
-	"tributary/exporter/spool"
 	"tributary/proto/flowv1"
+	"tributary/service/spool"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -210,7 +210,7 @@ func (l *logBuffer) count(s string) int {
 func newSpool(t *testing.T) *spool.Spool {
 	t.Helper()
 	c := spool.Default()
-	c.ExporterID, c.Host = "exp-1", "h"
+	c.Run, c.Host = "exp-1", "h"
 	s, err := spool.New(c, prometheus.NewRegistry(), slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
@@ -227,7 +227,7 @@ type keeper struct {
 func spoolOn(t *testing.T, dir, exporterID string) *keeper {
 	t.Helper()
 	c := spool.Default()
-	c.FS, c.ExporterID, c.Host = spool.Dir(dir), exporterID, "h"
+	c.FS, c.Run, c.Host = spool.Dir(dir), exporterID, "h"
 	s, err := spool.New(c, prometheus.NewRegistry(), slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)

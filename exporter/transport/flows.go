@@ -11,8 +11,8 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
-	"tributary/exporter/spool"
 	"tributary/proto/flowv1"
+	"tributary/service/spool"
 )
 
 // flows is the life of one stream of batches.
@@ -139,7 +139,7 @@ func (t *Transport) sendBatches(ctx context.Context, stream flowsStream) (draine
 		}
 		sealed, err := opened(b)
 		if err != nil {
-			t.reject(b.ExporterID, b.Seq, err.Error())
+			t.reject(b.Run, b.Seq, err.Error())
 			continue
 		}
 		t.window.took(b)
@@ -156,8 +156,8 @@ func opened(b spool.Batch) (*flowv1.Batch, error) {
 	if err := proto.Unmarshal(b.Body, sealed); err != nil {
 		return nil, fmt.Errorf("what the spool kept is not a batch: %w", err)
 	}
-	if sealed.GetExporterId() != b.ExporterID || sealed.GetBatchSeq() != b.Seq {
-		return nil, fmt.Errorf("the spool kept batch %d of %.64q as batch %d of %.64q", sealed.GetBatchSeq(), sealed.GetExporterId(), b.Seq, b.ExporterID)
+	if sealed.GetExporterId() != b.Run || sealed.GetBatchSeq() != b.Seq {
+		return nil, fmt.Errorf("the spool kept batch %d of %.64q as batch %d of %.64q", sealed.GetBatchSeq(), sealed.GetExporterId(), b.Seq, b.Run)
 	}
 	return sealed, nil
 }

@@ -15,9 +15,9 @@ import (
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/protobuf/proto"
 
-	"tributary/exporter/spool"
 	"tributary/proto/flowv1"
 	"tributary/service/log"
+	"tributary/service/spool"
 )
 
 // Config says where the collector is and who speaks.

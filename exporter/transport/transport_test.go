@@ -13,8 +13,8 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
-	"tributary/exporter/spool"
 	"tributary/proto/flowv1"
+	"tributary/service/spool"
 )
 
 func TestReconnectSendsTheSameBytesInOrder(t *testing.T) {

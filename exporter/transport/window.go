@@ -7,8 +7,8 @@ import (
 	"slices"
 	"sync"
 
-	"tributary/exporter/spool"
 	"tributary/proto/flowv1"
+	"tributary/service/spool"
 )
 
 // window is what is under way on the present stream of batches, and the collector's credit for it.
@@ -75,10 +75,10 @@ func (w *window) took(b spool.Batch) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	bytes := uint64(len(b.Body))
-	w.sent = append(w.sent, sending{b.ExporterID, b.Seq, bytes})
+	w.sent = append(w.sent, sending{b.Run, b.Seq, bytes})
 	w.bytes += bytes
-	w.runs[b.ExporterID] = true
-	if b.ExporterID == w.exporterID {
+	w.runs[b.Run] = true
+	if b.Run == w.exporterID {
 		w.highest = max(w.highest, b.Seq)
 	}
 	w.stats.Sent.Batches++

@@ -6,12 +6,12 @@ import (
 	"testing"
 	"time"
 
-	"tributary/exporter/spool"
 	"tributary/proto/flowv1"
+	"tributary/service/spool"
 )
 
 func sent(w *window, exporterID string, seq uint64, bytes int) {
-	w.took(spool.Batch{ExporterID: exporterID, Seq: seq, Rows: 1, Body: make([]byte, bytes)})
+	w.took(spool.Batch{Run: exporterID, Seq: seq, Rows: 1, Body: make([]byte, bytes)})
 }
 
 // Batches go out in any order while the spool catches up: credit follows the order of sending, not of batch_seq.

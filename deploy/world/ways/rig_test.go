@@ -20,10 +20,10 @@ import (
 	"tributary/collector/ownership"
 	"tributary/collector/ownership/session"
 	"tributary/collector/settings"
-	"tributary/exporter/spool"
 	"tributary/exporter/transport"
 	"tributary/proto/flow"
 	"tributary/proto/flowv1"
+	"tributary/service/spool"
 	"tributary/service/tlsconf"
 	"tributary/service/tlsconf/tlstest"
 )
@@ -174,13 +174,13 @@ func (claims) VerifiedTo(now int64) int64 { return now }
 func export(t *testing.T, grpcAddress string, change func(*transport.Config)) *exporter {
 	t.Helper()
 	c := spool.Default()
-	c.ExporterID, c.Host, c.KeepAcked, c.FS = "e-"+t.Name(), "h", time.Minute, spool.Dir(t.TempDir())
+	c.Run, c.Host, c.KeepAcked, c.FS = "e-"+t.Name(), "h", time.Minute, spool.Dir(t.TempDir())
 	kept, err := spool.New(c, prometheus.NewRegistry(), slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
 	config := transport.Config{
-		Address: grpcAddress, Credentials: insecure.NewCredentials(), Spool: kept, ExporterID: c.ExporterID, Host: c.Host, Claims: claims{time.Now().UnixNano()},
+		Address: grpcAddress, Credentials: insecure.NewCredentials(), Spool: kept, ExporterID: c.Run, Host: c.Host, Claims: claims{time.Now().UnixNano()},
 		Counters: func() []*flowv1.Counter { return nil }, ProbeEvery: 300 * time.Millisecond,
 	}
 	change(&config)

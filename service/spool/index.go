@@ -74,7 +74,7 @@ func (x *index) lose(g *segment, e *entry, why Reason) {
 // settle takes the batches of a range of one run out. Those that are not there were settled before.
 func (x *index) settle(now time.Duration, run, current string, first, last uint64, into *Count) (n Count) {
 	x.lists(func(g *segment) {
-		if g.head.ExporterID != run && (g != x.memory || run != current) {
+		if g.head.Run != run && (g != x.memory || run != current) {
 			return
 		}
 		entries := g.span(first, last)
@@ -95,7 +95,7 @@ func (x *index) settle(now time.Duration, run, current string, first, last uint6
 // unsent reports whether a batch of a range of the present run waits and was never handed out.
 func (x *index) unsent(current string, first, last uint64) (found bool) {
 	x.lists(func(g *segment) {
-		if !found && g.head.ExporterID == current && g.waiting > 0 {
+		if !found && g.head.Run == current && g.waiting > 0 {
 			found = slices.ContainsFunc(g.span(first, last), func(e entry) bool { return e.state == waiting && !e.again })
 		}
 	})

@@ -1,6 +1,7 @@
 // Package spool keeps sealed batches until they are acknowledged: on disk, and in memory where the disk cannot take them.
 //
-// It is the only place of what is sealed and not acknowledged; exporter/transport fills and empties it. A batch handed to [Spool.Append] is written to a log of segment files
+// Both programs use it: an exporter for what is sealed and not acknowledged, filled and emptied by exporter/transport; a collector for what a sink does not
+// have that nobody waits for, filled and emptied by collector/sink/backlog. A batch handed to [Spool.Append] is written to a log of segment files
 // at once (page cache) and synced within [Config.SyncEvery]. [Spool.Next] hands batches out for sending, [Spool.Ack] and
 // [Spool.Reject] settle them by the id of the run that sealed them, and [Spool.Restart] lets everything under way wait
 // again. A segment is deleted when all its batches are settled, which needs no free space.
@@ -12,7 +13,7 @@
 //     old run's id. Whole segments are the memory of what was acknowledged, so a restart sends at most the batches that
 //     shared a segment with an unacknowledged one a second time.
 //   - A torn tail or a flipped byte costs the record it hit and no other; no damaged record is ever handed out.
-//   - Nothing about the directory stops the exporter: missing, read-only, full, failing, locked by another exporter, of a
+//   - Nothing about the directory stops the program: missing, read-only, full, failing, locked by another spool, of a
 //     newer version, of another host or full of rubbish, it goes on in memory, says so once, counts, and tries again every
 //     [Config.RetryEvery]. Segments of newer versions and other hosts are left alone; unreadable ones are set aside.
 //   - Everything has a bound: bytes on disk, age, number of batches and segments, bytes in memory, quarantine. Beyond it

@@ -166,7 +166,7 @@ func TestTwoExportersDoNotShareADirectory(t *testing.T) {
 	c.RetryEvery, c.SyncEvery = 20*time.Millisecond, 10*time.Millisecond
 	a := start(t, c).scanned()
 	a.append(3, 1000)
-	c.FS, c.ExporterID = Dir(dir), "b"
+	c.FS, c.Run = Dir(dir), "b"
 	b := start(t, c)
 	for range 1000 {
 		if errors.Is(b.Stats().Err, ErrLocked) {
@@ -294,13 +294,13 @@ func TestClocksThatJumpLoseNothing(t *testing.T) {
 				a.append(6, 1000)
 				c.Clock.Wall = func() time.Time { return time.Now().Add(step) }
 				a.stop()
-				c.ExporterID = "b"
+				c.Run = "b"
 				b := start(t, c)
 				synctest.Wait()
 				time.Sleep(time.Minute)
 				same(t, "in the same boot", len(b.all()), 6)
 				b.stop()
-				c.ExporterID, c.BootID, c.Clock.Wall = "c", "boot-2", func() time.Time { return time.Now().Add(-24 * time.Hour) }
+				c.Run, c.BootID, c.Clock.Wall = "c", "boot-2", func() time.Time { return time.Now().Add(-24 * time.Hour) }
 				d := start(t, c)
 				synctest.Wait()
 				time.Sleep(time.Minute)
@@ -374,7 +374,7 @@ func TestTheNextRunKnowsHowTheOneBeforeEnded(t *testing.T) {
 		fs.kill()
 		a.stop()
 		b, before := next("b")
-		same(t, "killed", before, Before{ExporterID: "a", Kept: time.Now().Add(-300 * time.Millisecond)})
+		same(t, "killed", before, Before{Run: "a", Kept: time.Now().Add(-300 * time.Millisecond)})
 		fs.fail = unix.EIO // what is sealed from here on is in memory only
 		since := time.Now()
 		b.append(1, 100)
@@ -386,7 +386,7 @@ func TestTheNextRunKnowsHowTheOneBeforeEnded(t *testing.T) {
 		same(t, "killed with a broken disk", before.InOrder || before.Kept.After(since), false)
 		c.stop()
 		_, before = next("d")
-		same(t, "stopped", before, Before{ExporterID: "c", Kept: time.Now(), InOrder: true})
+		same(t, "stopped", before, Before{Run: "c", Kept: time.Now(), InOrder: true})
 	})
 }
 

@@ -30,19 +30,19 @@ type Report struct {
 
 // FileReport is what is in one file.
 type FileReport struct {
-	File       string    `json:"file"`
-	State      string    `json:"state"` // of [SegmentState]
-	ExporterID string    `json:"exporter_id,omitempty"`
-	Host       string    `json:"host,omitempty"`
-	Reason     string    `json:"reason,omitempty"` // why it is what it is
-	Bytes      int64     `json:"bytes"`
-	Batches    uint64    `json:"batches"` // whole ones, every byte checked
-	Rows       uint64    `json:"rows"`
-	FirstSeq   uint64    `json:"first_seq,omitempty"`
-	LastSeq    uint64    `json:"last_seq,omitempty"`
-	Oldest     time.Time `json:"oldest,omitzero"` // wall clock of the host that wrote it
-	Newest     time.Time `json:"newest,omitzero"`
-	Damaged    uint64    `json:"damaged"` // batches, or places where a batch may have been, that cannot be read
+	File     string    `json:"file"`
+	State    string    `json:"state"` // of [SegmentState]
+	Run      string    `json:"exporter_id,omitempty"`
+	Host     string    `json:"host,omitempty"`
+	Reason   string    `json:"reason,omitempty"` // why it is what it is
+	Bytes    int64     `json:"bytes"`
+	Batches  uint64    `json:"batches"` // whole ones, every byte checked
+	Rows     uint64    `json:"rows"`
+	FirstSeq uint64    `json:"first_seq,omitempty"`
+	LastSeq  uint64    `json:"last_seq,omitempty"`
+	Oldest   time.Time `json:"oldest,omitzero"` // wall clock of the host that wrote it
+	Newest   time.Time `json:"newest,omitzero"`
+	Damaged  uint64    `json:"damaged"` // batches, or places where a batch may have been, that cannot be read
 }
 
 // Inspect reads a spool directory for a person. host is this machine's name: segments of others are told apart; "" takes all
@@ -123,7 +123,7 @@ func inspectFile(d *dir, f FileInfo, host string) FileReport {
 	case err != nil:
 		return is(Headless, err)
 	}
-	r.ExporterID, r.Host, r.Reason = plain(h.ExporterID), plain(h.Host), plain(h.Reason)
+	r.Run, r.Host, r.Reason = plain(h.Run), plain(h.Host), plain(h.Reason)
 	r.records(file, f.Size, h)
 	switch {
 	case kind == kindRejected:
@@ -228,5 +228,5 @@ func (r FileReport) line(w io.Writer, now time.Time) {
 		span = fmt.Sprintf("%d-%d", r.FirstSeq, r.LastSeq)
 	}
 	fmt.Fprintf(w, "%s\t%s\t%d\t%d\t%d\t%s\t%s\t%d\t%s\t%s\t%s\n", r.File, r.State, r.Batches, r.Rows, r.Bytes, age(r.Oldest),
-		age(r.Newest), r.Damaged, cmp.Or(r.ExporterID, "-"), span, cmp.Or(r.Reason, "-"))
+		age(r.Newest), r.Damaged, cmp.Or(r.Run, "-"), span, cmp.Or(r.Reason, "-"))
 }

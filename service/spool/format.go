@@ -41,13 +41,13 @@ var (
 
 // head says who wrote a file, and when.
 type head struct {
-	ExporterID string `json:"exporter_id"`
-	Host       string `json:"host"`
-	BootID     string `json:"boot_id"`
-	CreatedNs  int64  `json:"created_ns"` // wall clock
-	BootNs     int64  `json:"boot_ns"`    // since the start of the host
-	Nonce      uint64 `json:"nonce"`
-	Reason     string `json:"reason,omitempty"` // why a collector rejected it
+	Run       string `json:"exporter_id"`
+	Host      string `json:"host"`
+	BootID    string `json:"boot_id"`
+	CreatedNs int64  `json:"created_ns"` // wall clock
+	BootNs    int64  `json:"boot_ns"`    // since the start of the host
+	Nonce     uint64 `json:"nonce"`
+	Reason    string `json:"reason,omitempty"` // why a collector rejected it
 }
 
 var (
@@ -61,7 +61,7 @@ func encodeSlot(h head) ([]byte, error) {
 		return nil, err
 	}
 	if len(text) > slotBytes-slotText {
-		return nil, fmt.Errorf("exporter id, host and boot id do not fit the head of a spool segment (%d bytes)", len(text))
+		return nil, fmt.Errorf("run, host and boot id do not fit the head of a spool segment (%d bytes)", len(text))
 	}
 	slot := make([]byte, slotBytes)
 	copy(slot, slotMagic[:])

@@ -18,7 +18,7 @@ const (
 	MemoryDiskError        // memory was full, and the disk refused to write
 	MemoryNoDisk           // memory was full, and there is no usable directory
 	MemoryDiskSlow         // memory was full, and the disk did not keep up
-	Shutdown               // it was in memory only when the exporter stopped
+	Shutdown               // it was in memory only when the program stopped
 	Invalid                // empty, too large, or out of order: a mistake of the caller
 	reasons
 )

@@ -45,7 +45,7 @@ type FileInfo struct {
 	Size int64
 }
 
-// ErrLocked is returned by Lock while another exporter holds the directory.
+// ErrLocked is returned by Lock while another spool holds the directory.
 var ErrLocked = errors.New("another exporter uses this spool directory")
 
 const lockName = "lock"

@@ -62,7 +62,7 @@ func (m *model) seal() {
 		size := 20 + m.rng.IntN(1500)
 		m.now.append(1, size)
 		s := m.now.Stats()
-		key := fmt.Sprintf("%s/%d", m.now.config.ExporterID, m.now.seq)
+		key := fmt.Sprintf("%s/%d", m.now.config.Run, m.now.seq)
 		m.sealed[key] = &fate{disk: s.State == DiskOK && s.InMemory.Batches == 0, doubt: m.sim.fail != nil}
 		m.logf("sealed %s %d disk=%v", key, size, m.sealed[key].disk)
 	}
@@ -100,7 +100,7 @@ func (m *model) send(n int) (got int) {
 		if !ok {
 			return got
 		}
-		key := fmt.Sprintf("%s/%d", b.ExporterID, b.Seq)
+		key := fmt.Sprintf("%s/%d", b.Run, b.Seq)
 		f := m.sealed[key]
 		if f == nil {
 			m.fail("%s was handed out and never sealed", key)
@@ -108,7 +108,7 @@ func (m *model) send(n int) (got int) {
 		m.now.check(b)
 		f.handed = true
 		if m.rng.IntN(4) > 0 {
-			m.now.Ack(b.ExporterID, b.Seq, b.Seq)
+			m.now.Ack(b.Run, b.Seq, b.Seq)
 			f.acked = true
 		}
 	}

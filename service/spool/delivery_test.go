@@ -22,9 +22,9 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/grpc/test/bufconn"
 
-	"tributary/exporter/spool"
 	"tributary/exporter/transport"
 	"tributary/proto/flowv1"
+	"tributary/service/spool"
 )
 
 // syncedAfter is when a batch on a disk that is well survives a power cut: the sync of every second, and the one under way.

@@ -4,9 +4,9 @@ import "time"
 
 // Before is how the run before this one ended.
 type Before struct {
-	ExporterID string    // "": there was none, or it left no word
-	Kept       time.Time // everything given to Append until then was on disk or settled
-	InOrder    bool      // Run had returned, and nothing was lost by that. Otherwise the run was killed after Kept
+	Run     string    // "": there was none, or it left no word
+	Kept    time.Time // everything given to Append until then was on disk or settled
+	InOrder bool      // Run had returned, and nothing was lost by that. Otherwise the run was killed after Kept
 }
 
 const inOrder = "ended in order"
@@ -47,14 +47,14 @@ func (w *writer) kept() time.Time {
 // readWord takes what the run before left in the lock file.
 func (w *writer) readWord(lock File) {
 	h, err := readHead(lock)
-	if err != nil || h.Host != w.config.Host || h.ExporterID == w.config.ExporterID {
+	if err != nil || h.Host != w.config.Host || h.Run == w.config.Run {
 		return
 	}
-	b := Before{ExporterID: h.ExporterID, Kept: time.Unix(0, h.CreatedNs), InOrder: h.Reason == inOrder}
+	b := Before{Run: h.Run, Kept: time.Unix(0, h.CreatedNs), InOrder: h.Reason == inOrder}
 	w.mu.Lock()
 	w.index.stats.Before = b
 	w.mu.Unlock()
 	if !b.InOrder {
-		w.log.Warn("the run before was killed: what it had not sealed is lost", "exporter_id", plain(b.ExporterID), "all_kept_until", b.Kept)
+		w.log.Warn("the run before was killed: what it had not sealed is lost", "exporter_id", plain(b.Run), "all_kept_until", b.Kept)
 	}
 }

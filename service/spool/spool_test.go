@@ -30,7 +30,7 @@ func quiet() *slog.Logger { return slog.New(slog.DiscardHandler) }
 
 func config(fs FS, run string) Config {
 	c := Default()
-	c.FS, c.ExporterID, c.Host, c.BootID = fs, run, "host-a", "boot-1"
+	c.FS, c.Run, c.Host, c.BootID = fs, run, "host-a", "boot-1"
 	c.MaxBytes, c.SegmentBytes, c.CacheBytes, c.MemoryBytes = 1<<20, 8<<10, 16<<10, 64<<10
 	return c
 }
@@ -71,14 +71,14 @@ func body(run string, seq uint64, size int) []byte {
 func (r *running) append(n, size int) {
 	for range n {
 		r.seq++
-		r.Append(r.seq, 10, body(r.config.ExporterID, r.seq, size))
+		r.Append(r.seq, 10, body(r.config.Run, r.seq, size))
 	}
 }
 
 func (r *running) check(b Batch) {
 	r.t.Helper()
-	if want := body(b.ExporterID, b.Seq, len(b.Body)); !bytes.Equal(b.Body, want) {
-		r.t.Fatalf("batch %s/%d came back changed", b.ExporterID, b.Seq)
+	if want := body(b.Run, b.Seq, len(b.Body)); !bytes.Equal(b.Body, want) {
+		r.t.Fatalf("batch %s/%d came back changed", b.Run, b.Seq)
 	}
 }
 
@@ -92,7 +92,7 @@ func (r *running) all() []string {
 			return got
 		}
 		r.check(b)
-		got = append(got, fmt.Sprintf("%s/%d", b.ExporterID, b.Seq))
+		got = append(got, fmt.Sprintf("%s/%d", b.Run, b.Seq))
 	}
 }
 
@@ -340,5 +340,5 @@ func TestARejectedBatchIsSetAside(t *testing.T) {
 	}
 	defer f.Close()
 	h, err := readHead(f)
-	same(t, "head", fmt.Sprint(h.ExporterID, " ", h.Reason, " ", err), "a columns disagree?[2J <nil>")
+	same(t, "head", fmt.Sprint(h.Run, " ", h.Reason, " ", err), "a columns disagree?[2J <nil>")
 }

@@ -23,11 +23,11 @@ const (
 
 // Batch is a sealed batch that is handed out.
 type Batch struct {
-	ExporterID string // the run that sealed it
-	Seq        uint64 // batch_seq in that run
-	Rows       uint32
-	Body       []byte // what Append was given; not to be changed
-	Again      bool   // it was handed out before
+	Run   string // the run that sealed it
+	Seq   uint64 // batch_seq in that run
+	Rows  uint32
+	Body  []byte // what Append was given; not to be changed
+	Again bool   // it was handed out before
 }
 
 // Spool keeps batches. Its methods are safe for concurrent use.
@@ -64,8 +64,8 @@ func New(config Config, registerer prometheus.Registerer, logger *slog.Logger) (
 		quarantine: &quarantine{fs: config.FS, most: config.QuarantineBytes}, written: make(chan struct{}),
 		work: make(chan struct{}, 1), ready: make(chan struct{}, 1), idle: make(chan struct{}, 1), err: errNotStarted,
 	}
-	s.index.memory.head.ExporterID = config.ExporterID
-	return s, registerer.Register(&collector{s})
+	s.index.memory.head.Run = config.Run
+	return s, registerer.Register(&collector{s, newDescs(config.Metrics)})
 }
 
 var errNotStarted = errors.New("the spool was not started")
@@ -189,7 +189,7 @@ func (s *Spool) take(most int64) (b Batch, g *segment, r record, ok bool) {
 		s.index.turn = turn
 		return b, nil, r, false
 	}
-	b = Batch{ExporterID: g.head.ExporterID, Seq: e.seq, Rows: e.rows, Body: e.body, Again: e.again}
+	b = Batch{Run: g.head.Run, Seq: e.seq, Rows: e.rows, Body: e.body, Again: e.again}
 	r = record{seq: e.seq, off: int64(e.off), size: e.size}
 	e.state = taken
 	g.waiting--
@@ -229,13 +229,13 @@ func (s *Spool) lost(g *segment, seq uint64, err error) {
 	}
 	s.mu.Unlock()
 	s.settled()
-	s.log.Warn("a batch on disk is lost", "reason", why, "segment", g.name(), "exporter_id", g.head.ExporterID, "batch_seq", seq, "error", err)
+	s.log.Warn("a batch on disk is lost", "reason", why, "segment", g.name(), "exporter_id", g.head.Run, "batch_seq", seq, "error", err)
 }
 
 // Ack settles the batches first to last of a run, and returns those that were pending. Repeating it is harmless.
-func (s *Spool) Ack(exporterID string, first, last uint64) Count {
+func (s *Spool) Ack(run string, first, last uint64) Count {
 	s.mu.Lock()
-	n := s.index.settle(s.config.Clock.Boot(), exporterID, s.config.ExporterID, first, last, &s.index.stats.Acked)
+	n := s.index.settle(s.config.Clock.Boot(), run, s.config.Run, first, last, &s.index.stats.Acked)
 	s.mu.Unlock()
 	s.settled()
 	return n
@@ -245,7 +245,7 @@ func (s *Spool) Ack(exporterID string, first, last uint64) Count {
 func (s *Spool) Unsent(first, last uint64) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.index.unsent(s.config.ExporterID, first, last)
+	return s.index.unsent(s.config.Run, first, last)
 }
 
 // settled tells those who wait for it.

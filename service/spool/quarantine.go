@@ -9,10 +9,10 @@ import (
 
 // Reject settles a batch that the collector will never accept, keeps a copy for a look, and returns the batch if it was
 // pending. It waits for the disk.
-func (s *Spool) Reject(exporterID string, seq uint64, reason string) Count {
-	body := s.body(exporterID, seq)
+func (s *Spool) Reject(run string, seq uint64, reason string) Count {
+	body := s.body(run, seq)
 	s.mu.Lock()
-	n := s.index.settle(s.config.Clock.Boot(), exporterID, s.config.ExporterID, seq, seq, &s.index.stats.Rejected)
+	n := s.index.settle(s.config.Clock.Boot(), run, s.config.Run, seq, seq, &s.index.stats.Rejected)
 	number := s.number
 	usable := n.Batches > 0 && body != nil && number > 0 && !s.closed
 	if usable {
@@ -26,7 +26,7 @@ func (s *Spool) Reject(exporterID string, seq uint64, reason string) Count {
 	err := error(fs.ErrClosed)
 	if usable {
 		h := s.config.head(s.config.Clock.Boot(), number)
-		h.ExporterID, h.Reason = exporterID, plain(reason)
+		h.Run, h.Reason = run, plain(reason)
 		err = s.quarantine.write(number, h, record{seq: seq, off: recordsAt, size: uint32(len(body)), rows: uint32(n.Rows)}, body)
 	}
 	s.mu.Lock()
@@ -41,13 +41,13 @@ func (s *Spool) Reject(exporterID string, seq uint64, reason string) Count {
 }
 
 // body returns the bytes of a pending batch, nil if they cannot be had.
-func (s *Spool) body(exporterID string, seq uint64) []byte {
+func (s *Spool) body(run string, seq uint64) []byte {
 	var body []byte
 	var on *segment
 	var r record
 	s.mu.Lock()
 	s.index.lists(func(g *segment) {
-		if g.head.ExporterID != exporterID {
+		if g.head.Run != run {
 			return
 		}
 		for _, e := range g.span(seq, seq) {

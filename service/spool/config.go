@@ -22,9 +22,10 @@ type Config struct {
 	RetryEvery      time.Duration // how often an unusable directory is tried again
 	KeepAcked       time.Duration // how long batches on disk are kept after their acknowledgement, for [Spool.Recall]; 0: not at all
 
-	ExporterID string // this run
-	Host       string // segments of other hosts are left alone
-	BootID     string // within one boot, ages do not depend on the wall clock
+	Run     string // this run
+	Metrics string // what the names of the metrics begin with
+	Host    string // segments of other hosts are left alone
+	BootID  string // within one boot, ages do not depend on the wall clock
 
 	Clock Clock // zero: the machine's
 }
@@ -35,12 +36,12 @@ type Clock struct {
 	Boot func() time.Duration // since the start of the host, sleep included
 }
 
-// Default returns the bounds that hold where nothing else is said: 256 MiB and 6 h on disk, below 8 MiB of memory while the
+// Default returns the bounds that hold for an exporter where nothing else is said: 256 MiB and 6 h on disk, below 8 MiB of memory while the
 // disk is well.
 func Default() Config {
 	return Config{
 		MaxBytes: 256 << 20, MaxAge: 6 * time.Hour, MaxBatches: maxBatches, MemoryBytes: 64 << 20, CacheBytes: 2 << 20,
-		SegmentBytes: 4 << 20, QuarantineBytes: 16 << 20, SyncEvery: time.Second, RetryEvery: 5 * time.Second,
+		SegmentBytes: 4 << 20, QuarantineBytes: 16 << 20, SyncEvery: time.Second, RetryEvery: 5 * time.Second, Metrics: "tributary_exporter_spool",
 	}
 }
 
@@ -59,8 +60,8 @@ func (c *Config) check() error {
 	case c.MaxBatches < 1 || c.MemoryBytes < 0 || c.CacheBytes < 0 || c.QuarantineBytes < 0 || c.SegmentBytes < 1:
 		return fmt.Errorf("a spool bound is negative or zero: %d batches, memory %d, cache %d, quarantine %d, segment %d",
 			c.MaxBatches, c.MemoryBytes, c.CacheBytes, c.QuarantineBytes, c.SegmentBytes)
-	case c.ExporterID == "":
-		return fmt.Errorf("the spool needs the exporter's id")
+	case c.Run == "":
+		return fmt.Errorf("the spool needs the name of the run")
 	}
 	// So that dropping the oldest segment costs at most an eighth.
 	c.SegmentBytes = min(c.SegmentBytes, c.MaxBytes/8)
@@ -74,7 +75,7 @@ func (c *Config) check() error {
 // head makes the head of a new segment.
 func (c *Config) head(now time.Duration, nonce uint64) head {
 	return head{
-		ExporterID: c.ExporterID, Host: c.Host, BootID: c.BootID, Nonce: nonce,
+		Run: c.Run, Host: c.Host, BootID: c.BootID, Nonce: nonce,
 		CreatedNs: c.Clock.Wall().UnixNano(), BootNs: now.Nanoseconds(),
 	}
 }

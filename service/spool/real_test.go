@@ -48,8 +48,8 @@ func writeUntilKilled(to string) {
 		s.Append(seq, 10, body(run, seq, 1000+int(seq*7919)%20000))
 		if seq%3 == 0 {
 			if b, ok := s.Next(1 << 30); ok {
-				fmt.Println("acked", b.ExporterID, b.Seq) // said before: a kill in between must not look like a loss
-				s.Ack(b.ExporterID, b.Seq, b.Seq)
+				fmt.Println("acked", b.Run, b.Seq) // said before: a kill in between must not look like a loss
+				s.Ack(b.Run, b.Seq, b.Seq)
 			}
 		}
 		if s.Stats().InMemory.Batches == 0 { // a disk that is slow for a moment is not waited for: that is no promise
@@ -272,7 +272,7 @@ func BenchmarkSpool(b *testing.B) {
 	for _, mode := range []string{"append", "append+send+ack"} {
 		b.Run(mode, func(b *testing.B) {
 			c := Default()
-			c.FS, c.ExporterID, c.Host = Dir(b.TempDir()), "a", "host-a"
+			c.FS, c.Run, c.Host = Dir(b.TempDir()), "a", "host-a"
 			a := start(b, c).scanned()
 			before := cpu()
 			b.ResetTimer()
@@ -300,7 +300,7 @@ func cpu() int64 {
 func BenchmarkStart(b *testing.B) {
 	dir := b.TempDir()
 	c := Default()
-	c.FS, c.ExporterID, c.Host = Dir(dir), "a", "host-a"
+	c.FS, c.Run, c.Host = Dir(dir), "a", "host-a"
 	a := start(b, c).scanned()
 	payload := bytes.Repeat(body("a", 1, 1000), 70)
 	for seq := uint64(1); a.Stats().DiskBytes < c.MaxBytes-(1<<20); seq++ {
@@ -314,7 +314,7 @@ func BenchmarkStart(b *testing.B) {
 		runtime.GC()
 		runtime.ReadMemStats(&before)
 		began := time.Now()
-		c.ExporterID += "b"
+		c.Run += "b"
 		s := start(b, c)
 		<-s.Ready()
 		if _, ok := s.Next(1 << 30); !ok {
