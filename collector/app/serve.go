@@ -41,6 +41,9 @@ import (
 // lastWords is how long the last acknowledgements have to get out.
 const lastWords = 300 * time.Millisecond
 
+// aloneAfter is when a collector whose Kafka nobody waits for is ready although it cannot hear the other nodes.
+const aloneAfter = 3 * time.Second
+
 // quietAfterStart is how long after the start nothing is called no_evidence: the exporters are still connecting.
 const quietAfterStart = 10 * time.Second
 
@@ -67,6 +70,7 @@ type collector struct {
 	regions    *region.Resolver // nil without other regions
 	settings   *settings.Settings
 	ingest     *ingest.Server
+	began      time.Time
 	started    atomic.Bool             // all of the above is there
 	stops      []func(context.Context) // in the order of starting; run in reverse
 }
@@ -75,7 +79,7 @@ type collector struct {
 func Serve(ctx context.Context, cfg *config.Config, logger *slog.Logger) error {
 	c := &collector{
 		cfg: cfg, id: randomID(), log: logger, limited: log.Limited(logger, 10*time.Second),
-		registry: metrics.NewRegistry("tributary_collector"), failed: make(chan error, 8),
+		registry: metrics.NewRegistry("tributary_collector"), failed: make(chan error, 8), began: time.Now(),
 	}
 	defer c.stop()
 	if err := c.start(ctx); err != nil {
@@ -194,7 +198,8 @@ func (c *collector) ready() []string {
 	}
 	out := c.sinks.unready()
 	if c.feed != nil {
-		if err := c.feed.Ready(); err != nil {
+		alone := c.sinks.kafkaLog != nil && time.Since(c.began) > aloneAfter
+		if err := c.feed.Ready(); err != nil && (!alone || errors.Is(err, feed.ErrReplaying)) {
 			out = append(out, "ownership: "+err.Error())
 		}
 	}

@@ -22,6 +22,7 @@ import (
 	"tributary/collector/rollup"
 	"tributary/collector/schema"
 	"tributary/collector/sink"
+	"tributary/collector/sink/backlog"
 	"tributary/collector/sink/clickhouse"
 	"tributary/collector/sink/kafka"
 )
@@ -30,34 +31,42 @@ import (
 type sinks struct {
 	clickhouse *clickhouse.Sink
 	kafka      *kafka.Sink
-	schema     schemaState
-	collector  string         // the name under which this run computes edges
-	life       life           // of the embedded store
-	server     *schema.Server // that is not embedded; nil: there is none
+	// the logs before those that nobody waits for; nil: the sink is required
+	clickhouseLog, kafkaLog *backlog.Backlog
+	schema                  schemaState
+	collector               string         // the name under which this run computes edges
+	life                    life           // of the embedded store
+	server                  *schema.Server // that is not embedded; nil: there is none
 }
 
 func (s *sinks) all() []sink.Sink {
 	var all []sink.Sink
-	if s.clickhouse != nil {
+	switch {
+	case s.clickhouseLog != nil:
+		all = append(all, s.clickhouseLog)
+	case s.clickhouse != nil:
 		all = append(all, s.clickhouse)
 	}
-	if s.kafka != nil {
+	switch {
+	case s.kafkaLog != nil:
+		all = append(all, s.kafkaLog)
+	case s.kafka != nil:
 		all = append(all, s.kafka)
 	}
 	return all
 }
 
-// unready returns a sentence for each sink that does not work.
+// unready returns a sentence for each required sink that does not work.
 func (s *sinks) unready() []string {
 	var out []string
-	if s.clickhouse != nil {
+	if s.clickhouse != nil && s.clickhouseLog == nil {
 		if err := s.schema.get(); err != nil {
 			out = append(out, "clickhouse: "+err.Error())
 		} else if err := s.clickhouse.Ready(); err != nil {
 			out = append(out, "clickhouse: "+err.Error())
 		}
 	}
-	if s.kafka != nil {
+	if s.kafka != nil && s.kafkaLog == nil {
 		if err := s.kafka.Ready(); err != nil {
 			out = append(out, "kafka: "+err.Error())
 		}
@@ -65,26 +74,67 @@ func (s *sinks) unready() []string {
 	return out
 }
 
+// optionalMost is how long a stop waits for a sink whose log keeps what it does not have.
+const optionalMost = time.Second
+
 // close flushes the sinks side by side, until ctx ends.
 func (s *sinks) close(ctx context.Context, log *slog.Logger) {
 	done := make(chan error, 2)
-	go func() {
-		if s.kafka == nil {
+	end := func(close func(context.Context) error, kept *backlog.Backlog) {
+		if kept != nil {
+			short, cancel := context.WithTimeout(ctx, optionalMost)
+			defer cancel()
+			_ = close(short) // what it does not take is in its log
 			done <- nil
 			return
 		}
-		done <- s.kafka.Close(ctx)
-	}()
-	go func() {
-		if s.clickhouse == nil {
-			done <- nil
-			return
-		}
-		done <- s.clickhouse.Close(ctx)
-	}()
+		done <- close(ctx)
+	}
+	nothing := func(context.Context) error { return nil }
+	closeKafka, closeClickHouse := nothing, nothing
+	if s.kafka != nil {
+		closeKafka = s.kafka.Close
+	}
+	if s.clickhouse != nil {
+		closeClickHouse = s.clickhouse.Close
+	}
+	go end(closeKafka, s.kafkaLog)
+	go end(closeClickHouse, s.clickhouseLog)
 	if err := errors.Join(<-done, <-done); err != nil {
 		log.Warn("a sink was not flushed", "reason", err)
 	}
+}
+
+// startLogs puts a log before each sink that nobody waits for.
+func (c *collector) startLogs() (err error) {
+	var running sync.WaitGroup
+	ctx, cancel := context.WithCancel(context.Background())
+	start := func(name, delivery string, behind sink.Sink) (*backlog.Backlog, error) {
+		if delivery != config.Optional {
+			return nil, nil
+		}
+		kept, err := backlog.New(backlog.Config{
+			Name: name, Dir: filepath.Join(c.cfg.Data, "best_effort", name), Run: c.id, MaxBytes: c.cfg.BestEffort.MaxBytes, MaxAge: c.cfg.BestEffort.MaxAge,
+			Refused: func(err error) bool { return errors.Is(err, kafka.ErrDropped) },
+		}, behind, c.registry, c.limited)
+		if err == nil {
+			running.Go(func() { kept.Run(ctx) })
+		}
+		return kept, err
+	}
+	c.stops = append(c.stops, func(context.Context) { // the sinks are closed
+		cancel()
+		running.Wait()
+	})
+	if c.sinks.clickhouse != nil {
+		if c.sinks.clickhouseLog, err = start("clickhouse", c.cfg.BestEffort.ClickHouse, c.sinks.clickhouse); err != nil {
+			return err
+		}
+	}
+	if c.sinks.kafka != nil {
+		c.sinks.kafkaLog, err = start("kafka", c.cfg.BestEffort.Kafka, c.sinks.kafka)
+	}
+	return err
 }
 
 // startSinks opens the store and the bus. A sink that cannot be reached does not stop the start: it keeps trying, /readyz says so, and
@@ -115,7 +165,7 @@ func (c *collector) startSinks(ctx context.Context) error {
 	if c.sinks.kafka != nil {
 		c.sinks.kafka.Start(context.Background())
 	}
-	return nil
+	return c.startLogs()
 }
 
 // openStore returns the configured server, starting the embedded one where that is asked for.

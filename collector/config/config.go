@@ -45,6 +45,8 @@ type Config struct {
 	ClaimsAllowed session.Grants `yaml:"claims_allowed" usage:"what exporters may claim, by the identity of their certificates; empty: everything"`
 	Insecure      bool           `yaml:"insecure" usage:"allow listeners without TLS on addresses other than loopback"`
 
+	BestEffort BestEffort `yaml:",inline"`
+
 	Store Store `yaml:",inline"`
 	Bus   Bus   `yaml:",inline"`
 	Hold  Hold  `yaml:",inline"`
@@ -57,6 +59,43 @@ type Config struct {
 	StopTimeout  time.Duration `yaml:"stop_timeout" usage:"how long a stop waits for the sinks; what they do not take is sent again by the exporters"`
 	LogLevel     string        `yaml:"log_level" usage:"debug, info, warn or error"`
 	LogFormat    string        `yaml:"log_format" usage:"text or json"`
+}
+
+// Required and Optional say whether an acknowledgement waits for a sink.
+const (
+	Required = "required"
+	Optional = "best_effort"
+)
+
+// BestEffort says which sinks nobody waits for, and bounds the log in --data that each of them has.
+type BestEffort struct {
+	ClickHouse string        `yaml:"clickhouse_delivery" usage:"required: what exporters send is acknowledged when ClickHouse has it; best_effort: when it is in a log in --data, out of which ClickHouse gets it when it can"`
+	Kafka      string        `yaml:"kafka_delivery" usage:"required or best_effort, as clickhouse_delivery"`
+	MaxBytes   int64         `yaml:"best_effort_max_bytes" usage:"disk for what a best_effort sink does not have yet; beyond it the oldest is dropped"`
+	MaxAge     time.Duration `yaml:"best_effort_max_age" usage:"age at which it is given up"`
+}
+
+// check holds the combinations: somebody must be waited for.
+func (c *Config) checkBestEffort() error {
+	b := &c.BestEffort
+	for key, value := range map[string]string{"clickhouse_delivery": b.ClickHouse, "kafka_delivery": b.Kafka} {
+		if value != Required && value != Optional {
+			return fmt.Errorf("%s is %.32q: it must be required or best_effort", key, value)
+		}
+	}
+	waited := c.ClickHouse != "none" && b.ClickHouse == Required || c.Kafka != "none" && b.Kafka == Required
+	optional := b.ClickHouse == Optional || b.Kafka == Optional
+	switch {
+	case !waited:
+		return errors.New("no sink is required: what exporters send would be acknowledged before anybody has it")
+	case optional && c.Data == "":
+		return errors.New("a best_effort sink keeps a log: set --data")
+	case b.MaxBytes < 16<<20:
+		return fmt.Errorf("best_effort_max_bytes is %d: it must be at least %d", b.MaxBytes, 16<<20)
+	case b.MaxAge < time.Minute || b.MaxAge > 7*24*time.Hour:
+		return fmt.Errorf("best_effort_max_age is %s: it must be 1m to 168h", b.MaxAge)
+	}
+	return nil
 }
 
 // Store are the details of ClickHouse.
@@ -142,6 +181,7 @@ func Default() Config {
 	return Config{
 		Data: "/var/lib/tributary", ClickHouse: "embedded", Kafka: "none", Internal: ownership.DefaultInternal(),
 		Listen: "127.0.0.1:4747", APIListen: "127.0.0.1:8747", MetricsListen: "127.0.0.1:9747",
+		BestEffort: BestEffort{ClickHouse: Required, Kafka: Required, MaxBytes: 1 << 30, MaxAge: 6 * time.Hour},
 		Store: Store{
 			EmbeddedListen: "127.0.0.1:8123", EmbeddedMemory: 2 << 30, RawTTL: schema.DefaultRawTTL, BlockRows: 100_000,
 			BlockAge: 500 * time.Millisecond,
@@ -173,6 +213,9 @@ func (c *Config) Validate() error {
 		}
 	}
 	if err := c.checkBus(); err != nil {
+		return err
+	}
+	if err := c.checkBestEffort(); err != nil {
 		return err
 	}
 	if (c.TLSCert == "") != (c.TLSKey == "") {

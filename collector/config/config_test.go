@@ -38,6 +38,10 @@ func TestTheContractOfTheCommandLine(t *testing.T) {
 func TestRefused(t *testing.T) {
 	for say, args := range map[string][]string{
 		"both none":                     {"--clickhouse", "none"},
+		"no sink is required":           {"--clickhouse-delivery", "best_effort"},
+		"kafka_delivery is":             {"--kafka-delivery", "perhaps"},
+		"best_effort_max_bytes is 1":    {"--best-effort-max-bytes", "1"},
+		"best_effort_max_age is 1s":     {"--best-effort-max-age", "1s"},
 		"needs a directory":             {"--data", ""},
 		"is written http://":            {"--clickhouse", "ftp://x"},
 		`"a" is not host:port`:          {"--kafka", "a"},

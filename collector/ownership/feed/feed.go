@@ -100,6 +100,9 @@ func New(cfg Config, table *ownership.Table, reg prometheus.Registerer, log *slo
 	return f, nil
 }
 
+// ErrReplaying is what Ready returns while Kafka answers and its topic is being read.
+var ErrReplaying = errors.New("what the other nodes have said is still being read")
+
 // Start begins to read and write, and returns at once: an absent Kafka is a state, not an error. What is read goes to book, and then wake is called.
 func (f *Feed) Start(book *session.Book, wake func()) {
 	f.book, f.wake = book, wake
@@ -180,7 +183,7 @@ func (f *Feed) Ready() error {
 	}
 	for _, r := range f.readers {
 		if !r.replayed.Load() {
-			return errors.New("what the other nodes have said is still being read")
+			return ErrReplaying
 		}
 	}
 	return nil

@@ -8,8 +8,6 @@ import (
 
 	"github.com/cespare/xxhash/v2"
 	"github.com/segmentio/kafka-go"
-	"google.golang.org/protobuf/encoding/protowire"
-	"google.golang.org/protobuf/proto"
 
 	"tributary/proto/flow"
 )
@@ -30,13 +28,6 @@ const (
 	HeaderRow = "row"
 )
 
-// Field numbers of flow.proto.
-const (
-	attributedBatch       = 1 // AttributedBatch.batch
-	attributedAttribution = 2 // AttributedBatch.attribution
-	batchPayload          = 6 // Batch.payload
-)
-
 // errTooLarge says that a message does not fit the topic, however it is cut.
 var errTooLarge = errors.New("larger than the topic's max.message.bytes")
 
@@ -55,25 +46,6 @@ func (m *message) size() int {
 		n += len(m.headers[i].Key) + len(m.headers[i].Value) + 8
 	}
 	return n
-}
-
-// appendAttributed appends the batch as an AttributedBatch. The payload is copied once, from the batch to where it is sent from; a
-// generated Marshal would need a second copy.
-func appendAttributed(dst []byte, b *flow.Batch, attribution []byte) ([]byte, error) {
-	header := b.Wire()
-	header.Payload = nil
-	encoded, err := proto.Marshal(header)
-	if err != nil {
-		return dst, fmt.Errorf("encode batch header: %w", err)
-	}
-	payload := protowire.SizeTag(batchPayload) + protowire.SizeBytes(len(b.Payload))
-	dst = protowire.AppendTag(dst, attributedBatch, protowire.BytesType)
-	dst = protowire.AppendVarint(dst, uint64(len(encoded)+payload))
-	dst = append(dst, encoded...)
-	dst = protowire.AppendTag(dst, batchPayload, protowire.BytesType)
-	dst = protowire.AppendBytes(dst, b.Payload)
-	dst = protowire.AppendTag(dst, attributedAttribution, protowire.BytesType)
-	return protowire.AppendBytes(dst, attribution), nil
 }
 
 // encoder makes messages of batches. It belongs to one goroutine; its memory may be reused once the messages are written.
@@ -141,7 +113,7 @@ func (e *encoder) encodePart(b *flow.Batch, limit, part, parts int) error {
 	}
 	start := len(e.buf)
 	var err error
-	if e.buf, err = appendAttributed(e.buf, b, e.attribution); err != nil {
+	if e.buf, err = b.AppendAttributed(e.buf, e.attribution); err != nil {
 		return err
 	}
 	value := e.buf[start:len(e.buf):len(e.buf)]

@@ -16,11 +16,7 @@ func TestUDP(t *testing.T) {
 	r.startCollector()
 	r.startExporter("--transports", "udp,grpc", "--collector-udp", udp)
 	const inUse = `tributary_exporter_transport_in_use{transport="udp"}`
-	for end := time.Now().Add(20 * time.Second); r.sample(r.exporterMetrics)[inUse] != 1; time.Sleep(50 * time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatal("the exporter does not use UDP")
-		}
-	}
+	r.until("the exporter uses UDP", func() bool { return r.sample(r.exporterMetrics)[inUse] == 1 })
 	r.plainTraffic()
 	name, err := os.Hostname()
 	if err != nil {
