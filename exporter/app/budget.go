@@ -13,7 +13,7 @@ import (
 
 	"tributary/exporter/budget"
 	"tributary/exporter/config"
-	"tributary/exporter/spool"
+	"tributary/service/spool"
 )
 
 const (
