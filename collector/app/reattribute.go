@@ -4,11 +4,13 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"maps"
 	"slices"
 	"strings"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/spf13/cobra"
 
 	"tributary/collector/config"
@@ -55,6 +57,14 @@ minute. To run it twice changes nothing. It takes the configuration of serve, fo
 			return err
 		}
 		o.DryRun = dry
+		if cfg.Regions != "" {
+			regions, err := newRegions(&cfg, func() {}, prometheus.NewRegistry(), nil, slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), nil)))
+			if err != nil {
+				return err
+			}
+			defer regions.Stop()
+			o.Regions = regions
+		}
 		server, err := writerOf(&cfg)
 		if err != nil {
 			return err

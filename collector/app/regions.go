@@ -3,12 +3,15 @@ package app
 import (
 	"cmp"
 	"context"
+	"log/slog"
 	"net/netip"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/grpc"
 
 	"tributary/collector/attribute"
+	"tributary/collector/config"
 	"tributary/collector/ingest"
 	"tributary/collector/ownership"
 	"tributary/collector/ownership/session"
@@ -22,17 +25,22 @@ func (c *collector) openRegions() (attribute.Regions, error) {
 	if c.cfg.Regions == "" {
 		return nil, nil //nolint:nilnil // no regions is no error
 	}
-	files := tlsconf.ClientFiles{CA: cmp.Or(c.cfg.RegionsCA, c.cfg.TLSClientCA), Cert: c.cfg.TLSCert, Key: c.cfg.TLSKey}
-	client, err := tlsconf.NewClient(files, tlsconf.Options{Use: "regions", Log: c.log, Metrics: c.tlsMetrics})
-	if err != nil {
-		return nil, err
-	}
-	conf := region.Config{Region: c.cfg.Region, File: c.cfg.Regions, Credentials: client.GRPC(), Wake: func() { c.hold.Wake() }}
-	if c.regions, err = region.New(conf, c.registry, c.limited.With(log.Component, "region")); err != nil {
+	var err error
+	if c.regions, err = newRegions(c.cfg, func() { c.hold.Wake() }, c.registry, c.tlsMetrics, c.limited); err != nil {
 		return nil, err
 	}
 	c.stops = append(c.stops, func(context.Context) { c.regions.Stop() })
 	return c.regions, nil
+}
+
+func newRegions(cfg *config.Config, wake func(), reg prometheus.Registerer, m *tlsconf.Metrics, logger *slog.Logger) (*region.Resolver, error) {
+	files := tlsconf.ClientFiles{CA: cmp.Or(cfg.RegionsCA, cfg.TLSClientCA), Cert: cfg.TLSCert, Key: cfg.TLSKey}
+	client, err := tlsconf.NewClient(files, tlsconf.Options{Use: "regions", Log: logger, Metrics: m})
+	if err != nil {
+		return nil, err
+	}
+	conf := region.Config{Region: cfg.Region, File: cfg.Regions, Credentials: client.GRPC(), Wake: wake}
+	return region.New(conf, reg, logger.With(log.Component, "region"))
 }
 
 // answerRegions is what answers other regions, nil where nobody may ask.
@@ -65,9 +73,8 @@ func (c *collector) elsewhere(ctx context.Context, network string, addr netip.Ad
 	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()
 	for end := time.Now().Add(resolvePatience); ; {
-		now := time.Now()
-		a, foreign = c.regions.Lookup(network, ownership.AddrFrom(addr), port, at, int64(c.cfg.Hold.Tolerance), now.UnixNano())
-		if a.Why != ownership.Pending || now.After(end) || ctx.Err() != nil {
+		a, foreign = c.regions.Lookup(network, ownership.AddrFrom(addr), port, at, int64(c.cfg.Hold.Tolerance))
+		if a.Why != ownership.Pending || time.Now().After(end) || ctx.Err() != nil {
 			return a, in, foreign
 		}
 		<-tick.C

@@ -31,7 +31,7 @@ type Config struct {
 type Regions interface {
 	// Lookup says what is known of the owner by now, and asks if nothing is; the answer is pending and worth waiting for then. foreign false says that
 	// the address is no other region's. It does not block.
-	Lookup(network string, addr ownership.Addr, port uint16, at, tolerance, now int64) (a ownership.Answer, foreign bool)
+	Lookup(network string, addr ownership.Addr, port uint16, at, tolerance int64) (a ownership.Answer, foreign bool)
 }
 
 func (c Config) withDefaults() Config {

@@ -123,7 +123,7 @@ func (s *scratch) lookup(row int, x *sight, at int64) ownership.Answer {
 	}
 	a, foreign := ownership.Answer{}, false
 	if r := s.a.cfg.Regions; r != nil {
-		a, foreign = r.Lookup(text(s.b, s.b.Get32(flow.Network, row)), x.remote, x.remotePort, at, s.tol, s.v.Now())
+		a, foreign = r.Lookup(text(s.b, s.b.Get32(flow.Network, row)), x.remote, x.remotePort, at, s.tol)
 	}
 	switch {
 	case foreign:

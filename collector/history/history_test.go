@@ -184,6 +184,26 @@ func TestReattribute(t *testing.T) {
 	if n := schematest.Query(t, s, "SELECT count() > 0 FROM "+s.Database+".touched"); n != "1\n" {
 		t.Error("no minute was touched: edges are not computed again")
 	}
+	options.Regions = new(farRegion)
+	if r, err := Reattribute(t.Context(), s, options); err != nil || r.Named != 1 || r.Asked != 2 {
+		t.Errorf("with another region: %+v %v", r, err)
+	}
+	if got := schematest.Query(t, s, "SELECT remote_workload, remote_region FROM "+s.Database+".flows WHERE flow_id = 5"); got != "far/db\tus\n" {
+		t.Errorf("the other region's: %q", got)
+	}
+}
+
+// farRegion has 10.0.0.7, and does not know at once who it is.
+type farRegion struct{ asked int }
+
+func (f *farRegion) Lookup(_ string, addr ownership.Addr, _ uint16, _, _ int64) (a ownership.Answer, foreign bool) {
+	if addr != ownership.AddrFrom(netip.MustParseAddr("10.0.0.7")) {
+		return a, false
+	}
+	if f.asked++; f.asked < 3 {
+		return ownership.Answer{Why: ownership.Pending, Wait: true}, true
+	}
+	return ownership.Answer{Owner: &ownership.Owner{Workload: "far/db", Region: "us"}}, true
 }
 
 // TestWaitingIsBounded: what the store does not take waits, up to a bound; the newest stay.

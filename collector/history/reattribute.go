@@ -27,6 +27,8 @@ type Options struct {
 	Internal     []netip.Prefix
 	MaxClock     time.Duration // as max_clock_error
 	DryRun       bool          // count, and write nothing
+	// Regions answers for other regions' addresses; nil where there are none. They are asked what they know by now.
+	Regions attribute.Regions
 }
 
 // Result counts rows.
@@ -41,6 +43,8 @@ type Result struct {
 const (
 	batchRows  = 20_000  // asked together
 	commitRows = 200_000 // written together
+	// regionPatience is longer than a region's breaker takes to find out that it is down.
+	regionPatience = 4 * time.Second
 	// evidenceAfter is how long evidence may come after a row: the history is read that much beyond the last row.
 	evidenceAfter = 5 * time.Minute
 )
@@ -129,7 +133,7 @@ func Reattribute(ctx context.Context, server schema.Server, o Options) (Result, 
 	j.result.Events = j.said.events
 	j.view = j.said.table.View(j.said.last)
 	// No record can be another's mirror here: only those without a name are read.
-	if j.attr, err = attribute.New(attribute.Config{Tolerance: o.Tolerance, MirrorEntries: 1}, j.said.table, prometheus.NewRegistry()); err != nil {
+	if j.attr, err = attribute.New(attribute.Config{Tolerance: o.Tolerance, MirrorEntries: 1, Regions: o.Regions}, j.said.table, prometheus.NewRegistry()); err != nil {
 		return j.result, err
 	}
 	if j.opener, err = flow.NewOpener(); err != nil {
@@ -168,7 +172,11 @@ func (j *job) ask(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("rows of %s: %w", j.rows[0].Exporter, err)
 	}
-	j.attr.GiveUp(b, j.attr.Begin(b, j.view, nil), 1)
+	open := j.attr.Begin(b, j.view, nil)
+	if j.o.Regions != nil {
+		open = j.await(ctx, b, open)
+	}
+	j.attr.GiveUp(b, open, 1)
 	byKey := make(map[[2]uint64]*unnamed, len(j.rows))
 	for i := range j.rows {
 		byKey[[2]uint64{j.rows[i].FlowID, uint64(j.rows[i].RecordSeq)}] = &j.rows[i]
@@ -192,6 +200,24 @@ func (j *job) ask(ctx context.Context) error {
 		return nil
 	}
 	return j.commit(ctx)
+}
+
+// await asks again while other regions' answers come in, and returns the rows that have none.
+func (j *job) await(ctx context.Context, b *flow.Batch, open []uint32) []uint32 {
+	tick := time.NewTicker(100 * time.Millisecond)
+	defer tick.Stop()
+	for last := time.Now(); len(open) > 0 && time.Since(last) < regionPatience; {
+		select {
+		case <-ctx.Done():
+			return open
+		case <-tick.C:
+		}
+		before := len(open)
+		if open = j.attr.Again(b, j.view, open, 1, false); len(open) < before {
+			last = time.Now()
+		}
+	}
+	return open
 }
 
 // answer makes a row's new version, if there is something new to say.

@@ -125,7 +125,7 @@ func (r *Resolver) startPeer(e Entry) *peer {
 }
 
 // Lookup says what is known of the owner by now, and asks if nothing is; see package attribute. It does not block.
-func (r *Resolver) Lookup(network string, addr ownership.Addr, port uint16, at, tolerance, now int64) (a ownership.Answer, foreign bool) {
+func (r *Resolver) Lookup(network string, addr ownership.Addr, port uint16, at, tolerance int64) (a ownership.Answer, foreign bool) {
 	p := r.table.Load().find(network, addr.Netip())
 	if p == nil {
 		return a, false
@@ -142,7 +142,7 @@ func (r *Resolver) Lookup(network string, addr ownership.Addr, port uint16, at, 
 		r.metrics.cached.Inc()
 		return a, true
 	}
-	return p.ask(q, now), true
+	return p.ask(q, time.Now().UnixNano()), true
 }
 
 // RegionOf is the region of an address, if it is another one than this.
