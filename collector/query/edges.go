@@ -61,11 +61,12 @@ type edgeFilter struct {
 	params    map[string]string
 }
 
-func (f edgeFilter) where() string {
+// clause is the filter as a clause of SQL, or nothing.
+func (f edgeFilter) clause(word string) string {
 	if f.condition == "" {
 		return ""
 	}
-	return "\nWHERE " + f.condition
+	return "\n" + word + " (" + f.condition + ")"
 }
 
 // ofWorkload takes the edges of a workload, as client or as server.
@@ -87,8 +88,7 @@ func (c *Client) edges(ctx context.Context, w window, now time.Time, f edgeFilte
 	} else {
 		lively = time.Time{}
 	}
-	statement := "SELECT " + edgeGroup + ",\n    " + schema.ShowEdges() + living + "\nFROM (" + c.edgesIn(fromWritten(tiers, covered.written), lively) + ") AS e" + f.where() +
-		"\nGROUP BY " + edgeGroup + edgesOrder
+	statement := "SELECT " + edgeGroup + ",\n    " + schema.ShowEdges() + living + "\nFROM (" + c.edgesIn(fromWritten(tiers, covered.written), lively, f) + ") AS e\nGROUP BY " + edgeGroup + edgesOrder
 	if known {
 		return collect[Edge](ctx, c, statement, f.params)
 	}
@@ -134,7 +134,7 @@ type openRow struct {
 func (c *Client) open(ctx context.Context, w window, now time.Time, f edgeFilter) ([]openRow, error) {
 	at := endOf(w, now)
 	from := schema.EdgesOf(c.database(), "toDateTime(0, 'UTC')", sqlTime(at.Add(-aliveWithin), ""), sqlTime(at.Add(time.Nanosecond), ""), schema.Part{})
-	statement := "SELECT " + edgeGroup + ", sum(e.open) AS open, sum(e.unanswered) AS unanswered FROM (" + from + ") AS e" + f.where() +
+	statement := "SELECT " + edgeGroup + ", sum(e.open) AS open, sum(e.unanswered) AS unanswered FROM (" + from + ") AS e" + f.clause("WHERE") +
 		"\nGROUP BY " + edgeGroup + "\nHAVING open > 0 OR unanswered > 0"
 	return collect[openRow](ctx, c, statement, f.params)
 }

@@ -161,17 +161,18 @@ func fromWritten(tiers []tier, written time.Time) []tier {
 	return tiers
 }
 
-// edgesIn returns a SELECT of the rows of edges in a window: a time in minute, which is 1 s after the epoch in rows of the single records
+// edgesIn returns a SELECT of the rows of edges in a window that pass a filter: a time in minute, which is 1 s after the epoch in rows of the single records
 // since a moment, and the columns of schema.EdgeColumns. There is one SELECT a table, and nothing around that of the single records: ClickHouse
 // takes longer to analyse such a statement than to run it.
-func (c *Client) edgesIn(tiers []tier, lively time.Time) string {
+func (c *Client) edgesIn(tiers []tier, lively time.Time, f edgeFilter) string {
 	var parts []string
 	var minutes, hours []window
 	for _, t := range tiers {
 		switch t.from {
 		case fromFlows:
 			at := "toDateTime(end_time_ns >= " + sqlTime(lively, never) + ", 'UTC')"
-			parts = append(parts, schema.EdgesOf(c.database(), at, sqlTime(t.window.since, beginning), sqlTime(t.window.until, never), schema.Part{}))
+			edges := schema.EdgesOf(c.database(), at, sqlTime(t.window.since, beginning), sqlTime(t.window.until, never), schema.Part{})
+			parts = append(parts, edges+f.clause("HAVING"))
 		case fromMinutes:
 			minutes = append(minutes, t.window)
 		case fromHours:
@@ -179,10 +180,10 @@ func (c *Client) edgesIn(tiers []tier, lively time.Time) string {
 		}
 	}
 	if len(minutes) > 0 {
-		parts = append(parts, c.computed("minute", "edges_1m_gens", minutes))
+		parts = append(parts, c.computed("minute", "edges_1m_gens", minutes)+f.clause("AND"))
 	}
 	if len(hours) > 0 {
-		parts = append(parts, c.computed("hour", "edges_1h_gens", hours))
+		parts = append(parts, c.computed("hour", "edges_1h_gens", hours)+f.clause("AND"))
 	}
 	return strings.Join(parts, "\nUNION ALL\n")
 }

@@ -281,6 +281,12 @@ func TestMinuteRanges(t *testing.T) {
 		if !strings.Contains(plan, "Name: "+step+"_range") {
 			t.Errorf("%s reads everything:\n%s", table, plan)
 		}
+		if step == "hour" || table == "edges_1m_gens" {
+			plan = schematest.Query(t, s, fmt.Sprintf("EXPLAIN indexes = 1 SELECT count() FROM %s WHERE client_workload = 'a/b' OR server_workload = 'a/b'", kept))
+			if !strings.Contains(plan, "Name: ends_filter") {
+				t.Errorf("%s reads everything for one workload:\n%s", table, plan)
+			}
+		}
 	}
 }
 

@@ -1116,3 +1116,14 @@ SELECT
 FROM tributary.flows_raw FINAL
 WHERE NOT replay AND end_time_ns >= (SELECT toDateTime64(max(start), 9, 'UTC') + toIntervalMinute(count() > 0) FROM tributary.closed WHERE step = 'minute') AND end_time_ns < toDateTime64('2200-01-01 00:00:00', 9, 'UTC')
 GROUP BY minute, exporter_id, host, workload;
+
+-- migration 12: ends_filter
+
+-- The edges of one workload, at either end, skip what cannot have it: the key begins with the client.
+ALTER TABLE tributary.edges_1m_gens ADD INDEX IF NOT EXISTS ends_filter (client_workload, server_workload) TYPE bloom_filter(0.01) GRANULARITY 1;
+
+ALTER TABLE tributary.edges_1m_gens MATERIALIZE INDEX ends_filter;
+
+ALTER TABLE tributary.edges_1h_gens ADD INDEX IF NOT EXISTS ends_filter (client_workload, server_workload) TYPE bloom_filter(0.01) GRANULARITY 1;
+
+ALTER TABLE tributary.edges_1h_gens MATERIALIZE INDEX ends_filter;
