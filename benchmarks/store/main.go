@@ -93,6 +93,9 @@ func run(ctx context.Context, o options) error {
 	server := schema.Server{URL: store.URL(), Database: schema.DefaultDatabase, User: c.User, Password: c.Password}
 	b := &bench{o: o, server: server, client: schema.NewClient(server, 2), log: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))}
 	defer b.client.Close()
+	if err := schema.Migrate(ctx, server, schema.Options{}, b.log); err != nil {
+		return err
+	}
 	if !o.reuse {
 		if err := b.fill(ctx); err != nil {
 			return err
@@ -114,9 +117,6 @@ type bench struct {
 
 // fill writes the flows.
 func (b *bench) fill(ctx context.Context) error {
-	if err := schema.Migrate(ctx, b.server, schema.Options{}, b.log); err != nil {
-		return err
-	}
 	began := time.Now()
 	rows, err := b.write(ctx)
 	if err != nil {
@@ -134,7 +134,7 @@ func (b *bench) compute(ctx context.Context) error {
 	}
 	fmt.Fprintf(os.Stderr, "roll-ups computed in %.0f s\n", time.Since(began).Seconds())
 	began = time.Now()
-	for _, table := range []string{"flows_raw", "edges_1m_gens", "edges_1h_gens", "recorded_1m_gens", "touched", "closed"} {
+	for _, table := range []string{"flows_raw", "edges_1m_gens", "edges_1h_gens", "recorded_1m_gens", "reachability_gens", "touched", "closed"} {
 		if err := b.client.Exec(ctx, schema.Statement{Text: "OPTIMIZE TABLE " + b.server.Database + "." + table + " FINAL", Settings: map[string]string{"max_execution_time": "0"}}); err != nil {
 			return fmt.Errorf("merge %s: %w", table, err)
 		}

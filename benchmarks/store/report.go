@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"net/netip"
 	"slices"
 	"strconv"
 	"time"
@@ -40,7 +41,7 @@ FROM system.parts AS p WHERE active AND database = currentDatabase() GROUP BY ta
 	if err != nil {
 		return err
 	}
-	var raw, edges uint64
+	var raw, edges, ledgers uint64
 	fmt.Print("| table | rows | MB on disk | bytes a row |\n|---|--:|--:|--:|\n")
 	for _, t := range tables {
 		fmt.Printf("| `%s` | %d | %.1f | %.1f |\n", t.Table, t.Rows, float64(t.Bytes)/1e6, t.Each)
@@ -49,9 +50,12 @@ FROM system.parts AS p WHERE active AND database = currentDatabase() GROUP BY ta
 			raw = t.Bytes
 		case "edges_1m_gens", "edges_1h_gens":
 			edges += t.Bytes
+		case "recorded_1m_gens", "reachability_gens":
+			ledgers += t.Bytes
 		}
 	}
-	fmt.Printf("\nRoll-ups are %.2f %% of raw flows.\n\n", 100*float64(edges)/float64(max(1, raw)))
+	percent := func(bytes uint64) float64 { return 100 * float64(bytes) / float64(max(1, raw)) }
+	fmt.Printf("\nRoll-ups of edges are %.2f %% of raw flows; with the ledgers of reachability and of who recorded what %.2f %%.\n\n", percent(edges), percent(edges+ledgers))
 	for _, table := range []string{"flows_raw", "edges_1m_gens"} {
 		columns, err := schema.Rows[columnSize](ctx, b.client, schema.Statement{
 			Text: `SELECT name, compression_codec AS codec, data_compressed_bytes / (SELECT sum(rows) FROM system.parts WHERE active AND database = currentDatabase() AND table = {table:String}) AS each
@@ -81,7 +85,13 @@ func (b *bench) questionList() []question {
 	until := time.Now().UTC().Truncate(time.Minute)
 	day := until.Add(-24 * time.Hour).Format(time.RFC3339)
 	clock := func() time.Time { return until }
-	const busy = "team-00/service-000"
+	const busy, other = "team-00/service-000", "team-00/service-150"
+	address := netip.AddrFrom16(newWorld(b.o.seed).instances[0].addr).Unmap().String() // of busy
+	around := func(workload string) func(ctx context.Context, c *query.Client, w io.Writer) error {
+		return func(ctx context.Context, c *query.Client, w io.Writer) error {
+			return query.Map(ctx, c, query.MapOptions{Since: day, Workload: workload, Format: query.FormatJSON}, clock, w)
+		}
+	}
 	hourAgo := until.Add(-2 * time.Hour)
 	return []question{
 		{name: "map of the last 24 h (verb, JSON)", bar: 200 * time.Millisecond, verb: func(ctx context.Context, c *query.Client, w io.Writer) error {
@@ -89,13 +99,14 @@ func (b *bench) questionList() []question {
 		}},
 		{name: "map of the last 24 h (view edges_1h)", bar: 200 * time.Millisecond, text: `SELECT client_workload, server_workload, server_port, sum(e.connections), sum(e.bytes_to_server), quantilesBFloat16Merge(0.5, 0.95, 0.99)(e.rtt_us)
 FROM edges_1h AS e WHERE hour >= now() - INTERVAL 24 HOUR GROUP BY ALL`},
-		{name: "one workload's edges, 24 h (verb)", bar: 50 * time.Millisecond, verb: func(ctx context.Context, c *query.Client, w io.Writer) error {
-			return query.Map(ctx, c, query.MapOptions{Since: day, Workload: busy, Format: query.FormatJSON}, clock, w)
-		}},
-		{name: "one workload's edges, computed hours", bar: 50 * time.Millisecond, text: `SELECT client_workload, server_workload, server_port, sum(e.connections) FROM edges_1h_gens AS e
+		{name: "the busiest workload's edges, 24 h (verb)", bar: 50 * time.Millisecond, verb: around(busy)},
+		{name: "another workload's edges, 24 h (verb)", bar: 50 * time.Millisecond, verb: around(other)},
+		{name: "another workload's edges, 24 h (view edges_1h)", bar: 50 * time.Millisecond, text: `SELECT client_workload, server_workload, server_port, sum(e.connections) FROM edges_1h AS e
+WHERE (client_workload = '` + other + `' OR server_workload = '` + other + `') AND hour >= now() - INTERVAL 24 HOUR GROUP BY ALL`},
+		{name: "the busiest workload's edges, computed hours", bar: 50 * time.Millisecond, text: `SELECT client_workload, server_workload, server_port, sum(e.connections) FROM edges_1h_gens AS e
 WHERE (client_workload = '` + busy + `' OR server_workload = '` + busy + `') AND (hour, gen) IN (SELECT start, gen FROM closed_latest WHERE step = 'hour') GROUP BY ALL`},
 		{name: "whois, from flows", bar: 20 * time.Millisecond, verb: func(ctx context.Context, c *query.Client, w io.Writer) error {
-			return query.Whois(ctx, c, query.WhoisOptions{Address: "10.0.0.1", At: hourAgo.Format(time.RFC3339), Format: query.FormatJSON}, clock, w)
+			return query.Whois(ctx, c, query.WhoisOptions{Address: address, At: hourAgo.Format(time.RFC3339), Format: query.FormatJSON}, clock, w)
 		}},
 		{name: "one workload's raw flows of an hour", bar: 500 * time.Millisecond, text: fmt.Sprintf("SELECT * FROM flows WHERE local_workload = '%s' AND end_time_ns >= fromUnixTimestamp64Nano(%d) AND end_time_ns < fromUnixTimestamp64Nano(%d) FORMAT Null",
 			busy, hourAgo.Add(-time.Hour).UnixNano(), hourAgo.UnixNano())},
