@@ -488,23 +488,25 @@ SELECT
 FROM
 (
     SELECT
-        r.minute AS minute, r.exporter_id AS exporter_id, r.host AS host, counters, before,
-        arrayFilter(name -> (name IN ('probe.ring_full', 'probe.ends_missed', 'probe.recursion', 'probe.map_full', 'probe.map_nomem', 'ring.invalid', 'batch.refused_rows', 'spool.rejected_rows') OR match(name, '[._](dropped|lost)_')), mapKeys(counters)) AS losses,
-        toUInt64(greatest(0, toInt64(counters['ring.read'] + counters['ring.walked']) - toInt64(before['ring.read'] + before['ring.walked']))) AS made,
-        mapFilter((name, n) -> n > 0, mapFromArrays(arrayMap(name -> toString(name), losses),
-            arrayMap(name -> toUInt64(greatest(0, toInt64(counters[name]) - toInt64(before[name]))), losses))) AS lost_records,
+        minute, exporter_id, host, pending,
+        toUInt64(greatest(0, read - lagInFrame(read) OVER w)) AS made,
+        mapFilter((name, n) -> n > 0, CAST(mapSubtract(losses, lagInFrame(losses) OVER w) AS Map(String, Int64))) AS grown,
+        CAST(grown AS Map(String, UInt64)) AS lost_records,
         arraySum(mapValues(mapFilter((name, n) -> startsWith(name, 'probe.'), lost_records))) AS lost_before,
-        arraySum(mapValues(mapFilter((name, n) -> NOT startsWith(name, 'probe.'), lost_records))) AS lost_after,
-        toUInt64(greatest(0, toInt64(counters['spool.appended_rows'] + counters['spool.recovered_rows'])
-            - toInt64(counters['spool.acked_rows'] + counters['spool.rejected_rows']
-            + arraySum(mapValues(mapFilter((name, n) -> startsWith(name, 'spool.dropped_rows_'), counters)))))) AS pending
+        arraySum(mapValues(mapFilter((name, n) -> NOT startsWith(name, 'probe.'), lost_records))) AS lost_after
     FROM
     (
-        SELECT minute, exporter_id, host, counters,
-            lagInFrame(counters) OVER (PARTITION BY exporter_id ORDER BY minute ROWS BETWEEN 1 PRECEDING AND CURRENT ROW) AS before
+        SELECT
+            minute, exporter_id, host,
+            toInt64(counters['ring.read'] + counters['ring.walked']) AS read,
+            CAST(mapFilter((name, n) -> (name IN ('probe.ring_full', 'probe.ends_missed', 'probe.recursion', 'probe.map_full', 'probe.map_nomem', 'ring.invalid', 'batch.refused_rows', 'spool.rejected_rows') OR match(name, '[._](dropped|lost)_')), counters) AS Map(String, Int64)) AS losses,
+            toUInt64(greatest(0, toInt64(counters['spool.appended_rows'] + counters['spool.recovered_rows'])
+                - toInt64(counters['spool.acked_rows'] + counters['spool.rejected_rows']
+                + arraySum(mapValues(mapFilter((name, n) -> startsWith(name, 'spool.dropped_rows_'), counters)))))) AS pending
         FROM tributary.exporter_health FINAL
         WHERE 1
-    ) AS r
+    )
+    WINDOW w AS (PARTITION BY exporter_id ORDER BY minute ROWS BETWEEN 1 PRECEDING AND CURRENT ROW)
 );
 
 -- The same with the workloads whose connections each exporter recorded: what it lost concerns them. An exporter that recorded nothing in a
@@ -1127,3 +1129,38 @@ ALTER TABLE tributary.edges_1m_gens MATERIALIZE INDEX ends_filter;
 ALTER TABLE tributary.edges_1h_gens ADD INDEX IF NOT EXISTS ends_filter (client_workload, server_workload) TYPE bloom_filter(0.01) GRANULARITY 1;
 
 ALTER TABLE tributary.edges_1h_gens MATERIALIZE INDEX ends_filter;
+
+-- migration 13: lighter_completeness
+
+-- The same numbers without copies of all counters.
+CREATE OR REPLACE VIEW tributary.exporter_completeness AS
+SELECT
+    minute, exporter_id, host,
+    made + lost_before AS captured,
+    lost_records AS lost,
+    lost_before + lost_after AS lost_rows,
+    pending,
+    if(captured = 0, 1, 1 - least(captured, lost_rows) / captured) AS complete
+FROM
+(
+    SELECT
+        minute, exporter_id, host, pending,
+        toUInt64(greatest(0, read - lagInFrame(read) OVER w)) AS made,
+        mapFilter((name, n) -> n > 0, CAST(mapSubtract(losses, lagInFrame(losses) OVER w) AS Map(String, Int64))) AS grown,
+        CAST(grown AS Map(String, UInt64)) AS lost_records,
+        arraySum(mapValues(mapFilter((name, n) -> startsWith(name, 'probe.'), lost_records))) AS lost_before,
+        arraySum(mapValues(mapFilter((name, n) -> NOT startsWith(name, 'probe.'), lost_records))) AS lost_after
+    FROM
+    (
+        SELECT
+            minute, exporter_id, host,
+            toInt64(counters['ring.read'] + counters['ring.walked']) AS read,
+            CAST(mapFilter((name, n) -> (name IN ('probe.ring_full', 'probe.ends_missed', 'probe.recursion', 'probe.map_full', 'probe.map_nomem', 'ring.invalid', 'batch.refused_rows', 'spool.rejected_rows') OR match(name, '[._](dropped|lost)_')), counters) AS Map(String, Int64)) AS losses,
+            toUInt64(greatest(0, toInt64(counters['spool.appended_rows'] + counters['spool.recovered_rows'])
+                - toInt64(counters['spool.acked_rows'] + counters['spool.rejected_rows']
+                + arraySum(mapValues(mapFilter((name, n) -> startsWith(name, 'spool.dropped_rows_'), counters)))))) AS pending
+        FROM tributary.exporter_health FINAL
+        WHERE 1
+    )
+    WINDOW w AS (PARTITION BY exporter_id ORDER BY minute ROWS BETWEEN 1 PRECEDING AND CURRENT ROW)
+);
