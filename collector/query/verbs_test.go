@@ -83,10 +83,13 @@ func TestExamples(t *testing.T) {
 				continue
 			}
 			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
-			if strings.Contains(line, "--follow") {
+			follows := strings.Contains(line, "--follow")
+			if follows {
 				ctx, cancel = context.WithTimeout(t.Context(), 300*time.Millisecond)
 			}
-			if _, _, err := verb(ctx, t, s, args[1:]...); err != nil && !errors.As(err, new(*Found)) {
+			_, _, err := verb(ctx, t, s, args[1:]...)
+			ended := follows && errors.Is(err, context.DeadlineExceeded) // in the middle of a question, on a busy machine
+			if err != nil && !ended && !errors.As(err, new(*Found)) {
 				t.Errorf("%s: %v", line, err)
 			}
 			cancel()
