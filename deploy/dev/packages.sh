@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
 # Installs the Debian packages that a job needs and that are not there; does nothing when all are.
 #
-#   packages.sh build|generate|demo|test|kernels [--list]
+#   packages.sh build|generate|demo|test|kernels|kubernetes [--list]
 #
 # As root on Debian or Ubuntu it calls apt-get, by package name, without recommended packages. Otherwise it names what is
 # missing in one sentence and ends with status 1. --list prints the missing packages and installs nothing. No service is
-# started: nginx-light and Prometheus have one, and invoke-rc.d does not start it in runlevel 1.
+# started: nginx-light, etcd and Prometheus have one, and invoke-rc.d does not start it in runlevel 1.
 set -euo pipefail
 
 # What a job needs: "package probe" lines, where the probe is a command or, with a slash, a file.
@@ -38,7 +38,12 @@ needs() {
       echo "kmod depmod"
       echo "busybox-static /bin/busybox"
       ;;
-    *) echo "usage: packages.sh build|generate|demo|test|kernels [--list]" >&2; exit 2 ;;
+    kubernetes)
+      echo "gcc gcc" # the race detector is C
+      echo "libc6-dev /usr/include/stdlib.h"
+      echo "etcd-server etcd"
+      ;;
+    *) echo "usage: packages.sh build|generate|demo|test|kernels|kubernetes [--list]" >&2; exit 2 ;;
   esac
 }
 

@@ -31,6 +31,7 @@ func Doctor(ctx context.Context, c config.Config, out io.Writer) error {
 	d.should(identity.CheckCgroups(), "cgroup v2 is mounted: sockets are named by container, pod and unit")
 	d.should(clockSynchronised(), "the clock is synchronised")
 	d.identity(ctx, c)
+	d.kubernetes(ctx, c)
 	if c.Conntrack {
 		d.should(nat.Check(), "connection tracking answers: connections to virtual addresses (DNAT) show their real servers")
 	}

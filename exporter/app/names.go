@@ -34,7 +34,11 @@ func newNames(c config.Config, h host, registerer prometheus.Registerer, logger 
 	options := identityOptions(c, h)
 	var err error
 	if c.Scope != config.ScopeNetns { // a sidecar's host is not its business
-		if n.containers, err = containers.New(containers.Options{Host: h.name, Pods: c.Pods}, registerer, logger); err != nil {
+		of := containers.Options{Host: h.name, Pods: c.Pods, Node: nodeName(c, h)}
+		if of.Kubernetes, err = connectKubernetes(c, logger); err != nil {
+			return nil, err
+		}
+		if n.containers, err = containers.New(of, registerer, logger); err != nil {
 			return nil, err
 		}
 		options.Containers = n.containers

@@ -45,6 +45,32 @@ type Spool struct {
 	MemoryBytes int64         `yaml:"spool_memory_bytes" usage:"memory for these batches while they cannot be on disk"`
 }
 
+// Kubernetes is how the Kubernetes API names the pods of this host.
+type Kubernetes struct {
+	Enabled    bool   `yaml:"kubernetes" usage:"name this node's pods by the Kubernetes API: with the pod's own service account, or as --kubeconfig says"`
+	Kubeconfig string `yaml:"kubeconfig" usage:"with --kubernetes: kubeconfig file that says how to reach the API"`
+	NodeName   string `yaml:"node_name" usage:"with --kubernetes: this host's name as a node; default: the host's name"`
+}
+
+// maxNodeName bounds the name of a node as the API does.
+const maxNodeName = 253
+
+func (c *Config) checkKubernetes() error {
+	k := c.Kubernetes
+	odd := func(r rune) bool { return (r < 'a' || r > 'z') && (r < '0' || r > '9') && r != '-' && r != '.' }
+	switch {
+	case len(k.NodeName) > maxNodeName || strings.ContainsFunc(k.NodeName, odd):
+		return fmt.Errorf("--node-name %.64q is no name of a node, which has lower case letters, digits, dots and -", k.NodeName)
+	case !k.Enabled && (k.Kubeconfig != "" || k.NodeName != ""):
+		return fmt.Errorf("--kubeconfig and --node-name need --kubernetes")
+	case k.Enabled && c.Pods != "":
+		return fmt.Errorf("--kubernetes and --pods both name the pods of this host: give one of them")
+	case k.Enabled && c.Scope == ScopeNetns:
+		return fmt.Errorf("--kubernetes needs --scope host or cgroup: with --scope netns say who this is with --workload and --instance")
+	}
+	return nil
+}
+
 // Ways are the ways to the collector.
 type Ways struct {
 	Order      []string      `yaml:"transports" usage:"ways to the collector, best first: grpc, https. udp, first or not at all, sends batches by datagram, acknowledged to nobody, beside the next way in the list"`
@@ -98,9 +124,12 @@ type Config struct {
 	Identity  string `yaml:"identity" usage:"YAML file that names the workloads of this host; watched while running"`
 	Pods      string `yaml:"pods" usage:"file with a Kubernetes PodList (JSON) that names the pods of this host; watched while running"`
 	Network   string `yaml:"network" usage:"name of the address space of this host's addresses"`
-	TLS       TLS    `yaml:",inline"`
-	Ways      Ways   `yaml:",inline"`
-	Insecure  bool   `yaml:"insecure" usage:"allow plain text to a collector, and metrics, beyond this host"`
+
+	Kubernetes Kubernetes `yaml:",inline"`
+
+	TLS      TLS  `yaml:",inline"`
+	Ways     Ways `yaml:",inline"`
+	Insecure bool `yaml:"insecure" usage:"allow plain text to a collector, and metrics, beyond this host"`
 
 	MetricsListen string `yaml:"metrics_listen" usage:"address of /metrics, /healthz and /readyz"`
 
@@ -181,7 +210,7 @@ func (c *Config) Validate() error {
 	if c.Cgroup != "" && c.Scope != ScopeCgroup {
 		return fmt.Errorf("--cgroup %q needs --scope cgroup", c.Cgroup)
 	}
-	for _, check := range []func() error{c.checkWays, c.checkNames, c.checkSizes, c.Budget.check, c.Capture.Check} {
+	for _, check := range []func() error{c.checkWays, c.checkNames, c.checkKubernetes, c.checkSizes, c.Budget.check, c.Capture.Check} {
 		if err := check(); err != nil {
 			return err
 		}

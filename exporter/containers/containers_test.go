@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
 )
 
 const (
@@ -248,5 +250,52 @@ func TestBadFiles(t *testing.T) {
 	r.until("the new list is in force", func() bool { c, _ := r.Find("", uid); return c.Workload == "mall/web" })
 	if n := r.errors.Load(); n != 4 {
 		t.Errorf("%d errors are counted, some again and again", n)
+	}
+}
+
+// The API's pods have the names that the file's have, and keep them.
+func TestPodsOfTheAPI(t *testing.T) {
+	var list metav1.PartialObjectMetadataList
+	if err := json.Unmarshal([]byte(podListOf), &list); err != nil {
+		t.Fatal(err)
+	}
+	w, err := New(Options{Roots: []string{t.TempDir()}, Docker: t.TempDir()}, prometheus.NewRegistry(), slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	sink := &podSink{w: w, present: map[string]struct{}{}}
+	objects := make([]runtime.Object, len(list.Items))
+	for i := range list.Items {
+		objects[i] = &list.Items[i]
+	}
+	sink.Replace(objects)
+	want, err := parsePods([]byte(podListOf))
+	if err != nil {
+		t.Fatal(err)
+	}
+	sameNames := func() {
+		t.Helper()
+		for id, pod := range want {
+			if got, ok := w.Find("", id); !ok || got.Workload != pod.Workload || got.Instance != pod.Instance || got.Release != pod.Release {
+				t.Errorf("%s: %+v, want %+v", id, got, pod)
+			}
+		}
+	}
+	sameNames()
+	if w.pods != 3 || w.errors.Load() != 1 {
+		t.Errorf("%d pods and %d errors", w.pods, w.errors.Load())
+	}
+	<-w.Changed()
+	sink.Set(objects[0]) // as when its status changes
+	select {
+	case <-w.Changed():
+		t.Error("what is known is told as news")
+	default:
+	}
+	sink.Gone(objects[0])
+	sink.Replace(nil)
+	sameNames()
+	if w.pods != 0 {
+		t.Errorf("%d pods", w.pods)
 	}
 }

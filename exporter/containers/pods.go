@@ -4,7 +4,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"strings"
+
+	"tributary/service/kubernetes"
 )
 
 const (
@@ -19,21 +20,8 @@ type Pod struct{ Workload, Instance, Release string }
 type podList struct {
 	Kind  string `json:"kind"`
 	Items []struct {
-		Metadata struct {
-			UID         string            `json:"uid"`
-			Name        string            `json:"name"`
-			Namespace   string            `json:"namespace"`
-			Labels      map[string]string `json:"labels"`
-			Annotations map[string]string `json:"annotations"`
-			Owners      []podOwner        `json:"ownerReferences"`
-		} `json:"metadata"`
+		Metadata kubernetes.Meta `json:"metadata"`
 	} `json:"items"`
-}
-
-type podOwner struct {
-	Kind       string `json:"kind"`
-	Name       string `json:"name"`
-	Controller bool   `json:"controller"`
 }
 
 // parsePods reads a PodList. Pods that cannot be named are left out.
@@ -51,37 +39,28 @@ func parsePods(data []byte) (map[string]Pod, error) {
 	pods := make(map[string]Pod, len(list.Items))
 	for i := range list.Items {
 		m := &list.Items[i].Metadata
-		name := controllerName(m.Owners, m.Labels)
-		if name == "" {
-			name = m.Name
-		}
-		if !isUID(m.UID) || !isName(m.Namespace) || !isName(name) {
+		pod, ok := podOf(m)
+		if !ok {
 			continue
-		}
-		pod := Pod{Workload: m.Namespace + "/" + name, Instance: m.UID}
-		if v := m.Labels["app.kubernetes.io/version"]; isName(v) {
-			pod.Release = v
 		}
 		pods[m.UID] = pod
 		// A static pod's cgroups carry the hash of its manifest; the UID is that of its mirror in the API.
-		if hash := m.Annotations["kubernetes.io/config.hash"]; isUID(hash) {
+		if hash := m.StaticHash(); isUID(hash) {
 			pods[hash] = pod
 		}
 	}
 	return pods, nil
 }
 
-// controllerName is what people deployed: of a Deployment's ReplicaSet the name without the hash that tells its generations
-// apart, of any other controller its own.
-func controllerName(owners []podOwner, labels map[string]string) string {
-	for _, o := range owners {
-		if !o.Controller || o.Kind == "Node" {
-			continue
-		}
-		if hash := labels["pod-template-hash"]; o.Kind == "ReplicaSet" && hash != "" {
-			return strings.TrimSuffix(o.Name, "-"+hash)
-		}
-		return o.Name
+// podOf is what a pod is called; ok is false if it cannot be named.
+func podOf(m *kubernetes.Meta) (pod Pod, ok bool) {
+	name := m.WorkloadName()
+	if !isUID(m.UID) || !isName(m.Namespace) || !isName(name) {
+		return Pod{}, false
 	}
-	return ""
+	pod = Pod{Workload: m.Namespace + "/" + name, Instance: m.UID}
+	if v := m.Release(); isName(v) {
+		pod.Release = v
+	}
+	return pod, true
 }

@@ -17,6 +17,7 @@ import (
 	lru "github.com/hashicorp/golang-lru/v2"
 	"github.com/prometheus/client_golang/prometheus"
 
+	"tributary/service/kubernetes"
 	"tributary/service/log"
 )
 
@@ -33,6 +34,9 @@ type Options struct {
 	Roots, Nested []string
 	Docker        string // Docker's directory of its containers
 	Pods          string // file with a PodList, "" none
+	// Kubernetes tells of this node's pods in the place of the file; nil none.
+	Kubernetes *kubernetes.Client
+	Node       string // its name there
 }
 
 func (o Options) withDefaults() Options {
@@ -56,10 +60,12 @@ type Watcher struct {
 	byDir map[string]*Container           // by the directory of the state file
 	seen  *lru.Cache[string, Container]   // by id; those that ended too
 	bad   *lru.Cache[string, fs.FileInfo] // state files that could not be used, as they were
-	pods  map[string]Pod
-	stamp fs.FileInfo // of the PodList
+	names *lru.Cache[string, Pod]         // by UID; those that ended too
+	pods  int                             // how many there are
+	stamp fs.FileInfo                     // of the PodList
 
 	errors atomic.Uint64
+	api    *kubernetes.Follower // nil none
 }
 
 // New returns a watcher that has looked once.
@@ -75,10 +81,16 @@ func New(opts Options, registerer prometheus.Registerer, logger *slog.Logger) (*
 	if w.bad, err = lru.New[string, fs.FileInfo](maxContainers); err != nil {
 		return nil, err
 	}
+	if w.names, err = lru.New[string, Pod](2 * maxPods); err != nil { // a static pod has two
+		return nil, err
+	}
 	if opts.Pods != "" {
 		if err := w.readPods(); err != nil {
 			return nil, err
 		}
+	}
+	if opts.Kubernetes != nil {
+		w.api = kubernetes.Follow("pods of node "+opts.Node, PodsOf(opts.Kubernetes, opts.Node), &podSink{w: w, present: map[string]struct{}{}}, w.log)
 	}
 	w.look(func(string) {})
 	if err := registerer.Register(w); err != nil {
@@ -124,9 +136,9 @@ func (w *Watcher) Find(id, pod string) (Container, bool) {
 	return c, c.Workload != ""
 }
 
-// named prefers what the PodList says to what the runtime knows: it has the pod's controller. The caller holds mu.
+// named prefers what the PodList or the API says to what the runtime knows: it has the pod's controller. The caller holds mu.
 func (w *Watcher) named(c Container) Container {
-	if p, ok := w.pods[c.Pod]; ok {
+	if p, ok := w.names.Get(c.Pod); ok {
 		c.Workload, c.Instance, c.Release = p.Workload, p.Instance, p.Release
 	}
 	return c
@@ -141,6 +153,11 @@ func (w *Watcher) tell() {
 
 // Run watches until ctx ends.
 func (w *Watcher) Run(ctx context.Context) error {
+	var following sync.WaitGroup
+	defer following.Wait()
+	if w.api != nil {
+		following.Go(func() { w.api.Run(ctx) })
+	}
 	notify, err := fsnotify.NewWatcher()
 	if err != nil {
 		w.log.Warn("containers cannot be watched and are looked for every two seconds: short-lived ones may be missed", "error", err)
@@ -318,29 +335,9 @@ func (w *Watcher) readPods() error {
 	if err != nil {
 		return fmt.Errorf("file of pods %s: %w", w.opts.Pods, err)
 	}
-	w.pods = pods
+	w.pods = len(pods)
+	for uid, pod := range pods {
+		w.names.Add(uid, pod)
+	}
 	return nil
-}
-
-var (
-	descRunning = prometheus.NewDesc("tributary_exporter_containers_running", "Containers of this host that a runtime's state describes.", nil, nil)
-	descPods    = prometheus.NewDesc("tributary_exporter_containers_pods", "Pods that the PodList names.", nil, nil)
-	descErrors  = prometheus.NewDesc("tributary_exporter_containers_errors_total", "States of containers and lists of pods that could not be used.", nil, nil)
-)
-
-// Describe implements prometheus.Collector.
-func (w *Watcher) Describe(out chan<- *prometheus.Desc) {
-	out <- descRunning
-	out <- descPods
-	out <- descErrors
-}
-
-// Collect implements prometheus.Collector.
-func (w *Watcher) Collect(out chan<- prometheus.Metric) {
-	w.mu.Lock()
-	running, pods := len(w.byDir), len(w.pods)
-	w.mu.Unlock()
-	out <- prometheus.MustNewConstMetric(descRunning, prometheus.GaugeValue, float64(running))
-	out <- prometheus.MustNewConstMetric(descPods, prometheus.GaugeValue, float64(pods))
-	out <- prometheus.MustNewConstMetric(descErrors, prometheus.CounterValue, float64(w.errors.Load()))
 }
