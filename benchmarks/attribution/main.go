@@ -23,7 +23,7 @@ func main() {
 	seed := flag.Uint64("seed", 1, "first seed")
 	seeds := flag.Int("seeds", 1, "how many seeds")
 	lookups := flag.Int("lookups", 2_500_000, "look-ups a seed, about")
-	list := flag.String("faults", "all", "all, none, or a list: delay,loss,repeat,clock,badclock,freeze,exporter,restart,crowd")
+	list := flag.String("faults", "all", "all, none, or a list: delay,loss,repeat,clock,badclock,freeze,exporter,restart,region,forge,crowd")
 	flag.BoolVar(&cfg.pairs, "pairs", true, "both ends of a connection are reported, as in a whole fleet: mirror records name most rows, and check the ranges; false: the ranges alone")
 	flag.IntVar(&cfg.regions, "regions", 3, "regions, each with a collector of its own")
 	flag.IntVar(&cfg.hosts, "hosts", 501, "hosts")
@@ -122,6 +122,9 @@ func (s *sim) disturb(r *region) {
 	}
 	if f.restart {
 		s.time.at(s.between(s.cfg.length/3, s.cfg.length*2/3), r.node.restart)
+	}
+	if f.region && r == s.regions[0] {
+		s.time.at(s.between(s.cfg.length/8, s.cfg.length*7/8), s.regions[s.rng.IntN(len(s.regions))].sever)
 	}
 }
 

@@ -10,27 +10,32 @@ import (
 	"tributary/collector/hold"
 	"tributary/collector/ownership"
 	"tributary/collector/ownership/session"
+	elsewhere "tributary/collector/region"
 	"tributary/proto/flow"
 	"tributary/proto/flowv1"
 )
 
 // node is the collector of a region: the real table, book of claims, attributor and hold.
 type node struct {
-	region *region
-	era    int // counts restarts
-	down   bool
-	table  *ownership.Table
-	book   *session.Book
-	attr   *attribute.Attributor
-	hold   *hold.Hold
-	gate   map[string]*exporter
-	opener *flow.Opener
-	spare  []*flow.Batch
+	region  *region
+	era     int // counts restarts
+	down    bool
+	table   *ownership.Table
+	book    *session.Book
+	attr    *attribute.Attributor
+	hold    *hold.Hold
+	regions *elsewhere.Resolver
+	answers *elsewhere.Server
+	grants  session.Grants
+	gate    map[string]*exporter
+	opener  *flow.Opener
+	spare   []*flow.Batch
 
 	metrics  *prometheus.Registry
 	pending  int64 // rows handed on as pending and not again yet
 	stepping bool
 	lastStep int64
+	lastTick int64 // of the resolver
 }
 
 const (
@@ -40,13 +45,14 @@ const (
 )
 
 func newNode(r *region) *node {
-	n := &node{region: r}
+	n := &node{region: r, grants: r.grants()}
 	var err error
 	if n.opener, err = flow.NewOpener(); err != nil {
 		panic(err)
 	}
 	n.begin()
 	r.sim.time.after(sec, n.expire)
+	r.sim.time.after(gather, n.askRegions)
 	return n
 }
 
@@ -61,10 +67,11 @@ func (n *node) begin() {
 	if n.book, err = session.New(100_000, n.table, nil); err != nil {
 		panic(err)
 	}
-	if n.attr, err = attribute.New(attribute.Config{}, n.table, n.metrics); err != nil {
+	clock := func() time.Time { return time.Unix(0, n.now()) }
+	n.openRegions(clock)
+	if n.attr, err = attribute.New(attribute.Config{Regions: n.regions, Refused: n.book.Refused}, n.table, n.metrics); err != nil {
 		panic(err)
 	}
-	clock := func() time.Time { return time.Unix(0, n.now()) }
 	if n.hold, err = hold.New(hold.Config{Now: clock}, n.table, n.attr, n.emit, n.metrics); err != nil {
 		panic(err)
 	}
@@ -78,7 +85,11 @@ func (n *node) restart() {
 	s.score.lostWaiting(n)
 	n.era++
 	n.down = true
-	for _, h := range n.region.hosts {
+	hosts := n.region.hosts
+	if f := n.region.forger; f != nil {
+		hosts = append(hosts[:len(hosts):len(hosts)], f)
+	}
+	for _, h := range hosts {
 		h.stream.close()
 		s.time.after(s.between(1500*ms, 4*sec), h.connect)
 	}
@@ -114,6 +125,7 @@ func (n *node) wake(in int64) {
 // exporter is what the front door remembers of one run of an exporter.
 type exporter struct {
 	id, host string
+	grant    *session.Grant
 	session  *session.Stream
 	life     *life // of the session
 	greeted  *life // by the hello of which Flows stream
@@ -123,7 +135,7 @@ type exporter struct {
 func (n *node) exporter(id, host string) *exporter {
 	e := n.gate[id]
 	if e == nil {
-		e = &exporter{id: id, host: host, taken: map[uint64]bool{}}
+		e = &exporter{id: id, host: host, grant: n.grants.Of([]string{host}), taken: map[uint64]bool{}}
 		n.gate[id] = e
 	}
 	return e
@@ -138,7 +150,7 @@ func (n *node) control(h *host, run string, l *life, data []byte) {
 	e := n.exporter(run, h.name)
 	if hello := m.GetHello(); hello != nil {
 		var err error
-		if e.session, err = n.book.Open(hello.GetExporterId(), hello.GetHost(), hello.GetClockNs(), n.now(), nil); err != nil {
+		if e.session, err = n.book.Open(hello.GetExporterId(), hello.GetHost(), hello.GetClockNs(), n.now(), e.grant); err != nil {
 			panic(err)
 		}
 		e.life = l
@@ -187,7 +199,7 @@ func (n *node) take(h *host, run string, l *life, x *sealed) {
 	if err := n.opener.Open(x.wire, b); err != nil {
 		panic(err)
 	}
-	b.ReceivedTimeNs = n.now()
+	b.ReceivedTimeNs, b.Grant = n.now(), e.grant
 	if !x.met {
 		x.met = true
 		n.region.sim.rivals.arrived(h, x)

@@ -28,9 +28,6 @@ func (r *report) add(s *sim) {
 		{&a.silentUnnamed, &b.silentUnnamed},
 		{&a.pendingNow, &b.pendingNow},
 		{&a.rangesWrong, &b.rangesWrong},
-		{&a.reused.rows, &b.reused.rows},
-		{&a.reused.wrong, &b.reused.wrong},
-		{&a.reused.unnamed, &b.reused.unnamed},
 	} {
 		*p[0] += *p[1]
 	}
@@ -47,10 +44,10 @@ func (r *report) add(s *sim) {
 		a.delay[i] += b.delay[i]
 	}
 	for k := range b.byKind {
-		a.byKind[k].rows += b.byKind[k].rows
-		a.byKind[k].wrong += b.byKind[k].wrong
-		a.byKind[k].unnamed += b.byKind[k].unnamed
+		a.byKind[k].add(b.byKind[k])
 	}
+	a.reused.add(b.reused)
+	a.cross.add(b.cross)
 	a.disagreed += b.disagreed
 	r.atOnce.add(&s.rivals.atOnce)
 	r.patient.add(&s.rivals.patient)
@@ -104,9 +101,10 @@ func (r *report) print(faults string, cfg config) {
 		fmt.Printf("%-28s %-19s %12d %12d %10.4f %12d %10.4f\n", name, what, t.rows, t.wrong, share(t.wrong, t.rows), t.unnamed, share(t.unnamed, t.rows))
 	}
 	for i, c := range k.byKind {
-		line("tributary", kind(i).String(), tally(c))
+		line("tributary", kind(i).String(), c)
 	}
-	line("tributary", "reused", tally(k.reused))
+	line("tributary", "reused", k.reused)
+	line("tributary", "of other regions", k.cross)
 	for _, x := range []struct {
 		name string
 		r    *rival

@@ -65,6 +65,17 @@ func (t *tally) count(got *service, truth *instance) {
 	}
 }
 
+// note counts a row.
+func (t *tally) note(named, wrong bool) {
+	t.rows++
+	if !named {
+		t.unnamed++
+	}
+	if wrong {
+		t.wrong++
+	}
+}
+
 func (r *rival) count(got *service, truth *instance) {
 	r.byKind[truth.address.kind].count(got, truth)
 	if truth.address.kind == plain && truth.before != nil {

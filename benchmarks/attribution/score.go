@@ -24,8 +24,9 @@ type score struct {
 	unnamed                        map[uint32]uint64 // by why; attempts towards nobody are not among them
 	silentUnnamed                  uint64
 	evidence                       [16]uint64
-	byKind                         [numKinds]struct{ rows, wrong, unnamed uint64 }
-	reused                         struct{ rows, wrong, unnamed uint64 }
+	byKind                         [numKinds]tally
+	reused                         tally
+	cross                          tally // towards other regions
 	delay                          [delaySteps + 1]uint64
 	disagreed                      float64
 	rangesWrong                    uint64 // rows named by a mirror that the ranges alone would have named wrong
@@ -67,34 +68,28 @@ func (k *score) row(n *node, b *flow.Batch, r int, why uint32, now int64) {
 		k.nobodyRow(n, b, r, t, isNamed)
 		return
 	}
-	reused := t.remote.before != nil
-	c := &k.byKind[t.remote.address.kind]
-	c.rows++
-	if reused {
-		k.reused.rows++
-	}
 	if t.silent {
 		k.silent++
+	}
+	wrong := isNamed && (b.Text(flow.RemoteWorkload, r) != t.remote.service.name || b.Text(flow.RemoteInstance, r) != t.remote.name)
+	k.byKind[t.remote.address.kind].note(isNamed, wrong)
+	if t.remote.before != nil {
+		k.reused.note(isNamed, wrong)
+	}
+	if t.remote.host.region != n.region {
+		k.cross.note(isNamed, wrong)
 	}
 	switch {
 	case !isNamed:
 		k.unnamed[why]++
-		c.unnamed++
-		if reused {
-			k.reused.unnamed++
-		}
 		if t.silent {
 			k.silentUnnamed++
 		}
 		if len(k.unnamedSamples) < samples && !t.silent && why != flow.WhyClock && k.rows%7 == 0 {
 			k.unnamedSamples = append(k.unnamedSamples, n.explain(b, r, t))
 		}
-	case b.Text(flow.RemoteWorkload, r) != t.remote.service.name || b.Text(flow.RemoteInstance, r) != t.remote.name:
+	case wrong:
 		k.wrong++
-		c.wrong++
-		if reused {
-			k.reused.wrong++
-		}
 		k.sample(n, b, r, t)
 	default:
 		k.named++

@@ -4,6 +4,9 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"tributary/collector/ownership/session"
+	"tributary/proto/flow"
 )
 
 func smallWorld(t *testing.T, faults string, pairs bool, seed uint64) *sim {
@@ -26,6 +29,9 @@ func TestSmallWorld(t *testing.T) {
 		k := s.score
 		if k.rows < 30_000 || k.wrong > 0 || k.noWhy > 0 || k.disagreed > 0 || k.rangesWrong > 0 {
 			t.Errorf("pairs %v: %d look-ups, %d wrong, %d without a why, %.0f disagreements, %d wrong by ranges alone", pairs, k.rows, k.wrong, k.noWhy, k.disagreed, k.rangesWrong)
+		}
+		if k.cross.rows < 500 || k.cross.unnamed == k.cross.rows || k.unnamed[flow.WhyPeerRegionDown] == 0 || k.refused[session.NotAllowed] == 0 {
+			t.Errorf("pairs %v: towards other regions %+v, unnamed %v, refused %v", pairs, k.cross, k.unnamed, k.refused)
 		}
 		if n := s.rivals.atOnce.reused; share(n.wrong, n.rows) < 1 {
 			t.Errorf("pairs %v: the event stream is wrong in %d of %d look-ups of reused addresses: the world is too kind", pairs, n.wrong, n.rows)
@@ -55,7 +61,7 @@ func TestReproducible(t *testing.T) {
 func TestParseFaults(t *testing.T) {
 	for text, want := range map[string]faults{
 		"": {}, "none": {}, "clock,crowd": {clock: true, crowd: true},
-		"all": {delay: true, loss: true, repeat: true, clock: true, badClock: true, freeze: true, exporter: true, restart: true},
+		"all": {delay: true, loss: true, repeat: true, clock: true, badClock: true, freeze: true, exporter: true, restart: true, region: true, forge: true},
 	} {
 		if got, err := parseFaults(text); err != nil || got != want {
 			t.Errorf("%q: %+v %v", text, got, err)

@@ -73,6 +73,9 @@ func (h *host) peer(local *instance) *instance {
 		return late(r.gone)
 	}
 	v := local.service.uses[s.rng.IntN(len(local.service.uses))]
+	if o := s.regions[s.rng.IntN(len(s.regions))]; o != r && s.chance(crossShare*float64(len(s.regions))/float64(len(s.regions)-1)) {
+		v = o.services[s.rng.IntN(len(o.services))]
+	}
 	if len(v.members) == 0 {
 		return nil
 	}
@@ -118,6 +121,9 @@ func (h *host) connection(local *instance) {
 		peerStart, peerEnd = start-apart, end-apart
 	}
 	h.report(local, remote, role, port, start, end)
+	if f := h.region.forger; f != nil && s.chance(0.01) {
+		f.impersonate(local, remote, role, port, start, end)
+	}
 	if s.cfg.pairs {
 		remote.host.report(remote, local, flow.RoleClient+flow.RoleServer-role, port, peerStart, max(peerStart, peerEnd))
 	} else {

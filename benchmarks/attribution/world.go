@@ -62,7 +62,10 @@ type service struct {
 // region is one region: its hosts, workloads and collector.
 type region struct {
 	sim      *sim
+	number   int
 	name     string
+	cut      bool // from other regions
+	forger   *host
 	hosts    []*host
 	services []*service
 	free     []*address
@@ -104,7 +107,7 @@ func (s *sim) between(a, b int64) int64 {
 func (s *sim) chance(p float64) bool { return s.rng.Float64() < p }
 
 func newSim(cfg config, seed uint64) *sim {
-	s := &sim{cfg: cfg, rng: rand.New(rand.NewPCG(seed, 0x7472696275746172))}
+	s := &sim{cfg: cfg, rng: rand.New(rand.NewPCG(seed, 0x7472696275746172)), flows: make([]truth, 1)} // no flow has the number 0
 	s.score, s.rivals = newScore(), newRivals(s)
 	for r := range cfg.regions {
 		s.regions = append(s.regions, s.newRegion(r))
@@ -113,7 +116,7 @@ func newSim(cfg config, seed uint64) *sim {
 }
 
 func (s *sim) newRegion(n int) *region {
-	r := &region{sim: s, byExporter: map[string]*host{}, name: fmt.Sprintf("region-%d", n), lastAddr: 10<<24 | uint32(n+1)<<20}
+	r := &region{sim: s, byExporter: map[string]*host{}, number: n, name: regionName(n), lastAddr: 10<<24 | uint32(n+1)<<20}
 	r.node = newNode(r)
 	for i := range s.cfg.workloads / s.cfg.regions {
 		r.services = append(r.services, &service{name: fmt.Sprintf("r%d/service-%03d", n, i), region: r})
@@ -125,6 +128,9 @@ func (s *sim) newRegion(n int) *region {
 	}
 	for i := range s.cfg.hosts / s.cfg.regions {
 		r.hosts = append(r.hosts, s.newHost(r, i))
+	}
+	if s.cfg.faults.forge {
+		r.forger = r.newForger()
 	}
 	for i := range s.cfg.instances / s.cfg.regions {
 		r.start(r.services[i%len(r.services)])

@@ -51,7 +51,7 @@ func (c *collector) answerRegions() (func(grpc.ServiceRegistrar), error) {
 	allowed := func(ctx context.Context) bool {
 		return session.Identified(c.cfg.ResolveAllowed, ingest.Identities(ctx))
 	}
-	s, err := region.NewServer(c.cfg.Region, c.table, allowed, c.registry)
+	s, err := region.NewServer(c.cfg.Region, c.table, allowed, time.Now, c.registry)
 	if err != nil {
 		return nil, err
 	}

@@ -2,15 +2,11 @@ package region
 
 import (
 	"context"
-	"fmt"
 	"log/slog"
-	"net"
 	"sync"
 	"time"
 
 	"github.com/sony/gobreaker/v2"
-	"google.golang.org/grpc"
-	"google.golang.org/grpc/backoff"
 
 	"tributary/collector/ownership"
 	"tributary/proto/flowv1"
@@ -50,12 +46,13 @@ type peer struct {
 	name, serverName string
 	collectors       []string
 	log              *slog.Logger
-	dial             grpc.DialOption // credentials
+	call             func(ctx context.Context, m *flowv1.ResolveRequest) (*flowv1.ResolveResponse, error)
+	now              func() time.Time
 	metrics          *metrics
 	answered         func(p *peer, qs []question, as []ownership.Answer) // final ones
 	wake             func()
 
-	breaker *gobreaker.CircuitBreaker[*flowv1.ResolveResponse]
+	breaker Breaker
 	news    chan struct{} // there is something in queue
 	cancel  context.CancelFunc
 	done    chan struct{}
@@ -64,13 +61,17 @@ type peer struct {
 	open  map[question]*asked
 	queue []question
 
-	conn *grpc.ClientConn // belongs to run, as does turn
-	turn int              // which collector is asked
+	line line // belongs to run
 }
 
-func (p *peer) start() {
-	p.open, p.news, p.done = map[question]*asked{}, make(chan struct{}, 1), make(chan struct{})
-	p.breaker = gobreaker.NewCircuitBreaker[*flowv1.ResolveResponse](gobreaker.Settings{
+// Breaker says when a region counts as down: gobreaker's CircuitBreaker.
+type Breaker interface {
+	State() gobreaker.State
+	Execute(func() (*flowv1.ResolveResponse, error)) (*flowv1.ResolveResponse, error)
+}
+
+func (p *peer) newBreaker() Breaker {
+	return gobreaker.NewCircuitBreaker[*flowv1.ResolveResponse](gobreaker.Settings{
 		Name: p.name, MaxRequests: 1, Timeout: trialEvery,
 		ReadyToTrip: func(c gobreaker.Counts) bool { return c.ConsecutiveFailures >= failuresToOpen },
 		OnStateChange: func(_ string, _, to gobreaker.State) {
@@ -84,7 +85,11 @@ func (p *peer) start() {
 			}
 		},
 	})
-	p.metrics.down.WithLabelValues(p.name).Set(0)
+}
+
+// start lets it run by itself.
+func (p *peer) start() {
+	p.done = make(chan struct{})
 	ctx, cancel := context.WithCancel(context.Background())
 	p.cancel = cancel
 	go p.run(ctx)
@@ -92,8 +97,10 @@ func (p *peer) start() {
 
 // stop ends the peer. Questions under way get no answer: their rows are asked for again, elsewhere.
 func (p *peer) stop() {
-	p.cancel()
-	<-p.done
+	if p.cancel != nil {
+		p.cancel()
+		<-p.done
+	}
 	p.metrics.down.DeleteLabelValues(p.name)
 }
 
@@ -130,7 +137,7 @@ var pending = ownership.Answer{Why: ownership.Pending, Wait: true}
 
 func (p *peer) run(ctx context.Context) {
 	defer close(p.done)
-	defer p.hangUp()
+	defer p.line.hangUp()
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
 	for {
@@ -143,15 +150,25 @@ func (p *peer) run(ctx context.Context) {
 				return
 			case <-time.After(gather):
 			}
-		case now := <-tick.C:
-			p.forget(now.UnixNano())
-			if p.breaker.State() == gobreaker.StateHalfOpen {
-				p.request(ctx, nil) // a trial: nobody's row waits for it
-			}
+		case <-tick.C:
+			p.tick(ctx)
 		}
-		for qs := p.next(); len(qs) > 0 && ctx.Err() == nil; qs = p.next() {
-			p.request(ctx, qs)
-		}
+		p.work(ctx)
+	}
+}
+
+// tick is what is due once a second.
+func (p *peer) tick(ctx context.Context) {
+	p.forget(p.now().UnixNano())
+	if p.breaker.State() == gobreaker.StateHalfOpen {
+		p.request(ctx, nil) // a trial: nobody's row waits for it
+	}
+}
+
+// work asks all that is in the queue.
+func (p *peer) work(ctx context.Context) {
+	for qs := p.next(); len(qs) > 0 && ctx.Err() == nil; qs = p.next() {
+		p.request(ctx, qs)
 	}
 }
 
@@ -180,7 +197,13 @@ func (p *peer) forget(now int64) {
 
 // request asks and takes the answers, or notes that there are none.
 func (p *peer) request(ctx context.Context, qs []question) {
-	r, err := p.breaker.Execute(func() (*flowv1.ResolveResponse, error) { return p.call(ctx, qs) })
+	r, err := p.breaker.Execute(func() (*flowv1.ResolveResponse, error) {
+		r, err := p.call(ctx, encode(qs))
+		if err == nil {
+			err = check(qs, r)
+		}
+		return r, err
+	})
 	if err != nil {
 		p.failed(qs, err)
 	} else {
@@ -189,51 +212,11 @@ func (p *peer) request(ctx context.Context, qs []question) {
 	p.wake()
 }
 
-// call is one request to one collector. After an error the next one is asked, on a new connection: this one may be dead without knowing.
-func (p *peer) call(ctx context.Context, qs []question) (*flowv1.ResolveResponse, error) {
-	if p.conn == nil {
-		conn, err := grpc.NewClient("passthrough:///"+p.collectors[p.turn%len(p.collectors)], p.dial, grpc.WithAuthority(p.authority()),
-			grpc.WithConnectParams(grpc.ConnectParams{Backoff: backoff.Config{BaseDelay: 100 * time.Millisecond, Multiplier: 1.6, MaxDelay: time.Second}, MinConnectTimeout: requestTimeout}))
-		if err != nil {
-			return nil, fmt.Errorf("connect: %w", err)
-		}
-		p.conn = conn
-	}
-	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
-	defer cancel()
-	r, err := flowv1.NewRegionsClient(p.conn).Resolve(ctx, encode(qs))
-	if err == nil {
-		err = check(qs, r)
-	}
-	if err != nil {
-		p.hangUp()
-		p.turn++
-		return nil, err
-	}
-	return r, nil
-}
-
-// authority is the name that the certificate must carry.
-func (p *peer) authority() string {
-	if p.serverName != "" {
-		return p.serverName
-	}
-	host, _, _ := net.SplitHostPort(p.collectors[p.turn%len(p.collectors)]) // checked with the table
-	return host
-}
-
-func (p *peer) hangUp() {
-	if p.conn != nil {
-		_ = p.conn.Close()
-		p.conn = nil
-	}
-}
-
 func (p *peer) failed(qs []question, err error) {
 	p.log.Warn("the region did not answer", "questions", len(qs), "reason", err)
 	p.metrics.failed.Add(float64(len(qs)))
 	p.metrics.failures.Inc()
-	again := time.Now().Add(askAgain).UnixNano()
+	again := p.now().Add(askAgain).UnixNano()
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, q := range qs {
@@ -245,7 +228,7 @@ func (p *peer) failed(qs []question, err error) {
 
 // take keeps the answers: final ones for everybody, the others until it is time to ask again.
 func (p *peer) take(qs []question, r *flowv1.ResolveResponse) {
-	again := time.Now().Add(askAgain).UnixNano()
+	again := p.now().Add(askAgain).UnixNano()
 	finals, answers := make([]question, 0, len(qs)), make([]ownership.Answer, 0, len(qs))
 	p.mu.Lock()
 	defer p.mu.Unlock()

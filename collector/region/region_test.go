@@ -147,7 +147,7 @@ func newRegions(t *testing.T, allowed bool) *regions {
 		T: t, here: ownership.New(ownership.Config{}), there: ownership.New(ownership.Config{}), reg: prometheus.NewRegistry(),
 		file: filepath.Join(dir, "regions.yaml"), got: map[uint64]string{}, at: map[uint64]time.Time{},
 	}
-	server, err := NewServer("there", r.there, func(context.Context) bool { return allowed }, r.reg)
+	server, err := NewServer("there", r.there, func(context.Context) bool { return allowed }, time.Now, r.reg)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -3,17 +3,19 @@ package region
 import (
 	"context"
 	"log/slog"
+	"maps"
 	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/golang-lru/v2/expirable"
 	"github.com/prometheus/client_golang/prometheus"
-	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
 
 	"tributary/collector/ownership"
+	"tributary/proto/flowv1"
 	"tributary/service/config"
 	"tributary/service/reload"
 )
@@ -33,9 +35,17 @@ type Config struct {
 	Wake        func()                           // answers have come, or will not
 }
 
+// Simulation takes the place of clock, network and goroutines where time is not the clock's.
+type Simulation struct {
+	Now     func() time.Time
+	Call    func(region string, m *flowv1.ResolveRequest) (*flowv1.ResolveResponse, error)
+	Breaker func() Breaker
+}
+
 // Resolver knows other regions' addresses. Make it with New, and stop it.
 type Resolver struct {
 	cfg     Config
+	virtual *Simulation // nil in life
 	log     *slog.Logger
 	metrics *metrics
 	table   atomic.Pointer[table]
@@ -47,11 +57,10 @@ type Resolver struct {
 
 // New reads the table and watches it from then on. A table that cannot be read now is an error; later the last good one stays.
 func New(cfg Config, reg prometheus.Registerer, log *slog.Logger) (*Resolver, error) {
-	m, err := newMetrics(reg)
+	r, err := newResolver(cfg, keepAnswers, reg, log)
 	if err != nil {
 		return nil, err
 	}
-	r := &Resolver{cfg: cfg, log: log, metrics: m, answers: expirable.NewLRU[question, ownership.Answer](maxAnswers, nil, keepAnswers)}
 	entries, err := Load(cfg.File, cfg.Region)
 	if err != nil {
 		return nil, err
@@ -61,6 +70,36 @@ func New(cfg Config, reg prometheus.Registerer, log *slog.Logger) (*Resolver, er
 	r.cancel = cancel
 	r.running.Go(func() { r.watch(ctx) })
 	return r, nil
+}
+
+func newResolver(cfg Config, keep time.Duration, reg prometheus.Registerer, log *slog.Logger) (*Resolver, error) {
+	m, err := newMetrics(reg)
+	if err != nil {
+		return nil, err
+	}
+	return &Resolver{cfg: cfg, log: log, metrics: m, answers: expirable.NewLRU[question, ownership.Answer](maxAnswers, nil, keep)}, nil
+}
+
+// NewSimulated makes a Resolver that does nothing by itself: see Step. Answers are kept for as long as there is room.
+func NewSimulated(cfg Config, s Simulation, entries []Entry, reg prometheus.Registerer) (*Resolver, error) {
+	r, err := newResolver(cfg, 0, reg, slog.New(slog.DiscardHandler))
+	if err != nil {
+		return nil, err
+	}
+	r.virtual = &s
+	r.use(entries)
+	return r, nil
+}
+
+// Step asks all that is to be asked, in the caller's goroutine; second says that this is the one step of a second that does more.
+func (r *Resolver) Step(second bool) {
+	peers := r.table.Load().peers
+	for _, name := range slices.Sorted(maps.Keys(peers)) {
+		if second {
+			peers[name].tick(context.Background())
+		}
+		peers[name].work(context.Background())
+	}
 }
 
 // Stop ends all questions.
@@ -117,9 +156,19 @@ func (r *Resolver) use(entries []Entry) {
 
 func (r *Resolver) startPeer(e Entry) *peer {
 	p := &peer{
-		name: e.Region, serverName: e.ServerName, collectors: e.Collectors, log: r.log.With("region", e.Region),
-		dial: grpc.WithTransportCredentials(r.cfg.Credentials), metrics: r.metrics, wake: r.cfg.Wake, answered: r.keep,
+		name: e.Region, serverName: e.ServerName, collectors: e.Collectors, log: r.log.With("region", e.Region), now: time.Now,
+		metrics: r.metrics, wake: r.cfg.Wake, answered: r.keep, open: map[question]*asked{}, news: make(chan struct{}, 1),
+		line: line{collectors: e.Collectors, serverName: e.ServerName, credentials: r.cfg.Credentials},
 	}
+	r.metrics.down.WithLabelValues(p.name).Set(0)
+	if v := r.virtual; v != nil {
+		p.now, p.breaker = v.Now, v.Breaker()
+		p.call = func(_ context.Context, m *flowv1.ResolveRequest) (*flowv1.ResolveResponse, error) {
+			return v.Call(p.name, m)
+		}
+		return p
+	}
+	p.call, p.breaker = p.line.call, p.newBreaker()
 	p.start()
 	return p
 }
@@ -142,7 +191,7 @@ func (r *Resolver) Lookup(network string, addr ownership.Addr, port uint16, at, 
 		r.metrics.cached.Inc()
 		return a, true
 	}
-	return p.ask(q, time.Now().UnixNano()), true
+	return p.ask(q, p.now().UnixNano()), true
 }
 
 // RegionOf is the region of an address, if it is another one than this.

@@ -27,6 +27,7 @@ type Server struct {
 	region  string
 	table   Table
 	allowed func(context.Context) bool
+	now     func() time.Time
 	served  *prometheus.CounterVec
 }
 
@@ -38,9 +39,9 @@ const (
 	servedMalformed  = "malformed"
 )
 
-// NewServer answers for a region from its table. allowed says whether who asks may.
-func NewServer(region string, table Table, allowed func(context.Context) bool, reg prometheus.Registerer) (*Server, error) {
-	s := &Server{region: region, table: table, allowed: allowed, served: prometheus.NewCounterVec(prometheus.CounterOpts{
+// NewServer answers for a region from its table. allowed says whether who asks may, now is the clock.
+func NewServer(region string, table Table, allowed func(context.Context) bool, now func() time.Time, reg prometheus.Registerer) (*Server, error) {
+	s := &Server{region: region, table: table, allowed: allowed, now: now, served: prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "tributary_collector_region_served_questions_total", Help: "Questions of other regions, by what became of them.",
 	}, []string{"result"})}
 	for _, r := range []string{servedNamed, servedUnnamed, servedNotAllowed, servedMalformed} {
@@ -67,7 +68,7 @@ func (s *Server) Resolve(ctx context.Context, m *flowv1.ResolveRequest) (*flowv1
 		return nil, status.Error(codes.InvalidArgument, err)
 	}
 	out := &flowv1.ResolveResponse{Region: s.region, Answers: make([]*flowv1.ResolveAnswer, len(m.GetQuestions()))}
-	v := s.table.View(time.Now().UnixNano())
+	v := s.table.View(s.now().UnixNano())
 	named := 0
 	for i, q := range m.GetQuestions() {
 		a := v.Lookup(s.table.Network(q.GetNetwork()), ownership.AddrFrom16((*[16]byte)(q.GetAddr())), uint16(q.GetPort()), q.GetAtNs(), q.GetToleranceNs())
