@@ -198,6 +198,47 @@ func TestClaims(t *testing.T) {
 	}
 }
 
+// TestRollups: a row that stands for many connections is named if one owner had the address all the time, and by nothing else.
+func TestRollups(t *testing.T) {
+	f := newFixture(t)
+	f.claim(t, "n", "10.0.0.2", "shop/api", 0)
+	f.claim(t, "n", "10.0.0.3", "shop/old", 0)
+	rel := &ownership.Release{Exporter: "x", Network: "n", Addr: ownership.AddrFrom(netip.MustParseAddr("10.0.0.3")), At: sec(40)}
+	if err := f.Release(rel, sec(40)); err != nil {
+		t.Fatal(err)
+	}
+	f.claim(t, "n", "10.0.0.3", "shop/new", 41)
+	f.claim(t, "n", "10.0.0.4", "shop/young", 30)
+	f.mark(70)
+	rollup := func(id uint64, remote string, from, to float64) rec {
+		return rec{flow: id, kind: flow.KindRollup, role: flow.RoleClient, network: "n", local: "10.0.0.1:0", remote: remote, start: from, end: to, rx: 5}
+	}
+	late := rollup(6, "10.0.0.2:80", 10, 69.99)
+	later := rollup(7, "10.0.0.3:80", 50, 59) // of a flow that was named before
+	later.seq = 3
+	b := batch(t, "x", 70,
+		rec{flow: 7, kind: flow.KindActive, role: flow.RoleClient, network: "n", local: "10.0.0.1:4000", remote: "10.0.0.2:80", start: 10, end: 11, rx: 1},
+		rollup(1, "10.0.0.2:80", 10, 59), rollup(2, "10.0.0.3:80", 10, 59), rollup(3, "10.0.0.3:80", 10, 35), rollup(4, "10.0.0.3:80", 45, 59),
+		rollup(5, "10.0.0.4:80", 10, 59), late,
+	)
+	open := f.Begin(b, f.View(sec(70)), nil)
+	got := map[uint64]string{}
+	for id := uint64(1); id <= 6; id++ {
+		got[id] = row(b, id)
+	}
+	named := func(workload string) string { return workload + " z1 claim named peer=unknown last= v=20000001" }
+	want := map[uint64]string{
+		1: named("shop/api"), 2: "  none gap peer=unknown last= v=1", 3: named("shop/old"), 4: named("shop/new"),
+		5: "  none gap peer=unknown last= v=1", 6: "  none pending peer=unknown last= v=1",
+	}
+	if diff := cmp.Diff(want, got); diff != "" || len(open) != 1 {
+		t.Errorf("%d are open; rows (-want +got):\n%s", len(open), diff)
+	}
+	b = batch(t, "x", 70, later)
+	f.Begin(b, f.View(sec(70)), nil)
+	expect(t, b, map[uint64]string{7: named("shop/new")})
+}
+
 // TestLoopback is how `make run` names curl and nginx: nobody claims 127.0.0.1, each end is the other's mirror, and the two records come in
 // different batches.
 func TestLoopback(t *testing.T) {

@@ -13,9 +13,15 @@ func (s *scratch) row(row int, round uint32) (waits bool) {
 		return false
 	}
 	x := s.sight(row)
-	claim := s.claim(row, &x, at)
-	n, why := s.named(row, &x, claim)
-	if s.b.Get32(flow.Kind, row) != flow.KindRollup {
+	var claim ownership.Answer
+	var n name
+	var why uint32
+	if s.b.Get32(flow.Kind, row) == flow.KindRollup {
+		claim = s.wholeTime(row, &x)
+		n, why = name{claim.Owner, evidenceOf(claim.Owner)}, whyOf[claim.Why]
+	} else {
+		claim = s.claim(row, &x, at)
+		n, why = s.named(row, &x, claim)
 		peer, seen := s.a.mirror.find(&x, s.tol)
 		if seen {
 			s.put(flow.PeerObserved, row, flow.PeerYes)
@@ -105,6 +111,13 @@ func (s *scratch) claim(row int, x *sight, at int64) ownership.Answer {
 	return a
 }
 
+// wholeTime is what the table says about the remote end of a row that stands for many connections: its owner, if one had the address all the time.
+func (s *scratch) wholeTime(row int, x *sight) ownership.Answer {
+	from, to := clampTime(s.b.Get64(flow.IntervalStartNs, row)), clampTime(s.b.Get64(flow.EndTimeNs, row))
+	half := (to - from + 1) / 2
+	return s.v.Lookup(s.network(row).id, x.remote, x.remotePort, from+half, half+s.tol)
+}
+
 // answered: somebody had the address at that moment. A refusal is an answer.
 func (s *scratch) answered(row int) bool {
 	return s.b.Get32(flow.Kind, row) != flow.KindFailed || s.b.Get32(flow.CloseReason, row) == flow.CloseRefused
@@ -113,7 +126,7 @@ func (s *scratch) answered(row int) bool {
 // heard: the peer itself spoke in the record's interval. Segments alone are no proof: a reset may come from whoever has the address now.
 func (s *scratch) heard(row int) bool {
 	reason := s.b.Get32(flow.CloseReason, row)
-	return s.b.Get64(flow.RxBytes, row) > 0 || s.b.Get32(flow.Kind, row) == flow.KindRollup || reason == flow.CloseFinLocal || reason == flow.CloseFinRemote
+	return s.b.Get64(flow.RxBytes, row) > 0 || reason == flow.CloseFinLocal || reason == flow.CloseFinRemote
 }
 
 func (s *scratch) lookup(row int, x *sight, at int64) ownership.Answer {
@@ -198,8 +211,9 @@ func (s *scratch) settle(row int, x *sight, n name, round uint32) {
 	b.U32[flow.RemoteWhy][row] = flow.WhyNamed
 	b.U32[flow.Version][row] = version(b.Get32(flow.LocalEvidence, row), n.evidence, round)
 	key := flowKey{x.exporter, x.flow}
-	switch {
-	case b.Get32(flow.Kind, row) == flow.KindActive:
+	switch kind := b.Get32(flow.Kind, row); {
+	case kind == flow.KindRollup: // its flow_id is one of many
+	case kind == flow.KindActive:
 		s.a.flows.Add(key, n)
 	case b.Get32(flow.RecordSeq, row) > 0:
 		s.a.flows.Remove(key)

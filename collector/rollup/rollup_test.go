@@ -243,3 +243,35 @@ func TestWhoRecordedWhat(t *testing.T) {
 		t.Errorf("computed: %s", got)
 	}
 }
+
+// TestRollupsInEdges: a record that stands for many connections counts as them, once where both ends have summed them up, and as attempts in reachability.
+func TestRollupsInEdges(t *testing.T) {
+	s := schematest.Migrated(t)
+	sum := func(role uint32, stands, fell uint32) records.Record {
+		r := records.Record{
+			Exporter: "a", Flow: 1, Kind: flow.KindRollup, Role: role, Local: "10.0.0.1:0", Remote: "10.0.0.2:80", Names: [2]string{"shop/web", "shop/api"},
+			Start: 1, End: 55, Tx: 1000, Rx: 5000, Observed: stands > 0, Stands: stands, Fell: fell, Reason: flow.CloseRefused,
+		}
+		if role == flow.RoleServer {
+			r.Exporter, r.Local, r.Remote, r.Names, r.Tx, r.Rx = "b", r.Remote, r.Local, [2]string{"shop/api", "shop/web"}, r.Rx, r.Tx
+		}
+		return r
+	}
+	rest := sum(flow.RoleClient, 0, 0) // of connections that were opened before
+	rest.Flow, rest.Seq = 2, 3
+	db := sum(flow.RoleClient, 7, 7)
+	db.Flow, db.Remote, db.Names[1] = 3, "10.0.0.3:5432", "shop/db"
+	records.Load(t, s, t0, []records.Record{sum(flow.RoleClient, 40, 3), sum(flow.RoleServer, 37, 0), rest, db})
+	want := "shop/web\tshop/api\t80\tboth\t40\t0\t3\t2000\t10000\nshop/web\tshop/db\t5432\tclient_only\t7\t0\t7\t1000\t5000\n"
+	r := newRollup(t, s, "c1")
+	for _, when := range []string{"from single records", "computed"} {
+		if diff := cmp.Diff(want, edges(t, s, "edges_1m")); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", when, diff)
+		}
+		got := schematest.Query(t, s, "SELECT server_workload, sum(e.attempts), sum(e.successes), sum(e.failures), sumMap(e.failures_by_cause) FROM "+s.Database+".reachability AS e GROUP BY ALL ORDER BY ALL")
+		if diff := cmp.Diff("shop/api\t40\t37\t3\t{'connect.refused':3}\nshop/db\t7\t0\t7\t{'connect.refused':7}\n", got); diff != "" {
+			t.Errorf("reachability, %s (-want +got):\n%s", when, diff)
+		}
+		step(t, r, at(2*3600))
+	}
+}

@@ -37,8 +37,8 @@ FROM
             minute, exporter_id, host,
             toInt64(counters['ring.read'] + counters['ring.walked']) AS read,
             CAST(mapFilter((name, n) -> $loss, counters) AS Map(String, Int64)) AS losses,
-            toUInt64(greatest(0, toInt64(counters['spool.appended_rows'] + counters['spool.recovered_rows'])
-                - toInt64(counters['spool.acked_rows'] + counters['spool.rejected_rows']
+            toUInt64(greatest(0, toInt64(counters['spool.appended_rows'] + counters['spool.recovered_rows'] + counters['spool.rollup_rows'])
+                - toInt64(counters['spool.acked_rows'] + counters['spool.rejected_rows'] + counters['spool.rolled_up_rows']
                 + arraySum(mapValues(mapFilter((name, n) -> startsWith(name, 'spool.dropped_rows_'), counters)))))) AS pending
         FROM $database.exporter_health FINAL
         WHERE $condition

@@ -8,7 +8,8 @@ import "strings"
 // A failure has a phase and a cause, written connect.refused. In the phase connect nothing was established: refused, no_answer (also one
 // that was given up when an answer was overdue), unreachable, no_port, policy. In the phase data the connection stood, the client sent, and no
 // byte came back: early_close (the server closed it), reset (the server reset it), no_reply. A connection that lives over 5 s is judged by
-// how it was opened, and by its first 5 s. An attempt that its client gave up before an answer was due is none.
+// how it was opened, and by its first 5 s. An attempt that its client gave up before an answer was due is none. A rollup counts its connections as
+// attempts, and those that did not fail as successes; of its failures the cause is known where all had the same.
 
 // Path is the SQL condition for records of attempts, and the server's name in them.
 const (
@@ -28,12 +29,12 @@ func ReachabilityOf(database, at, from, to string) string {
 const reachabilityOf = `SELECT
     minute, client_workload, server_workload, server_port,
     sumIf(stands_for, NOT given_up AND opened) AS attempts,
-    sumIf(stands_for, opened AND established) AS successes,
+    sumIf(toUInt64(stands_for - least(fell, stands_for)), opened AND established) AS successes,
     sumIf(stands_for, replied) AS replies,
-    sumIf(stands_for, cause != '') AS failures,
-    sumMapIf(map(cause, stands_for), cause != '') AS failures_by_cause,
+    sumIf(if(fell > 0, fell, stands_for), cause != '') AS failures,
+    sumMapIf(map(cause, if(fell > 0, fell, stands_for)), cause != '') AS failures_by_cause,
     max(sample_rate) AS sample_rate,
-    max(if(opened AND established, toDateTime64(start_time_ns, 3, 'UTC'), toDateTime64(0, 3, 'UTC'))) AS last_success,
+    max(if(opened AND established AND stands_for > fell, toDateTime64(start_time_ns, 3, 'UTC'), toDateTime64(0, 3, 'UTC'))) AS last_success,
     max(if(cause != '', toDateTime64(start_time_ns, 3, 'UTC'), toDateTime64(0, 3, 'UTC'))) AS last_failure
 FROM
 (
@@ -41,19 +42,20 @@ FROM
         $at AS minute, local_workload AS client_workload, $server AS server_workload, remote_port AS server_port, start_time_ns, sample_rate,
         toUInt64(connections) * sample_rate AS stands_for,
         start_observed AND record_seq = 0 AS opened,
-        kind IN ('active', 'closed') AND last_state != 'syn_sent' AS established,
+        if(kind = 'rollup', toUInt64(own.failures) * sample_rate, 0) AS fell,
+        kind = 'rollup' OR (kind IN ('active', 'closed') AND last_state != 'syn_sent') AS established,
         kind = 'closed' AND record_seq = 0 AS whole,
         whole AND rx_bytes > 0 AS replied,
         end_time_ns > start_time_ns + $overdue AS waited,
         kind = 'failed' AND (close_reason = 'unknown' OR (close_reason = 'aborted' AND NOT waited)) AS given_up,
         multiIf(
             given_up, '',
-            kind = 'failed', 'connect.' || if(close_reason IN ('refused', 'unreachable', 'no_port', 'policy'), toString(close_reason), 'no_answer'),
+            kind = 'failed' OR fell > 0, 'connect.' || if(close_reason IN ('refused', 'unreachable', 'no_port', 'policy'), toString(close_reason), 'no_answer'),
             NOT whole OR rx_bytes > 0, '',
             close_reason = 'rst_remote', 'data.reset',
             close_reason = 'fin_remote', 'data.early_close',
             tx_bytes > 0 AND waited, 'data.no_reply', '') AS cause
-    FROM $database.flows_raw FINAL
+    FROM $database.flows_raw AS own FINAL
     WHERE $condition AND end_time_ns >= $from AND end_time_ns < $to
 )
 WHERE server_workload != ''

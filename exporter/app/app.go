@@ -20,6 +20,7 @@ import (
 	"tributary/exporter/listeners"
 	"tributary/exporter/probe"
 	"tributary/exporter/ring"
+	"tributary/exporter/rollup"
 	"tributary/exporter/transport"
 	"tributary/service/build"
 	"tributary/service/log"
@@ -115,7 +116,13 @@ func (a *App) buildDelivery(registry *prometheus.Registry, logger *slog.Logger) 
 	if err != nil {
 		return err
 	}
-	if a.spool, err = spool.New(spoolConfig(c.Spool, a.host), registry, logger); err != nil {
+	roller, err := rollup.New()
+	if err != nil {
+		return err
+	}
+	kept := spoolConfig(c.Spool, a.host)
+	kept.Shrink = roller.Roll
+	if a.spool, err = spool.New(kept, registry, logger); err != nil {
 		return err
 	}
 	books := &books{probe: a.probe, ring: a.ringStats, spool: a.spool.Stats, nat: a.names.translations, budget: a.budget.Stats, age: c.BatchAge}

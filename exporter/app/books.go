@@ -171,6 +171,8 @@ func entries() []entry {
 		{"spool.recovered_rows", nil, "", func(r *reading) uint64 { return r.spool.Recovered.Rows + r.spool.Recalled.Rows }},
 		{"spool.acked_rows", nil, "", func(r *reading) uint64 { return r.spool.Acked.Rows }},
 		{"spool.rejected_rows", nil, "", func(r *reading) uint64 { return r.spool.Rejected.Rows }},
+		{"spool.rolled_up_rows", nil, "", func(r *reading) uint64 { return r.spool.RolledUp.Rows }},
+		{"spool.rollup_rows", nil, "", func(r *reading) uint64 { return r.spool.Rollups.Rows }},
 		{"udp.delivered_unconfirmed_rows", nil, "", func(r *reading) uint64 { return r.udp.SentRows }},
 		{"udp.stored_rows", nil, "", func(r *reading) uint64 { return r.udp.StoredRows }},
 		{"udp.lost_rows_never_came", nil, "", func(r *reading) uint64 { return r.udp.NeverCameRows }},

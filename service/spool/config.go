@@ -22,6 +22,10 @@ type Config struct {
 	RetryEvery      time.Duration // how often an unusable directory is tried again
 	KeepAcked       time.Duration // how long batches on disk are kept after their acknowledgement, for [Spool.Recall]; 0: not at all
 
+	// Shrink makes fewer bytes of batches of this run that were never handed out, where they would be dropped because the spool is full. What it returns takes
+	// their place; its sequence numbers are some of theirs, ascending. An error: they stay as they are. nil: nothing is shrunk.
+	Shrink func([]Batch) ([]Batch, error)
+
 	Run     string // this run
 	Metrics string // what the names of the metrics begin with
 	Host    string // segments of other hosts are left alone

@@ -170,7 +170,8 @@ const (
 	kindSegment  = ".seg"
 	kindRejected = ".rejected"
 	kindCorrupt  = ".corrupt"
-	kindAcked    = ".acked" // a segment that is acknowledged and kept for a while
+	kindAcked    = ".acked"   // a segment that is acknowledged and kept for a while
+	kindRolling  = ".rolling" // what will take the place of the segment of this number
 )
 
 func fileName(number uint64, kind string) string { return fmt.Sprintf("%016x%s", number, kind) }
@@ -183,5 +184,5 @@ func parseName(name string) (number uint64, kind string, ok bool) {
 	}
 	number, err := strconv.ParseUint(digits, 16, 64)
 	kind = "." + rest
-	return number, kind, err == nil && number < maxNumber && slices.Contains([]string{kindSegment, kindRejected, kindCorrupt, kindAcked}, kind)
+	return number, kind, err == nil && number < maxNumber && slices.Contains([]string{kindSegment, kindRejected, kindCorrupt, kindAcked, kindRolling}, kind)
 }

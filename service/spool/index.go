@@ -74,7 +74,7 @@ func (x *index) lose(g *segment, e *entry, why Reason) {
 // settle takes the batches of a range of one run out. Those that are not there were settled before.
 func (x *index) settle(now time.Duration, run, current string, first, last uint64, into *Count) (n Count) {
 	x.lists(func(g *segment) {
-		if g.head.Run != run && (g != x.memory || run != current) {
+		if g.frozen || g.head.Run != run && (g != x.memory || run != current) {
 			return
 		}
 		entries := g.span(first, last)
@@ -155,7 +155,7 @@ func (x *index) pick(now, behind time.Duration) (g *segment, e *entry) {
 
 func (x *index) oldest() *segment {
 	for _, g := range x.segments {
-		if g.waiting > 0 {
+		if g.waiting > 0 && !g.frozen {
 			return g
 		}
 	}
@@ -170,7 +170,7 @@ func (x *index) newest() *segment {
 		return x.memory
 	}
 	for _, g := range slices.Backward(x.segments) {
-		if g.waiting > 0 {
+		if g.waiting > 0 && !g.frozen {
 			return g
 		}
 	}
@@ -213,7 +213,7 @@ func (x *index) fits(size, mostBytes int64, mostBatches int, why Reason) bool {
 // expire drops what was sealed before a time.
 func (x *index) expire(before time.Duration) {
 	x.lists(func(g *segment) {
-		if g.waiting == 0 {
+		if g.waiting == 0 || g.frozen {
 			return
 		}
 		for i := g.from; i < len(g.entries) && g.entries[i].at < before; i++ {

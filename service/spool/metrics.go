@@ -10,7 +10,7 @@ type collector struct {
 
 // descs are the metrics under the names of their owner.
 type descs struct {
-	taken, acked, rejected, dropped, pending, memory, batches,
+	taken, acked, rejected, dropped, rolledUp, pending, memory, batches,
 	pendingB, memoryB, disk, segments, oldest, oK, damaged,
 	damagedB, foreign, quarantine, errors, slow, syncs *prometheus.Desc
 }
@@ -20,10 +20,11 @@ func newDescs(prefix string) descs {
 		return prometheus.NewDesc(prefix+"_"+name, help, labels, nil)
 	}
 	return descs{
-		taken:      describe("taken_rows_total", "Rows of batches sealed by this run, recovered: found on disk, left by earlier runs, and recalled: acknowledged, and sent again because the store may have forgotten. Sum = acked + rejected + dropped + pending.", "source"),
+		taken:      describe("taken_rows_total", "Rows of batches sealed by this run, recovered: found on disk, left by earlier runs, and recalled: acknowledged, and sent again because the store may have forgotten, rollup: made of rows that were rolled up. Sum = acked + rejected + dropped + rolled up + pending.", "source"),
 		acked:      describe("acked_rows_total", "Rows that every required sink has."),
 		rejected:   describe("rejected_rows_total", "Rows of batches that the collector will never accept."),
 		dropped:    describe("dropped_rows_total", "Rows lost, by reason.", "reason"),
+		rolledUp:   describe("rolled_up_rows_total", "Rows summed up into rollups because the spool was full."),
 		pending:    describe("pending_rows", "Rows that are not yet acknowledged."),
 		memory:     describe("memory_rows", "Rows that are not yet acknowledged and not on disk."),
 		batches:    describe("batches_total", "Batches by what became of them.", "outcome"),
@@ -47,7 +48,7 @@ func newDescs(prefix string) descs {
 func (c *collector) Describe(out chan<- *prometheus.Desc) {
 	d := &c.descs
 	for _, desc := range []*prometheus.Desc{
-		d.taken, d.acked, d.rejected, d.dropped, d.pending, d.memory, d.batches, d.pendingB,
+		d.taken, d.acked, d.rejected, d.dropped, d.rolledUp, d.pending, d.memory, d.batches, d.pendingB,
 		d.memoryB, d.disk, d.segments, d.oldest, d.oK, d.damaged, d.damagedB, d.foreign, d.quarantine, d.errors, d.slow, d.syncs,
 	} {
 		out <- desc
@@ -66,6 +67,8 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 	counter(c.descs.taken, s.Appended.Rows, "sealed")
 	counter(c.descs.taken, s.Recovered.Rows, "recovered")
 	counter(c.descs.taken, s.Recalled.Rows, "recalled")
+	counter(c.descs.taken, s.Rollups.Rows, "rollup")
+	counter(c.descs.rolledUp, s.RolledUp.Rows)
 	counter(c.descs.acked, s.Acked.Rows)
 	counter(c.descs.rejected, s.Rejected.Rows)
 	dropped := uint64(0)
@@ -78,6 +81,8 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 	counter(c.descs.batches, s.Appended.Batches, "sealed")
 	counter(c.descs.batches, s.Recovered.Batches, "recovered")
 	counter(c.descs.batches, s.Recalled.Batches, "recalled")
+	counter(c.descs.batches, s.Rollups.Batches, "rollup")
+	counter(c.descs.batches, s.RolledUp.Batches, "rolled_up")
 	counter(c.descs.batches, s.Acked.Batches, "acked")
 	counter(c.descs.batches, s.Rejected.Batches, "rejected")
 	counter(c.descs.batches, dropped, "dropped")

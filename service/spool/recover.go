@@ -88,7 +88,7 @@ func (w *writer) sort(files []FileInfo) (found []*segment, number uint64, bytes 
 		case kind == kindSegment:
 			found = append(found, &segment{number: n, size: f.Size})
 			bytes += f.Size
-		case kind == kindAcked:
+		case kind == kindAcked, kind == kindRolling:
 			if err := w.config.FS.Remove(f.Name); err != nil {
 				w.failed("remove "+f.Name, err)
 			}

@@ -22,6 +22,9 @@ func (w *writer) room(bytes int64, batches int) error {
 			w.scan(g) // to count what is lost
 			continue
 		}
+		if w.shrinkOldest() {
+			continue
+		}
 		if g == w.active {
 			w.seal(false)
 		}

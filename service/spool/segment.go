@@ -40,6 +40,8 @@ type segment struct {
 	active  bool // still written to
 	doomed  bool // to be removed
 	removed bool // there is no file any more
+	frozen  bool // Run makes something else of it; nothing of it was ever handed out, nor is
+	shrunk  bool // that has been done
 
 	lastAck time.Duration // on the clock of this boot
 	kept    atomic.Bool   // all of it is acknowledged, and its file has the name that says so; Run alone changes it

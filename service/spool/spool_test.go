@@ -113,8 +113,8 @@ func (r *running) scanned() *running {
 func (r *running) balanced() Stats {
 	r.t.Helper()
 	s := r.Stats()
-	in := Count{s.Appended.Batches + s.Recovered.Batches + s.Recalled.Batches, s.Appended.Rows + s.Recovered.Rows + s.Recalled.Rows}
-	out := Count{s.Acked.Batches + s.Rejected.Batches + s.Pending.Batches, s.Acked.Rows + s.Rejected.Rows + s.Pending.Rows}
+	in := Count{s.Appended.Batches + s.Recovered.Batches + s.Recalled.Batches + s.Rollups.Batches, s.Appended.Rows + s.Recovered.Rows + s.Recalled.Rows + s.Rollups.Rows}
+	out := Count{s.Acked.Batches + s.Rejected.Batches + s.Pending.Batches + s.RolledUp.Batches, s.Acked.Rows + s.Rejected.Rows + s.Pending.Rows + s.RolledUp.Rows}
 	for _, d := range s.Dropped {
 		out.Batches += d.Batches
 		out.Rows += d.Rows

@@ -56,12 +56,14 @@ func (c *Count) sub(rows uint32) {
 	c.Rows -= uint64(rows)
 }
 
-// Stats are the books of one moment: Appended + Recovered + Recalled = Acked + Rejected + Σ Dropped + Pending. After [Spool.Run] has
+// Stats are the books of one moment: Appended + Recovered + Recalled + Rollups = Acked + Rejected + Σ Dropped + RolledUp + Pending. After [Spool.Run] has
 // returned, Pending is what the next run will find.
 type Stats struct {
 	Appended  Count
 	Recovered Count // found on disk, left by earlier runs
 	Recalled  Count // acknowledged, and pending again since
+	Rollups   Count // that [Config.Shrink] made of RolledUp
+	RolledUp  Count
 	Acked     Count
 	Rejected  Count // by a collector
 	Dropped   [reasons]Count

@@ -500,8 +500,8 @@ FROM
             minute, exporter_id, host,
             toInt64(counters['ring.read'] + counters['ring.walked']) AS read,
             CAST(mapFilter((name, n) -> (name IN ('probe.ring_full', 'probe.ends_missed', 'probe.recursion', 'probe.map_full', 'probe.map_nomem', 'ring.invalid', 'batch.refused_rows', 'spool.rejected_rows') OR match(name, '[._](dropped|lost)_')), counters) AS Map(String, Int64)) AS losses,
-            toUInt64(greatest(0, toInt64(counters['spool.appended_rows'] + counters['spool.recovered_rows'])
-                - toInt64(counters['spool.acked_rows'] + counters['spool.rejected_rows']
+            toUInt64(greatest(0, toInt64(counters['spool.appended_rows'] + counters['spool.recovered_rows'] + counters['spool.rollup_rows'])
+                - toInt64(counters['spool.acked_rows'] + counters['spool.rejected_rows'] + counters['spool.rolled_up_rows']
                 + arraySum(mapValues(mapFilter((name, n) -> startsWith(name, 'spool.dropped_rows_'), counters)))))) AS pending
         FROM tributary.exporter_health FINAL
         WHERE 1
@@ -686,12 +686,12 @@ UNION ALL
 SELECT
     minute, client_workload, server_workload, server_port,
     sumIf(stands_for, NOT given_up AND opened) AS attempts,
-    sumIf(stands_for, opened AND established) AS successes,
+    sumIf(toUInt64(stands_for - least(fell, stands_for)), opened AND established) AS successes,
     sumIf(stands_for, replied) AS replies,
-    sumIf(stands_for, cause != '') AS failures,
-    sumMapIf(map(cause, stands_for), cause != '') AS failures_by_cause,
+    sumIf(if(fell > 0, fell, stands_for), cause != '') AS failures,
+    sumMapIf(map(cause, if(fell > 0, fell, stands_for)), cause != '') AS failures_by_cause,
     max(sample_rate) AS sample_rate,
-    max(if(opened AND established, toDateTime64(start_time_ns, 3, 'UTC'), toDateTime64(0, 3, 'UTC'))) AS last_success,
+    max(if(opened AND established AND stands_for > fell, toDateTime64(start_time_ns, 3, 'UTC'), toDateTime64(0, 3, 'UTC'))) AS last_success,
     max(if(cause != '', toDateTime64(start_time_ns, 3, 'UTC'), toDateTime64(0, 3, 'UTC'))) AS last_failure
 FROM
 (
@@ -699,19 +699,20 @@ FROM
         toStartOfMinute(toDateTime(end_time_ns, 'UTC')) AS minute, local_workload AS client_workload, if(remote_workload != '', remote_workload, remote_last_workload) AS server_workload, remote_port AS server_port, start_time_ns, sample_rate,
         toUInt64(connections) * sample_rate AS stands_for,
         start_observed AND record_seq = 0 AS opened,
-        kind IN ('active', 'closed') AND last_state != 'syn_sent' AS established,
+        if(kind = 'rollup', toUInt64(own.failures) * sample_rate, 0) AS fell,
+        kind = 'rollup' OR (kind IN ('active', 'closed') AND last_state != 'syn_sent') AS established,
         kind = 'closed' AND record_seq = 0 AS whole,
         whole AND rx_bytes > 0 AS replied,
         end_time_ns > start_time_ns + toIntervalMillisecond(200) AS waited,
         kind = 'failed' AND (close_reason = 'unknown' OR (close_reason = 'aborted' AND NOT waited)) AS given_up,
         multiIf(
             given_up, '',
-            kind = 'failed', 'connect.' || if(close_reason IN ('refused', 'unreachable', 'no_port', 'policy'), toString(close_reason), 'no_answer'),
+            kind = 'failed' OR fell > 0, 'connect.' || if(close_reason IN ('refused', 'unreachable', 'no_port', 'policy'), toString(close_reason), 'no_answer'),
             NOT whole OR rx_bytes > 0, '',
             close_reason = 'rst_remote', 'data.reset',
             close_reason = 'fin_remote', 'data.early_close',
             tx_bytes > 0 AND waited, 'data.no_reply', '') AS cause
-    FROM tributary.flows_raw FINAL
+    FROM tributary.flows_raw AS own FINAL
     WHERE role = 'client' AND NOT replay AND local_workload != '' AND end_time_ns >= (SELECT toDateTime64(max(start), 9, 'UTC') + toIntervalMinute(count() > 0) FROM tributary.closed WHERE step = 'minute') AND end_time_ns < toDateTime64('2200-01-01 00:00:00', 9, 'UTC')
 )
 WHERE server_workload != ''
@@ -1156,11 +1157,86 @@ FROM
             minute, exporter_id, host,
             toInt64(counters['ring.read'] + counters['ring.walked']) AS read,
             CAST(mapFilter((name, n) -> (name IN ('probe.ring_full', 'probe.ends_missed', 'probe.recursion', 'probe.map_full', 'probe.map_nomem', 'ring.invalid', 'batch.refused_rows', 'spool.rejected_rows') OR match(name, '[._](dropped|lost)_')), counters) AS Map(String, Int64)) AS losses,
-            toUInt64(greatest(0, toInt64(counters['spool.appended_rows'] + counters['spool.recovered_rows'])
-                - toInt64(counters['spool.acked_rows'] + counters['spool.rejected_rows']
+            toUInt64(greatest(0, toInt64(counters['spool.appended_rows'] + counters['spool.recovered_rows'] + counters['spool.rollup_rows'])
+                - toInt64(counters['spool.acked_rows'] + counters['spool.rejected_rows'] + counters['spool.rolled_up_rows']
                 + arraySum(mapValues(mapFilter((name, n) -> startsWith(name, 'spool.dropped_rows_'), counters)))))) AS pending
         FROM tributary.exporter_health FINAL
         WHERE 1
     )
     WINDOW w AS (PARTITION BY exporter_id ORDER BY minute ROWS BETWEEN 1 PRECEDING AND CURRENT ROW)
 );
+
+-- migration 14: rollups
+
+-- What an exporter had to sum up because its spool was full: pending counts what came of it, and reachability counts its connections.
+CREATE OR REPLACE VIEW tributary.exporter_completeness AS
+SELECT
+    minute, exporter_id, host,
+    made + lost_before AS captured,
+    lost_records AS lost,
+    lost_before + lost_after AS lost_rows,
+    pending,
+    if(captured = 0, 1, 1 - least(captured, lost_rows) / captured) AS complete
+FROM
+(
+    SELECT
+        minute, exporter_id, host, pending,
+        toUInt64(greatest(0, read - lagInFrame(read) OVER w)) AS made,
+        mapFilter((name, n) -> n > 0, CAST(mapSubtract(losses, lagInFrame(losses) OVER w) AS Map(String, Int64))) AS grown,
+        CAST(grown AS Map(String, UInt64)) AS lost_records,
+        arraySum(mapValues(mapFilter((name, n) -> startsWith(name, 'probe.'), lost_records))) AS lost_before,
+        arraySum(mapValues(mapFilter((name, n) -> NOT startsWith(name, 'probe.'), lost_records))) AS lost_after
+    FROM
+    (
+        SELECT
+            minute, exporter_id, host,
+            toInt64(counters['ring.read'] + counters['ring.walked']) AS read,
+            CAST(mapFilter((name, n) -> (name IN ('probe.ring_full', 'probe.ends_missed', 'probe.recursion', 'probe.map_full', 'probe.map_nomem', 'ring.invalid', 'batch.refused_rows', 'spool.rejected_rows') OR match(name, '[._](dropped|lost)_')), counters) AS Map(String, Int64)) AS losses,
+            toUInt64(greatest(0, toInt64(counters['spool.appended_rows'] + counters['spool.recovered_rows'] + counters['spool.rollup_rows'])
+                - toInt64(counters['spool.acked_rows'] + counters['spool.rejected_rows'] + counters['spool.rolled_up_rows']
+                + arraySum(mapValues(mapFilter((name, n) -> startsWith(name, 'spool.dropped_rows_'), counters)))))) AS pending
+        FROM tributary.exporter_health FINAL
+        WHERE 1
+    )
+    WINDOW w AS (PARTITION BY exporter_id ORDER BY minute ROWS BETWEEN 1 PRECEDING AND CURRENT ROW)
+);
+
+CREATE OR REPLACE VIEW tributary.reachability AS
+SELECT minute, client_workload, server_workload, server_port, attempts, successes, replies, failures, failures_by_cause, sample_rate, last_success, last_failure
+FROM tributary.reachability_gens
+WHERE (minute, gen) IN (SELECT start, gen FROM tributary.closed_latest WHERE step = 'minute')
+UNION ALL
+SELECT
+    minute, client_workload, server_workload, server_port,
+    sumIf(stands_for, NOT given_up AND opened) AS attempts,
+    sumIf(toUInt64(stands_for - least(fell, stands_for)), opened AND established) AS successes,
+    sumIf(stands_for, replied) AS replies,
+    sumIf(if(fell > 0, fell, stands_for), cause != '') AS failures,
+    sumMapIf(map(cause, if(fell > 0, fell, stands_for)), cause != '') AS failures_by_cause,
+    max(sample_rate) AS sample_rate,
+    max(if(opened AND established AND stands_for > fell, toDateTime64(start_time_ns, 3, 'UTC'), toDateTime64(0, 3, 'UTC'))) AS last_success,
+    max(if(cause != '', toDateTime64(start_time_ns, 3, 'UTC'), toDateTime64(0, 3, 'UTC'))) AS last_failure
+FROM
+(
+    SELECT
+        toStartOfMinute(toDateTime(end_time_ns, 'UTC')) AS minute, local_workload AS client_workload, if(remote_workload != '', remote_workload, remote_last_workload) AS server_workload, remote_port AS server_port, start_time_ns, sample_rate,
+        toUInt64(connections) * sample_rate AS stands_for,
+        start_observed AND record_seq = 0 AS opened,
+        if(kind = 'rollup', toUInt64(own.failures) * sample_rate, 0) AS fell,
+        kind = 'rollup' OR (kind IN ('active', 'closed') AND last_state != 'syn_sent') AS established,
+        kind = 'closed' AND record_seq = 0 AS whole,
+        whole AND rx_bytes > 0 AS replied,
+        end_time_ns > start_time_ns + toIntervalMillisecond(200) AS waited,
+        kind = 'failed' AND (close_reason = 'unknown' OR (close_reason = 'aborted' AND NOT waited)) AS given_up,
+        multiIf(
+            given_up, '',
+            kind = 'failed' OR fell > 0, 'connect.' || if(close_reason IN ('refused', 'unreachable', 'no_port', 'policy'), toString(close_reason), 'no_answer'),
+            NOT whole OR rx_bytes > 0, '',
+            close_reason = 'rst_remote', 'data.reset',
+            close_reason = 'fin_remote', 'data.early_close',
+            tx_bytes > 0 AND waited, 'data.no_reply', '') AS cause
+    FROM tributary.flows_raw AS own FINAL
+    WHERE role = 'client' AND NOT replay AND local_workload != '' AND end_time_ns >= (SELECT toDateTime64(max(start), 9, 'UTC') + toIntervalMinute(count() > 0) FROM tributary.closed WHERE step = 'minute') AND end_time_ns < toDateTime64('2200-01-01 00:00:00', 9, 'UTC')
+)
+WHERE server_workload != ''
+GROUP BY minute, client_workload, server_workload, server_port;

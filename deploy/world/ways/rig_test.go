@@ -35,12 +35,16 @@ type store struct {
 	after time.Duration
 	done  func(*flow.Batch)
 	hold  atomic.Bool // what comes is never acknowledged
+	also  func(*flow.Batch)
 }
 
 func (s *store) Add(b *flow.Batch) {
 	s.mu.Lock()
 	for i := range b.Rows {
 		s.rows[b.U64[flow.FlowID][i]]++
+	}
+	if s.also != nil {
+		s.also(b)
 	}
 	s.mu.Unlock()
 	if !s.hold.Load() {
@@ -80,8 +84,14 @@ func open(t *testing.T, config *tls.Config) *door {
 
 func openAt(t *testing.T, config *tls.Config, grpc net.Listener, udp *net.UDPConn) *door {
 	t.Helper()
+	return openWith(t, config, grpc, udp, nil)
+}
+
+// openWith tells also of every batch.
+func openWith(t *testing.T, config *tls.Config, grpc net.Listener, udp *net.UDPConn, also func(*flow.Batch)) *door {
+	t.Helper()
 	d := &door{
-		store: &store{rows: map[uint64]int{}, after: 20 * time.Millisecond}, table: ownership.New(ownership.Config{}), grpc: grpc,
+		store: &store{rows: map[uint64]int{}, after: 20 * time.Millisecond, also: also}, table: ownership.New(ownership.Config{}), grpc: grpc,
 		https: listen(t, "127.0.0.1:0"), udp: udp, registry: prometheus.NewRegistry(),
 	}
 	book, err := session.New(1000, d.table, nil)
@@ -173,8 +183,14 @@ func (claims) VerifiedTo(now int64) int64 { return now }
 
 func export(t *testing.T, grpcAddress string, change func(*transport.Config)) *exporter {
 	t.Helper()
+	return exportWith(t, grpcAddress, func(*spool.Config) {}, change)
+}
+
+func exportWith(t *testing.T, grpcAddress string, keep func(*spool.Config), change func(*transport.Config)) *exporter {
+	t.Helper()
 	c := spool.Default()
 	c.Run, c.Host, c.KeepAcked, c.FS = "e-"+t.Name(), "h", time.Minute, spool.Dir(t.TempDir())
+	keep(&c)
 	kept, err := spool.New(c, prometheus.NewRegistry(), slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)

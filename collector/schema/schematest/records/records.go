@@ -31,6 +31,7 @@ type Record struct {
 	Replay        bool
 	Last          string // remote_last_workload
 	Sampled       uint32 // sample_rate; 0 is 1
+	Stands, Fell  uint32 // of a rollup: connections and failures
 }
 
 func batch(t0 time.Time, rows []Record) *flow.Batch {
@@ -54,8 +55,11 @@ func batch(t0 time.Time, rows []Record) *flow.Batch {
 		} {
 			b.U32[f][i] = v
 		}
-		if r.Kind == flow.KindFailed {
+		switch r.Kind {
+		case flow.KindFailed:
 			b.U32[flow.Failures][i] = 1
+		case flow.KindRollup:
+			b.U32[flow.Connections][i], b.U32[flow.Failures][i] = r.Stands, r.Fell
 		}
 		if r.Observed {
 			b.U32[flow.StartObserved][i] = 1
