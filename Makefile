@@ -10,6 +10,7 @@ SHELL := bash
 PKG ?= ./...
 FUZZTIME ?= 10s
 BENCH ?= collector
+SOAK_MINUTES ?= 60
 
 GO ?= go
 TOOLS := tools.mod
@@ -117,6 +118,11 @@ fuzz: ## each fuzz target for FUZZTIME
 bench: build engine ## the benchmark BENCH: make bench BENCH=collector
 	$(GOBUILD) -o .build/bin/bench-$(BENCH) ./benchmarks/$(BENCH)
 	exec .build/bin/bench-$(BENCH)
+
+.PHONY: soak
+soak: build engine ## a steady load for SOAK_MINUTES (60): memory and descriptors stay, the books balance (root)
+	$(GOBUILD) -o .build/bin/soak ./benchmarks/soak
+	exec .build/bin/soak -minutes $(SOAK_MINUTES)
 
 .PHONY: bench-paths
 bench-paths: packages build engine ## paths that break and paths that only look so, ten times with each kind of client (root, an hour and a half)
