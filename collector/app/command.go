@@ -27,7 +27,7 @@ func Command() *cobra.Command {
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	root.AddCommand(serveCommand(), reattributeCommand(), embeddedChildCommand())
+	root.AddCommand(serveCommand(), reattributeCommand(), doctorCommand(), embeddedChildCommand())
 	root.AddCommand(askCommands()...)
 	root.AddCommand(settingsCommand())
 	return root

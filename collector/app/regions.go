@@ -34,13 +34,17 @@ func (c *collector) openRegions() (attribute.Regions, error) {
 }
 
 func newRegions(cfg *config.Config, wake func(), reg prometheus.Registerer, m *tlsconf.Metrics, logger *slog.Logger) (*region.Resolver, error) {
-	files := tlsconf.ClientFiles{CA: cmp.Or(cfg.RegionsCA, cfg.TLSClientCA), Cert: cfg.TLSCert, Key: cfg.TLSKey}
-	client, err := tlsconf.NewClient(files, tlsconf.Options{Use: "regions", Log: logger, Metrics: m})
+	client, err := regionsClient(cfg, tlsconf.Options{Use: "regions", Log: logger, Metrics: m})
 	if err != nil {
 		return nil, err
 	}
 	conf := region.Config{Region: cfg.Region, File: cfg.Regions, Credentials: client.GRPC(), Wake: wake}
 	return region.New(conf, reg, logger.With(log.Component, "region"))
+}
+
+// regionsClient is how this collector shows itself to others.
+func regionsClient(cfg *config.Config, options tlsconf.Options) (*tlsconf.Client, error) {
+	return tlsconf.NewClient(tlsconf.ClientFiles{CA: cmp.Or(cfg.RegionsCA, cfg.TLSClientCA), Cert: cfg.TLSCert, Key: cfg.TLSKey}, options)
 }
 
 // answerRegions is what answers other regions, nil where nobody may ask.

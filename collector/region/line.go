@@ -42,6 +42,14 @@ func (l *line) call(ctx context.Context, m *flowv1.ResolveRequest) (*flowv1.Reso
 	return r, nil
 }
 
+// Try asks a collector of another region whether it answers this one.
+func Try(ctx context.Context, collector, serverName string, c credentials.TransportCredentials) error {
+	l := line{collectors: []string{collector}, serverName: serverName, credentials: c}
+	defer l.hangUp()
+	_, err := l.call(ctx, &flowv1.ResolveRequest{})
+	return err
+}
+
 func (l *line) dial(target string) (*grpc.ClientConn, error) {
 	name := l.serverName
 	if name == "" {
