@@ -8,6 +8,7 @@ import (
 
 	"tributary/collector/ownership/assignment"
 	"tributary/collector/ownership/feed"
+	"tributary/service/kubernetes"
 	"tributary/service/log"
 )
 
@@ -46,6 +47,17 @@ func (c *collector) startAssignments() (http.Handler, error) {
 		reader := feed.NewAssigned(k.Brokers, transport, topic, taker.Set, taker.Whole, logger)
 		running.Go(func() { reader.Run(ctx) })
 		running.Go(func() { from.Run(ctx, reader.Current) })
+	}
+	if k := c.cfg.Kubernetes; k.Enabled {
+		client, err := kubernetes.Connect(kubernetes.Options{Kubeconfig: k.Kubeconfig, Program: "tributary-collector"}, c.log)
+		if err != nil {
+			return nil, err
+		}
+		cluster, err := assignment.NewCluster(source(assignment.Kubernetes), client, k.Network)
+		if err != nil {
+			return nil, err
+		}
+		running.Go(func() { cluster.Run(ctx) })
 	}
 	api := source(assignment.API)
 	running.Go(func() { api.Run(ctx, api.Used) })

@@ -27,9 +27,12 @@ type Config struct {
 	Kafka       string         `yaml:"kafka" usage:"host:port,… of some Kafka brokers that get every flow on the topic flows.v1, or none"`
 	Internal    []netip.Prefix `yaml:"internal" usage:"prefixes whose addresses belong to workloads; all others are external, unless an exporter claimed them"`
 	Assignments string         `yaml:"assignments" usage:"file that says which workload has an address that no exporter can claim, YAML; reloaded when it changes"`
-	Region      string         `yaml:"region" usage:"the region this collector serves"`
-	Regions     string         `yaml:"regions" usage:"file that says which prefixes are which region's, and where its collectors are, YAML; reloaded when it changes"`
-	RegionsCA   string         `yaml:"regions_ca" usage:"file with the CA of other regions' collectors, PEM; default: tls_client_ca"`
+
+	Kubernetes Kubernetes `yaml:",inline"`
+
+	Region    string `yaml:"region" usage:"the region this collector serves"`
+	Regions   string `yaml:"regions" usage:"file that says which prefixes are which region's, and where its collectors are, YAML; reloaded when it changes"`
+	RegionsCA string `yaml:"regions_ca" usage:"file with the CA of other regions' collectors, PEM; default: tls_client_ca"`
 	// ResolveAllowed is closed by default: who asks learns who has which address.
 	ResolveAllowed []string `yaml:"resolve_allowed" usage:"identities, with * for anything, of other regions' collectors that may ask this one who has an address; empty: none"`
 
@@ -181,6 +184,7 @@ func Default() Config {
 	return Config{
 		Data: "/var/lib/tributary", ClickHouse: "embedded", Kafka: "none", Internal: ownership.DefaultInternal(),
 		Listen: "127.0.0.1:4747", APIListen: "127.0.0.1:8747", MetricsListen: "127.0.0.1:9747",
+		Kubernetes: Kubernetes{Network: "default"},
 		BestEffort: BestEffort{ClickHouse: Required, Kafka: Required, MaxBytes: 1 << 30, MaxAge: 6 * time.Hour},
 		Store: Store{
 			EmbeddedListen: "127.0.0.1:8123", EmbeddedMemory: 2 << 30, RawTTL: schema.DefaultRawTTL, BlockRows: 100_000,
@@ -224,17 +228,13 @@ func (c *Config) Validate() error {
 	if c.TLSClientCA != "" && c.TLSCert == "" {
 		return errors.New("tls_client_ca needs tls_cert and tls_key")
 	}
-	if err := c.Reachability.check(); err != nil {
-		return err
-	}
 	if len(c.ClaimsAllowed) > 0 && c.TLSClientCA == "" {
 		return errors.New("claims_allowed needs tls_client_ca: without it no exporter proves who it is")
 	}
-	if err := c.ClaimsAllowed.Check(); err != nil {
-		return err
-	}
-	if err := c.checkRegions(); err != nil {
-		return err
+	for _, check := range []func() error{c.Reachability.check, c.Kubernetes.check, c.ClaimsAllowed.Check, c.checkRegions} {
+		if err := check(); err != nil {
+			return err
+		}
 	}
 	return c.checkListeners()
 }

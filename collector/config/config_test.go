@@ -45,6 +45,8 @@ func TestRefused(t *testing.T) {
 		"needs a directory":             {"--data", ""},
 		"is written http://":            {"--clickhouse", "ftp://x"},
 		`"a" is not host:port`:          {"--kafka", "a"},
+		"kubeconfig needs":              {"--kubeconfig", "k.yaml"},
+		"kubernetes_network":            {"--kubernetes-network", ""},
 		"has no TLS":                    {"--listen", "0.0.0.0:4747"},
 		"--https-listen :4748 is open":  {"--https-listen", ":4748"},
 		"--udp-listen :4749 is open":    {"--udp-listen", ":4749"},

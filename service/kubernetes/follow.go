@@ -178,6 +178,7 @@ func (s store) tell(object any, to func(runtime.Object)) error {
 	if !ok {
 		return fmt.Errorf("%T is no object", object)
 	}
+	trim(o)
 	to(o)
 	return nil
 }
@@ -187,6 +188,7 @@ func (s store) Replace(list []any, _ string) error {
 	objects := make([]runtime.Object, 0, len(list))
 	for _, item := range list {
 		if o, ok := item.(runtime.Object); ok {
+			trim(o)
 			objects = append(objects, o)
 		}
 	}
@@ -202,15 +204,17 @@ func (s store) Replace(list []any, _ string) error {
 // Transformer implements cache.TransformingStore: what is kept until a list is complete is without what nobody here reads.
 func (s store) Transformer() cache.TransformFunc {
 	return func(object any) (any, error) {
-		if o, err := meta.Accessor(object); err == nil {
-			trim(o)
-		}
+		trim(object)
 		return object, nil
 	}
 }
 
 // trim drops what makes most of an object's size.
-func trim(o metav1.Object) {
+func trim(object any) {
+	o, err := meta.Accessor(object)
+	if err != nil {
+		return
+	}
 	o.SetManagedFields(nil)
 	if hash, ok := o.GetAnnotations()[annotationHash]; ok {
 		o.SetAnnotations(map[string]string{annotationHash: hash})

@@ -47,7 +47,8 @@ func newRig(t *testing.T, kind string) *rig {
 func (r *rig) owner(addr string, port uint16, at time.Time) string {
 	r.t.Helper()
 	for range 5 { // a new clock is not trusted to the millisecond
-		r.step(time.Now().UnixNano(), true)
+		now := time.Now().UnixNano()
+		r.step(now, now)
 	}
 	now := time.Now().UnixNano()
 	v := r.table.View(now)

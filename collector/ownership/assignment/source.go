@@ -29,6 +29,7 @@ type Source struct {
 	mu     sync.Mutex
 	groups map[string][]Entry
 	held   map[span]*state
+	twice  map[span]struct{} // what was left out last, as a contradiction
 	stream *session.Stream
 }
 
@@ -46,7 +47,7 @@ func (s *state) from(of *span) int64 {
 	return s.since
 }
 
-// New makes a source. kind is file, api or kafka; node is this run of the collector; wake is called after evidence has changed.
+// New makes a source. kind is file, api, kafka or kubernetes; node is this run of the collector; wake is called after evidence has changed.
 func New(kind, node string, book Book, wake func(), metrics *Metrics, log *slog.Logger) *Source {
 	return &Source{
 		kind: kind, id: "assignment:" + kind + ":" + node, book: book, wake: wake, metrics: metrics, log: log.With("source", kind),
@@ -64,7 +65,7 @@ func (s *Source) Run(ctx context.Context, current func() bool) {
 			return
 		case now := <-tick.C:
 			if current() {
-				s.step(now.UnixNano(), true)
+				s.step(now.UnixNano(), now.UnixNano())
 			}
 		}
 	}
@@ -73,10 +74,11 @@ func (s *Source) Run(ctx context.Context, current func() bool) {
 // Set replaces what one group of the feed says: a file or the API are one, each key of a topic is one. since is when an entry without a time
 // began, if it is new.
 func (s *Source) Set(group string, entries []Entry, since time.Time) {
-	s.change(map[string][]Entry{group: entries}, since)
+	s.change(map[string][]Entry{group: entries}, since, time.Time{})
 }
 
-func (s *Source) change(groups map[string][]Entry, since time.Time) {
+// change replaces what some groups say. What is gone from them ended at until, or now if that is zero.
+func (s *Source) change(groups map[string][]Entry, since, until time.Time) {
 	s.mu.Lock()
 	for group, entries := range groups {
 		if s.groups[group] = entries; len(entries) == 0 {
@@ -84,11 +86,7 @@ func (s *Source) change(groups map[string][]Entry, since time.Time) {
 		}
 	}
 	spans, twice := spansOf(s.groups)
-	if len(twice) > 0 {
-		s.metrics.refused(s.kind, "conflict", len(twice))
-		s.log.Warn("assignments that contradict each other are left out", "entries", len(twice), "address", twice[0].addr().String(),
-			"workload", twice[0].workload, "other", twice[1].workload)
-	}
+	s.contradicted(twice)
 	now := time.Now().UnixNano()
 	var gone []span
 	for sp, st := range s.held {
@@ -105,17 +103,41 @@ func (s *Source) change(groups map[string][]Entry, since time.Time) {
 		}
 	}
 	s.metrics.entries.WithLabelValues(s.kind).Set(float64(len(s.held)))
+	ended := now
+	if !until.IsZero() {
+		ended = min(until.UnixNano(), now)
+	}
 	m := &flowv1.Ownership{}
 	for i := range gone {
-		m.Releases = append(m.Releases, gone[i].releaseAt(now))
+		m.Releases = append(m.Releases, gone[i].releaseAt(ended))
 	}
 	s.tell(m, now)
 	s.mu.Unlock()
-	s.step(now, false)
+	s.step(now, 0)
 }
 
-// step claims what has begun, releases what has ended, and vouches for the rest.
-func (s *Source) step(now int64, vouch bool) {
+// contradicted counts and logs what is left out, each time that there is something new. The caller holds the lock.
+func (s *Source) contradicted(twice []span) {
+	before := s.twice
+	s.twice = make(map[span]struct{}, len(twice))
+	var fresh []int
+	for i := range twice {
+		s.twice[twice[i]] = struct{}{}
+		if _, known := before[twice[i]]; !known {
+			fresh = append(fresh, i)
+		}
+	}
+	if len(fresh) == 0 {
+		return
+	}
+	s.metrics.refused(s.kind, "conflict", len(fresh))
+	at := fresh[0] &^ 1 // they come in pairs
+	s.log.Warn("assignments that contradict each other are left out", "entries", len(fresh), "address", twice[at].addr().String(),
+		"workload", twice[at].workload, "other", twice[at+1].workload)
+}
+
+// step claims what has begun, releases what has ended, and vouches for the rest up to verified, if that is not 0.
+func (s *Source) step(now, verified int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var begin []span
@@ -145,8 +167,8 @@ func (s *Source) step(now int64, vouch bool) {
 			s.tell(&flowv1.Ownership{Releases: []*flowv1.Release{sp.releaseAt(sp.to)}}, now)
 		}
 	}
-	if vouch && s.open(now) {
-		if err := s.stream.Watermark(&flowv1.Watermark{VerifiedToNs: now, ClockNs: now}, now); errors.Is(err, session.ErrSuperseded) {
+	if verified != 0 && s.open(now) {
+		if err := s.stream.Watermark(&flowv1.Watermark{VerifiedToNs: verified, ClockNs: now}, now); errors.Is(err, session.ErrSuperseded) {
 			s.stream = nil
 		}
 	}

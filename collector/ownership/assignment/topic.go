@@ -45,7 +45,7 @@ func (t *Topic) Whole() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if len(t.changed) > 0 {
-		t.source.change(t.changed, time.Now())
+		t.source.change(t.changed, time.Now(), time.Time{})
 		t.changed = map[string][]Entry{}
 	}
 }
