@@ -19,7 +19,6 @@ import (
 	"tributary/exporter/filter"
 	"tributary/exporter/listeners"
 	"tributary/exporter/probe"
-	"tributary/exporter/ring"
 	"tributary/exporter/rollup"
 	"tributary/exporter/transport"
 	"tributary/service/build"
@@ -50,8 +49,7 @@ type App struct {
 	spool     *spool.Spool
 	listeners *listeners.Set // nil in a replay
 	transport *transport.Transport
-	probe     *probe.Probe
-	reader    atomic.Pointer[ring.Reader] // nil before the probe is attached
+	source    *source
 	books     *books
 	budget    *budget.Governor // nil in a replay
 	metrics   *metrics.Server
@@ -80,7 +78,9 @@ func New(c config.Config, logger *slog.Logger) (*App, error) {
 	if err != nil {
 		return nil, err
 	}
-	a.probe = probe.New(options)
+	if a.source, err = newSource(c, options, a.log); err != nil {
+		return nil, err
+	}
 	if a.names, err = newNames(c, a.host, registry, logger); err != nil {
 		return nil, err
 	}
@@ -100,7 +100,7 @@ func New(c config.Config, logger *slog.Logger) (*App, error) {
 func (a *App) buildListeners(registry *prometheus.Registry, logger *slog.Logger) (err error) {
 	comms := comms{}
 	a.listeners, err = listeners.New(listeners.Config{
-		Read: a.probe.Listeners, Overflows: probe.ReadOverflows, Wall: a.clock.Wall,
+		Read: func() ([]probe.Listener, error) { return a.source.get().Listeners() }, Overflows: probe.ReadOverflows, Wall: a.clock.Wall,
 		Name: func(l *probe.Listener) listeners.Name {
 			return a.names.listener(l, comms.of(&event.Event{Comm: l.Comm}), time.Now().UnixNano())
 		},
@@ -125,7 +125,7 @@ func (a *App) buildDelivery(registry *prometheus.Registry, logger *slog.Logger) 
 	if a.spool, err = spool.New(kept, registry, logger); err != nil {
 		return err
 	}
-	books := &books{probe: a.probe, ring: a.ringStats, spool: a.spool.Stats, nat: a.names.translations, budget: a.budget.Stats, age: c.BatchAge}
+	books := &books{source: a.source.get, spool: a.spool.Stats, nat: a.names.translations, budget: a.budget.Stats, age: c.BatchAge}
 	a.books = books
 	to.Spool, to.Claims, to.Counters, to.Settings = a.spool, a.claims, books.counters, newSettings(a).apply
 	to.ExporterID, to.Host, to.BootID, to.Version = a.host.exporterID, a.host.name, a.host.bootID, build.Current().Version
@@ -176,17 +176,10 @@ func spoolConfig(c config.Spool, h host) spool.Config {
 	return s
 }
 
-func (a *App) ringStats() ring.Stats {
-	if r := a.reader.Load(); r != nil {
-		return r.Stats()
-	}
-	return ring.Stats{}
-}
-
 // unready says why the exporter is not ready: it must be attached, and must have met a collector once.
 func (a *App) unready() []string {
 	var reasons []string
-	if a.reader.Load() == nil {
+	if !a.source.running.Load() {
 		reasons = append(reasons, "the probe is not attached")
 	}
 	if _, ever := a.transport.Connected(); !ever {
@@ -218,13 +211,13 @@ func (a *App) Run(ctx context.Context) error {
 	background("names", a.names.run)
 	background("transport", a.transport.Run)
 
-	if err := a.probe.Start(); err != nil {
+	if err := a.source.start(); err != nil {
 		return err
 	}
-	defer a.closeProbe()
+	defer a.closeSource()
 	a.books.began.Store(time.Now().UnixNano())
-	if missing := a.probe.Missing(); missing != nil {
-		a.log.Warn("this host does not allow all of capture", "error", missing)
+	if missing := a.source.get().Missing(); missing != nil {
+		a.log.Warn("not all of capture is possible here", "error", missing)
 	}
 	background("listeners", a.listeners.Run)
 	if missing := a.names.missing(); missing != nil {
@@ -251,34 +244,15 @@ func (a *App) keep(ctx context.Context) (end func()) {
 	}
 }
 
-// capture reads the ring until ctx or the lasting rooms end, then detaches and empties it.
+// capture hands records to the pipeline until ctx or the lasting rooms end, then those of what is left.
 func (a *App) capture(ctx, lasting context.Context) error {
-	fd, size, err := a.probe.Ring()
-	if err != nil {
-		return err
-	}
-	reader := ring.New(ring.Options{
-		FD: fd, Size: size, Rest: a.probe.Rest, Walk: a.probe.Walk, WalkEvery: walkEvery, AfterWalk: a.pipeline.swept, RecordSize: event.RecordSize, Log: a.log,
-	})
-	a.reader.Store(reader)
-	reading, stop := context.WithCancel(context.WithoutCancel(ctx))
+	capturing, stop := context.WithCancel(ctx)
 	defer stop()
-	ended := make(chan error, 1)
-	go func() { ended <- reader.Run(reading, a.pipeline.record) }()
-	a.log.Info("capturing", "exporter_id", a.host.exporterID, "scope", a.config.Scope, "collector", a.config.Collector,
+	defer context.AfterFunc(lasting, stop)()
+	a.log.Info("capturing", "exporter_id", a.host.exporterID, "scope", a.config.Scope, "mode", a.source.mode(), "collector", a.config.Collector,
 		"tls", a.config.Encrypted(), "metrics", a.metrics.Addr())
-	select {
-	case <-ctx.Done():
-	case <-lasting.Done():
-		err = context.Cause(lasting)
-	case err := <-ended:
-		return errors.Join(err, a.probe.Detach())
-	}
-	if derr := a.probe.Detach(); derr != nil {
-		err = errors.Join(err, fmt.Errorf("detach: %w", derr))
-	}
-	stop()
-	return errors.Join(err, <-ended)
+	err := a.source.run(capturing, a.pipeline.record, a.pipeline.swept)
+	return errors.Join(context.Cause(lasting), err)
 }
 
 // deliver seals what is left and waits until it is acknowledged, at most for the shutdown timeout, and not at all where the next
@@ -297,9 +271,9 @@ func (a *App) deliver() {
 	a.log.Info("stopped: the collector has everything that was kept", "rows", a.spool.Stats().Acked.Rows)
 }
 
-func (a *App) closeProbe() {
-	if err := a.probe.Close(); err != nil {
-		a.log.Error("close the probe", "error", err)
+func (a *App) closeSource() {
+	if err := a.source.get().Close(); err != nil {
+		a.log.Error("end capture", "error", err)
 	}
 }
 

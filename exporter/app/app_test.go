@@ -237,7 +237,7 @@ func TestStopWithoutACollector(t *testing.T) {
 			ctx, cancel := context.WithCancel(context.Background())
 			done := make(chan error, 1)
 			go func() { done <- a.Run(ctx) }()
-			for a.reader.Load() == nil {
+			for !a.source.running.Load() {
 				time.Sleep(10 * time.Millisecond)
 			}
 			exchange(t, "127.0.0.1:0", 5)

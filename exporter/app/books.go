@@ -34,10 +34,9 @@ type reading struct {
 // books shows the counters of capture on /metrics, and tells the collector what was lost. A book whose reading fails shows its
 // last one.
 type books struct {
-	probe *probe.Probe
-	ring  func() ring.Stats
-	p     *pipeline
-	spool func() spool.Stats
+	source func() capturer
+	p      *pipeline
+	spool  func() spool.Stats
 
 	datagrams func() transport.DatagramStats
 	nat       func() nat.Stats
@@ -50,11 +49,11 @@ type books struct {
 }
 
 func (b *books) read() *reading {
-	r := &reading{ring: b.ring(), refused: b.p.batcher.Refused(), p: b.p, spool: b.spool(), udp: b.datagrams(), nat: b.nat(), budget: b.budget()}
+	r := &reading{ring: b.source().Stats(), refused: b.p.batcher.Refused(), p: b.p, spool: b.spool(), udp: b.datagrams(), nat: b.nat(), budget: b.budget()}
 	r.gap = gapAfter(r.spool.Before, b.age, b.began.Load())
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if c, err := b.probe.Counters(); err == nil {
+	if c, err := b.source().Counters(); err == nil {
 		b.last = c
 	}
 	r.probe = b.last
@@ -215,7 +214,7 @@ func (b *books) Collect(out chan<- prometheus.Metric) {
 		}
 		out <- prometheus.MustNewConstMetric(e.desc, prometheus.CounterValue, float64(e.value(r)), labels...)
 	}
-	found, unread := b.probe.Inventory()
+	found, unread := b.source().Inventory()
 	out <- prometheus.MustNewConstMetric(descNamespaces, prometheus.GaugeValue, float64(found), "found")
 	out <- prometheus.MustNewConstMetric(descNamespaces, prometheus.GaugeValue, float64(unread), "unread")
 	out <- prometheus.MustNewConstMetric(descTracked, prometheus.GaugeValue, float64(b.p.tracked.Load()))

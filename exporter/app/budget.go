@@ -80,7 +80,7 @@ type meter struct {
 }
 
 func (m *meter) read() (budget.Usage, error) {
-	counters, err := m.app.probe.Counters()
+	counters, err := m.app.source.get().Counters()
 	if err != nil {
 		return budget.Usage{}, err
 	}
@@ -110,7 +110,7 @@ func (m *meter) measure() {
 	m.measured = time.Now()
 	ctx, cancel := context.WithTimeout(context.Background(), measureFor)
 	defer cancel()
-	if perEnd, err := m.app.probe.MeasurePerEnd(ctx); err == nil && perEnd > 0 {
+	if perEnd, err := m.app.source.get().MeasurePerEnd(ctx); err == nil && perEnd > 0 {
 		m.perEnd = perEnd
 	}
 }

@@ -84,15 +84,44 @@ func (d *doctor) capture(c config.Config) {
 		d.must(err, "")
 		return
 	}
+	if c.CaptureMode == config.CaptureSockDiag {
+		d.lists(c)
+		return
+	}
+	fallback := false
 	for _, finding := range probe.Survey(options) {
-		switch finding.Grade {
-		case probe.Fine:
+		switch {
+		case finding.Grade == probe.Fine:
 			d.line("ok", finding.Text)
-		case probe.Missing:
+		case finding.Grade == probe.Missing:
 			d.line("warn", finding.Text)
-		case probe.Fatal:
-			d.must(errors.New(finding.Text), "")
+		case c.CaptureMode == config.CaptureAuto && untraceable(finding.Err):
+			fallback = true
+			d.line("warn", finding.Text)
+		default:
+			d.must(finding.Err, "")
 		}
+	}
+	if fallback && !d.failed {
+		d.lists(c)
+	}
+}
+
+// lists says whether sock_diag works, and what it does not see.
+func (d *doctor) lists(c config.Config) {
+	options, err := probeOptions(c)
+	if err != nil {
+		d.must(err, "")
+		return
+	}
+	c.CaptureMode = config.CaptureSockDiag
+	s, err := newSource(c, options, slog.New(slog.DiscardHandler))
+	if err == nil {
+		err = errors.Join(s.start(), s.get().Close())
+	}
+	d.must(err, "capture by sock_diag works")
+	if err == nil {
+		d.line("warn", s.get().Missing().Error())
 	}
 }
 

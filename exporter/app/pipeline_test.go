@@ -16,7 +16,6 @@ import (
 	"tributary/exporter/event"
 	"tributary/exporter/filter"
 	"tributary/exporter/probe"
-	"tributary/exporter/ring"
 	"tributary/exporter/transport"
 	"tributary/proto/flow"
 	"tributary/proto/flowv1"
@@ -140,7 +139,7 @@ func TestBooksTravelUnderFixedNames(t *testing.T) {
 	}
 	p := testPipeline(t, 10, time.Second, false, func(*flowv1.Batch) {})
 	b := &books{
-		probe: probe.New(probe.Options{}), ring: func() ring.Stats { return ring.Stats{} }, p: p, spool: func() spool.Stats { return spool.Stats{} },
+		source: func() capturer { return &tracing{Probe: probe.New(probe.Options{})} }, p: p, spool: func() spool.Stats { return spool.Stats{} },
 		datagrams: func() transport.DatagramStats { return transport.DatagramStats{} }, nat: (*names)(nil).translations, budget: (*budget.Governor)(nil).Stats,
 	}
 	if n := len(b.counters()); n != len(seen)-1 {

@@ -23,7 +23,7 @@ func lasting(scope string) privilege.Set {
 
 // reduce gives up what only attaching needed. CAP_BPF stays where the kernel asks for it at each walk.
 func (a *App) reduce() {
-	if err := privilege.Reduce(lasting(a.config.Scope), privilege.Of(unix.CAP_BPF), a.probe.Readable); err != nil {
+	if err := privilege.Reduce(lasting(a.config.Scope), privilege.Of(unix.CAP_BPF), a.source.get().Readable); err != nil {
 		a.log.Warn("privileges that are not needed any more cannot be given up", "error", err)
 		return
 	}

@@ -88,9 +88,13 @@ func newReplay(c config.Config, in *recording.Reader, logger *slog.Logger) (*App
 	if !plain(h.name) || !plain(h.bootID) {
 		return nil, nil, fmt.Errorf("%w: it is of an impossible host", recording.ErrFormat)
 	}
-	c.Spool.Dir = "" // the recording is on disk already
+	c.Spool.Dir = ""                                                                                     // the recording is on disk already
+	source, err := newSource(config.Config{CaptureMode: config.CaptureTracing}, probe.Options{}, logger) // never started: its books are empty
+	if err != nil {
+		return nil, nil, err
+	}
 	r := &replay{names: make(map[string]batch.Local)}
-	a := &App{config: c, log: logger.With(log.Component, "app"), host: h, probe: probe.New(probe.Options{}), claims: noClaims{}, local: r.name, replay: true}
+	a := &App{config: c, log: logger.With(log.Component, "app"), host: h, source: source, claims: noClaims{}, local: r.name, replay: true}
 	a.clock, err = clock.New(clock.Options{Read: func() (clock.Reading, error) { return clock.Reading{Wall: r.anchor}, nil }})
 	if err != nil {
 		return nil, nil, err

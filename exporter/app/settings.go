@@ -37,7 +37,7 @@ func (a *App) Apply(c config.Capture) error {
 		return fmt.Errorf("read the boot clock: %w", err)
 	}
 	eased := underBudget(c, budget.Step(a.eased.Load()))
-	if err := a.probe.SetActiveEvery(eased.ActiveEvery); err != nil {
+	if err := a.source.get().SetActiveEvery(eased.ActiveEvery); err != nil {
 		return err
 	}
 	// connections that are open may still have the longer interval of before
@@ -54,12 +54,10 @@ func (a *App) Apply(c config.Capture) error {
 const drainMost = 500 * time.Millisecond
 
 func (a *App) drain() {
-	if r := a.reader.Load(); r != nil {
-		ctx, cancel := context.WithTimeout(context.Background(), drainMost)
-		defer cancel()
-		if err := r.Drain(ctx); err != nil {
-			a.log.Warn("the ring was not emptied before the settings changed", "error", err)
-		}
+	ctx, cancel := context.WithTimeout(context.Background(), drainMost)
+	defer cancel()
+	if err := a.source.get().Drain(ctx); err != nil {
+		a.log.Warn("the ring was not emptied before the settings changed", "error", err)
 	}
 }
 

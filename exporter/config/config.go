@@ -23,6 +23,13 @@ const (
 	ScopeCgroup = "cgroup"
 )
 
+// The modes of capture.
+const (
+	CaptureAuto     = "auto"    // tracing, or sock_diag where the kernel does not allow it
+	CaptureTracing  = "tracing" // BPF programs
+	CaptureSockDiag = "sock_diag"
+)
+
 // Codecs of batches.
 const (
 	CompressionZstd = "zstd"
@@ -147,6 +154,8 @@ type Config struct {
 
 	Budget Budget `yaml:",inline"`
 
+	CaptureMode string `yaml:"capture_mode" usage:"how connections are seen: tracing (BPF programs), sock_diag (the kernel's lists of sockets, which tell less), or auto: tracing where the kernel allows it"`
+
 	Capture Capture `yaml:",inline"`
 	Socket  string  `yaml:"socket" usage:"unix socket for tributary-exporter filter; empty: none"`
 
@@ -167,10 +176,11 @@ func Default() Config {
 	return Config{
 		Collector: "127.0.0.1:4747", Scope: ScopeHost, Network: "default", MetricsListen: "127.0.0.1:9748",
 		BatchRows: 1000, BatchAge: 500 * time.Millisecond, Compression: CompressionZstd,
-		Spool:   Spool{Dir: spoolDir, MaxBytes: 256 << 20, MaxAge: 6 * time.Hour, MemoryBytes: 64 << 20},
-		Ways:    Ways{Order: []string{"grpc"}, ProbeEvery: 10 * time.Minute},
-		Budget:  Budget{CPUPercent: 5, MemoryBytes: 64 << 20, SampleRate: 1},
-		Capture: Capture{SampleRate: 1, ActiveEvery: 30 * time.Second}, Socket: "/run/tributary-exporter.sock",
+		Spool:       Spool{Dir: spoolDir, MaxBytes: 256 << 20, MaxAge: 6 * time.Hour, MemoryBytes: 64 << 20},
+		Ways:        Ways{Order: []string{"grpc"}, ProbeEvery: 10 * time.Minute},
+		Budget:      Budget{CPUPercent: 5, MemoryBytes: 64 << 20, SampleRate: 1},
+		CaptureMode: CaptureAuto,
+		Capture:     Capture{SampleRate: 1, ActiveEvery: 30 * time.Second}, Socket: "/run/tributary-exporter.sock",
 		FailedConnects: true, Conntrack: true, RingBytes: 1 << 20, OpenSockets: 262144,
 		ShutdownTimeout: 5 * time.Second, LogLevel: "info", LogFormat: "text",
 	}
@@ -206,6 +216,11 @@ func (c *Config) Validate() error {
 	case ScopeHost, ScopeNetns, ScopeCgroup:
 	default:
 		return fmt.Errorf("--scope %q is not host, netns or cgroup", c.Scope)
+	}
+	switch c.CaptureMode {
+	case CaptureAuto, CaptureTracing, CaptureSockDiag:
+	default:
+		return fmt.Errorf("--capture-mode %q is not auto, tracing or sock_diag", c.CaptureMode)
 	}
 	if c.Cgroup != "" && c.Scope != ScopeCgroup {
 		return fmt.Errorf("--cgroup %q needs --scope cgroup", c.Cgroup)

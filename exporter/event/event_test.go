@@ -18,8 +18,8 @@ func sample() Record {
 		SrttUs: 35, MinRttUs: 30, RttvarUs: 11, ConnectUs: 33, SndCwnd: 10, MSS: 1448,
 		BusyJiffies: 12, RwndJiffies: 3, SndbufJiffies: 4, TickUs: 4000,
 		NetnsInum: 4026531840, PID: 4711, UID: 33, LocalPort: 443, RemotePort: 50000,
-		Flags: flagStartObserved | flagEstablished | flagAccepted,
-		Kind:  uint8(KindClosed), Role: uint8(RoleServer), LastState: uint8(StateLastAck), FirstFin: finRemote,
+		Flags: FlagStartObserved | FlagEstablished | FlagAccepted,
+		Kind:  uint8(KindClosed), Role: uint8(RoleServer), LastState: uint8(StateLastAck), FirstFin: FinRemote,
 	}
 	copy(r.LocalAddr[10:], []byte{0xff, 0xff, 10, 0, 0, 1})
 	copy(r.RemoteAddr[10:], []byte{0xff, 0xff, 10, 0, 0, 2})
@@ -67,7 +67,7 @@ func TestDecodeGolden(t *testing.T) {
 
 func TestDecodeUnobserved(t *testing.T) {
 	r := sample()
-	r.OpenedNs, r.Flags, r.Role = 0, flagEstablished, 0
+	r.OpenedNs, r.Flags, r.Role = 0, FlagEstablished, 0
 	var e Event
 	if err := Decode(r.Encode(), &e); err != nil {
 		t.Fatal(err)
@@ -93,7 +93,7 @@ func TestDecodeRefuses(t *testing.T) {
 		{"unknown flag", func(r *Record) { r.Flags |= flagsEnd }, ErrFlags},
 		{"first fin", func(r *Record) { r.FirstFin = 3 }, ErrFlags},
 		{"observed without opening", func(r *Record) { r.OpenedNs = 0 }, ErrFlags},
-		{"closed but never established", func(r *Record) { r.Flags &^= flagEstablished }, ErrFlags},
+		{"closed but never established", func(r *Record) { r.Flags &^= FlagEstablished }, ErrFlags},
 		{"failed but established", func(r *Record) { r.Kind = uint8(KindFailed) }, ErrFlags},
 		{"active but not reported", func(r *Record) { r.Kind = uint8(KindActive) }, ErrFlags},
 		{"end before start", func(r *Record) { r.EndNs = r.StartNs - 1 }, ErrTime},
@@ -103,8 +103,11 @@ func TestDecodeRefuses(t *testing.T) {
 		{"errno", func(r *Record) { r.SkErr = 4096 }, ErrErrno},
 		{"soft errno", func(r *Record) { r.SkErrSoft = 4096 }, ErrErrno},
 		{"asked by nobody", func(r *Record) { r.Role, r.AskedPort = uint8(RoleServer), 1 }, ErrAsked},
-		{"found and observed", func(r *Record) { r.Flags |= flagFound }, ErrFlags},
-		{"role guessed although observed", func(r *Record) { r.Flags |= flagRoleGuessed }, ErrFlags},
+		{"found and observed", func(r *Record) { r.Flags |= FlagFound }, ErrFlags},
+		{"guessed role without a role", func(r *Record) { r.Role, r.OpenedNs, r.Flags = 0, 0, FlagEstablished|FlagRoleGuessed }, ErrFlags},
+		{"active in state 0", func(r *Record) {
+			r.LastState, r.Kind, r.Flags = 0, uint8(KindActive), r.Flags|FlagReported|FlagRoleGuessed
+		}, ErrState},
 		{"a jiffy of a second", func(r *Record) { r.TickUs = 1e6 }, ErrCounters},
 		{"no socket", func(r *Record) { r.Sock = 0 }, ErrIdentity},
 		{"more SYNs than retransmissions", func(r *Record) { r.RetransSyn = 5 }, ErrCounters},
@@ -129,7 +132,7 @@ func TestDecodeRefuses(t *testing.T) {
 func FuzzDecode(f *testing.F) {
 	r := sample()
 	f.Add(r.Encode())
-	r.Kind, r.Flags = uint8(KindActive), r.Flags|flagReported
+	r.Kind, r.Flags = uint8(KindActive), r.Flags|FlagReported
 	f.Add(r.Encode())
 	f.Add([]byte("short"))
 	f.Fuzz(func(t *testing.T, b []byte) {
@@ -138,7 +141,7 @@ func FuzzDecode(f *testing.F) {
 			return
 		}
 		if e.End < e.Start || e.Kind < KindActive || e.Kind > KindFailed || e.Role > RoleServer || e.CloseReason > CloseAborted ||
-			e.LastState == StateUnknown || e.LastState > StateNewSynRecv {
+			e.LastState == StateUnknown && e.RoleSource != RoleGuessed || e.LastState > StateNewSynRecv {
 			t.Errorf("impossible event from a record: %+v", e)
 		}
 		tracker := NewTracker()
@@ -162,7 +165,7 @@ func TestCommString(t *testing.T) {
 }
 
 func TestCloseReasons(t *testing.T) {
-	const est, fail = flagStartObserved | flagEstablished, flagStartObserved
+	const est, fail = FlagStartObserved | FlagEstablished, FlagStartObserved
 	for _, c := range []struct {
 		name  string
 		state TCPState
@@ -171,7 +174,7 @@ func TestCloseReasons(t *testing.T) {
 		fin   uint8
 		want  CloseReason
 	}{
-		{"refused", StateSynSent, errConnRefused, fail | flagRstReceived, 0, CloseRefused},
+		{"refused", StateSynSent, errConnRefused, fail | FlagRstReceived, 0, CloseRefused},
 		{"SYN timeout", StateSynSent, errTimedOut, fail, 0, CloseTimeout},
 		{"ARP failure", StateSynSent, errHostUnreach, fail, 0, CloseUnreachable},
 		{"ICMP net unreachable", StateSynSent, errNetUnreach, fail, 0, CloseUnreachable},
@@ -181,29 +184,29 @@ func TestCloseReasons(t *testing.T) {
 		{"no route", StateClose, errNetUnreach, fail, 0, CloseUnreachable},
 		{"blackhole route", StateClose, errInval, fail, 0, CloseUnreachable},
 		{"no source address", StateClose, errAddrNotAvail, fail, 0, CloseUnreachable},
-		{"local close", StateFinWait2, 0, est, finLocal, CloseFinLocal},
-		{"local close, both FINs cross", StateClosing, 0, est, finLocal, CloseFinLocal},
-		{"remote close", StateLastAck, 0, est, finRemote, CloseFinRemote},
-		{"remote close, start unseen", StateLastAck, 0, flagEstablished, 0, CloseFinRemote},
-		{"unread data at close after our FIN", StateFinWait2, 0, est | flagRstSent, finLocal, CloseRstLocal},
+		{"local close", StateFinWait2, 0, est, FinLocal, CloseFinLocal},
+		{"local close, both FINs cross", StateClosing, 0, est, FinLocal, CloseFinLocal},
+		{"remote close", StateLastAck, 0, est, FinRemote, CloseFinRemote},
+		{"remote close, start unseen", StateLastAck, 0, FlagEstablished, 0, CloseFinRemote},
+		{"unread data at close after our FIN", StateFinWait2, 0, est | FlagRstSent, FinLocal, CloseRstLocal},
 		{"linger 0", StateEstablished, 0, est, 0, CloseRstLocal},
-		{"linger 0 after the peer's FIN", StateCloseWait, 0, est, finRemote, CloseRstLocal},
-		{"reset by peer", StateEstablished, errConnReset, est | flagRstReceived, 0, CloseRstRemote},
-		{"reset after the peer's FIN", StateCloseWait, errPipe, est | flagRstReceived, finRemote, CloseRstRemote},
-		{"orphan unanswered", StateFinWait1, errTimedOut, est, finLocal, CloseTimeout},
-		{"keep-alive", StateEstablished, errTimedOut, est | flagKeepalive, 0, CloseKeepalive},
+		{"linger 0 after the peer's FIN", StateCloseWait, 0, est, FinRemote, CloseRstLocal},
+		{"reset by peer", StateEstablished, errConnReset, est | FlagRstReceived, 0, CloseRstRemote},
+		{"reset after the peer's FIN", StateCloseWait, errPipe, est | FlagRstReceived, FinRemote, CloseRstRemote},
+		{"orphan unanswered", StateFinWait1, errTimedOut, est, FinLocal, CloseTimeout},
+		{"keep-alive", StateEstablished, errTimedOut, est | FlagKeepalive, 0, CloseKeepalive},
 		{"ss -K", StateEstablished, errConnAborted, est, 0, CloseAborted},
 		{"child never established", StateSynRecv, 0, fail, 0, CloseAborted},
 		{"strange error", StateEstablished, 71, est, 0, CloseUnknown},
-		{"reset, error taken by the program", StateEstablished, 0, est | flagRstReceived, 0, CloseRstRemote},
+		{"reset, error taken by the program", StateEstablished, 0, est | FlagRstReceived, 0, CloseRstRemote},
 	} {
 		r := sample()
 		r.LastState, r.SkErr, r.Flags, r.FirstFin, r.Role = uint8(c.state), c.errno, c.flags, c.fin, uint8(RoleClient)
 		r.Kind = uint8(KindFailed)
-		if c.flags&flagEstablished != 0 {
+		if c.flags&FlagEstablished != 0 {
 			r.Kind = uint8(KindClosed)
 		}
-		if c.flags&flagStartObserved == 0 {
+		if c.flags&FlagStartObserved == 0 {
 			r.OpenedNs = 0
 		}
 		var e Event
@@ -212,7 +215,7 @@ func TestCloseReasons(t *testing.T) {
 		}
 	}
 	r := sample()
-	r.Kind, r.Flags, r.LastState, r.LocalPort, r.TxSegs = uint8(KindFailed), flagStartObserved, uint8(StateSynSent), 0, 0
+	r.Kind, r.Flags, r.LastState, r.LocalPort, r.TxSegs = uint8(KindFailed), FlagStartObserved, uint8(StateSynSent), 0, 0
 	if got := r.closeReason(); got != CloseNoPort {
 		t.Errorf("no port: %s", got)
 	}

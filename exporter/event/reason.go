@@ -23,14 +23,14 @@ const (
 // who sent the first FIN. The kernel sets the error before the transition to CLOSE
 // (tcp_reset, tcp_write_err); the kernel program says where we reset it ourselves.
 func (r *Record) closeReason() CloseReason {
-	if r.Flags&flagRstSent != 0 {
+	if r.Flags&FlagRstSent != 0 {
 		return CloseRstLocal
 	}
 	if TCPState(r.LastState) == StateClose && (r.SkErr == errInval || r.SkErr == errAddrNotAvail) {
 		return CloseUnreachable // a blackhole route (fib_props), or no source address for the way (ip6_dst_lookup)
 	}
 	if reason, ok := reasonOfError(r.SkErr); ok {
-		if reason == CloseTimeout && r.Flags&flagKeepalive != 0 {
+		if reason == CloseTimeout && r.Flags&FlagKeepalive != 0 {
 			return CloseKeepalive
 		}
 		if reason == CloseRefused && Kind(r.Kind) == KindClosed {
@@ -39,7 +39,7 @@ func (r *Record) closeReason() CloseReason {
 		}
 		return reason
 	}
-	if r.Flags&flagRstReceived != 0 {
+	if r.Flags&FlagRstReceived != 0 {
 		return CloseRstRemote
 	}
 	if r.SkErr != 0 {
@@ -86,9 +86,9 @@ func reasonOfError(errno uint16) (CloseReason, bool) {
 // peer's FIN, so it tells the side even where the first FIN was not observed.
 func (r *Record) reasonOfFin() CloseReason {
 	switch {
-	case r.FirstFin == finLocal:
+	case r.FirstFin == FinLocal:
 		return CloseFinLocal
-	case r.FirstFin == finRemote || TCPState(r.LastState) == StateLastAck:
+	case r.FirstFin == FinRemote || TCPState(r.LastState) == StateLastAck:
 		return CloseFinRemote
 	case TCPState(r.LastState) == StateFinWait2:
 		return CloseFinLocal

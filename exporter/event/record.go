@@ -63,23 +63,23 @@ const RecordSize = int(unsafe.Sizeof(Record{}))
 
 // The flags of a record (enum flow_flag).
 const (
-	flagStartObserved = 1 << iota
-	flagEstablished
-	flagAccepted
-	flagReported
-	flagRstReceived
-	flagKeepalive
-	flagRstSent
-	flagFound
-	flagRoleGuessed
+	FlagStartObserved = 1 << iota
+	FlagEstablished
+	FlagAccepted
+	FlagReported
+	FlagRstReceived
+	FlagKeepalive
+	FlagRstSent
+	FlagFound
+	FlagRoleGuessed
 	flagsEnd
 )
 
 // Who sent the first FIN (enum flow_fin).
 const (
-	finNone = iota
-	finLocal
-	finRemote
+	FinNone = iota
+	FinLocal
+	FinRemote
 	finEnd
 )
 
@@ -161,7 +161,11 @@ func (r *Record) checkState() error {
 		if Kind(r.Kind) != KindFailed {
 			return fmt.Errorf("%w: %d", ErrState, s)
 		}
-	case StateUnknown, StateListen, StateTimeWait, StateNewSynRecv:
+	case StateUnknown: // of ends only exporter/sockdiag does not see it; it guesses all roles
+		if Kind(r.Kind) == KindActive || r.Flags&FlagRoleGuessed == 0 {
+			return fmt.Errorf("%w: %d", ErrState, s)
+		}
+	case StateListen, StateTimeWait, StateNewSynRecv:
 		return fmt.Errorf("%w: %d", ErrState, s)
 	default:
 		if s > StateNewSynRecv {
@@ -172,18 +176,18 @@ func (r *Record) checkState() error {
 }
 
 func (r *Record) checkFlags() error {
-	observed := r.Flags&flagStartObserved != 0
-	found := r.Flags&flagFound != 0
-	established := r.Flags&flagEstablished != 0
+	observed := r.Flags&FlagStartObserved != 0
+	found := r.Flags&FlagFound != 0
+	established := r.Flags&FlagEstablished != 0
 	switch {
 	case r.Flags >= flagsEnd:
 	case observed && found:
 	case (observed || found) != (r.OpenedNs != 0):
 	case Kind(r.Kind) == KindClosed && !established:
 	case Kind(r.Kind) == KindFailed && established:
-	case Kind(r.Kind) == KindActive && (r.OpenedNs == 0 || r.Flags&flagReported == 0):
+	case Kind(r.Kind) == KindActive && (r.OpenedNs == 0 || r.Flags&FlagReported == 0):
 	case r.OpenedNs != 0 && Role(r.Role) == RoleUnknown:
-	case r.Flags&flagRoleGuessed != 0 && (observed || Role(r.Role) == RoleUnknown):
+	case r.Flags&FlagRoleGuessed != 0 && Role(r.Role) == RoleUnknown:
 	default:
 		return nil
 	}
@@ -214,10 +218,10 @@ func (r *Record) checkTimes() error {
 func (r *Record) fill(e *Event) {
 	*e = Event{
 		Kind: Kind(r.Kind), Role: Role(r.Role), LastState: TCPState(r.LastState),
-		StartObserved: r.Flags&flagStartObserved != 0,
-		Found:         r.Flags&flagFound != 0,
-		Accepted:      r.Flags&flagAccepted != 0,
-		Reported:      r.Flags&flagReported != 0,
+		StartObserved: r.Flags&FlagStartObserved != 0,
+		Found:         r.Flags&FlagFound != 0,
+		Accepted:      r.Flags&FlagAccepted != 0,
+		Reported:      r.Flags&FlagReported != 0,
 		Sock:          r.Sock, Opened: r.OpenedNs,
 		Start: r.StartNs, IntervalStart: r.StartNs, End: r.EndNs,
 		LocalAddr: r.LocalAddr, RemoteAddr: r.RemoteAddr,
@@ -234,10 +238,10 @@ func (r *Record) fill(e *Event) {
 		BusyUs: uint64(r.BusyJiffies) * uint64(r.TickUs), RwndLimitedUs: uint64(r.RwndJiffies) * uint64(r.TickUs),
 		SndbufLimitedUs: uint64(r.SndbufJiffies) * uint64(r.TickUs),
 	}
-	if r.Flags&flagRoleGuessed != 0 {
+	if r.Flags&FlagRoleGuessed != 0 {
 		e.RoleSource = RoleGuessed
 	}
-	if r.Flags&flagRstReceived != 0 {
+	if r.Flags&FlagRstReceived != 0 {
 		e.RstReceived = 1
 	}
 	if e.Kind != KindActive {

@@ -19,6 +19,20 @@ type namespace struct {
 	own  bool
 }
 
+// Namespaces returns the network namespaces in scope, and for each a file that stands for it; only limits them to one. Who opens
+// a file checks that it is the one meant.
+func Namespaces(only uint32) (map[uint32]string, error) {
+	found, err := findNamespaces(only)
+	if err != nil {
+		return nil, fmt.Errorf("find the network namespaces: %w", err)
+	}
+	paths := make(map[uint32]string, len(found))
+	for _, space := range found {
+		paths[space.inum] = space.path
+	}
+	return paths, nil
+}
+
 // maxNamespaces bounds the inventory; a host has a few hundred.
 const maxNamespaces = 16384
 

@@ -25,6 +25,7 @@ const (
 type Finding struct {
 	Grade Grade
 	Text  string
+	Err   error // where Fatal, why; test with errors.Is
 }
 
 // manyTracers is how many programs on the state tracepoint are worth a warning: each costs every connection of the host
@@ -54,13 +55,15 @@ type survey struct {
 }
 
 func (s *survey) add(grade Grade, text string) {
-	s.findings = append(s.findings, Finding{grade, text})
+	s.findings = append(s.findings, Finding{Grade: grade, Text: text})
 	s.failed = s.failed || grade == Fatal
 }
 
 func (s *survey) must(err error, fine string) {
 	if err != nil {
-		s.add(Fatal, explain(err).Error())
+		err = explain(err)
+		s.add(Fatal, err.Error())
+		s.findings[len(s.findings)-1].Err = err
 		return
 	}
 	s.add(Fine, fine)
