@@ -120,12 +120,29 @@ func (c sock) accept() sock {
 func (c sock) connect(addr string, want unix.Errno) {
 	c.w.Helper()
 	var err error = unix.Errno(0)
-	if e := unix.Connect(c.fd, sockaddr(addr, 0)); e != nil {
+	if e := unix.Connect(c.fd, sockaddr(addr, 0)); e == unix.EINTR {
+		err = c.connected() // Go's runtime interrupts its threads
+	} else if e != nil {
 		err = e
 	}
 	if !errors.Is(err, want) {
 		c.w.Fatalf("connect to %s: %v, want %v", addr, err, want)
 	}
+}
+
+// connected waits for the end of an attempt that was interrupted, and returns its error, 0 for none.
+func (c sock) connected() unix.Errno {
+	c.w.Helper()
+	fds := []unix.PollFd{{Fd: int32(c.fd), Events: unix.POLLOUT}}
+	for {
+		if _, err := unix.Poll(fds, 10_000); err != unix.EINTR {
+			c.w.check(err)
+			break
+		}
+	}
+	errno, err := unix.GetsockoptInt(c.fd, unix.SOL_SOCKET, unix.SO_ERROR)
+	c.w.check(err)
+	return unix.Errno(errno)
 }
 
 func (c sock) send(n int) {
