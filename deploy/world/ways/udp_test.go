@@ -170,6 +170,23 @@ func TestUDP(t *testing.T) {
 	}
 }
 
+// TestUDPBesideHTTPS: keys and reports go over POSTs as well, with certificates.
+func TestUDPBesideHTTPS(t *testing.T) {
+	_, server, client := certificates(t)
+	d := openAt(t, server, listen(t, "127.0.0.1:0"), socket(t))
+	e := export(t, "", func(c *transport.Config) {
+		byUDP(d.udp.LocalAddr())(c)
+		overHTTPS("https://"+d.https.Addr().String(), client, nil)(c)
+		c.Order = []transport.Way{transport.UDP, transport.HTTPS}
+	})
+	e.on(transport.UDP)
+	e.add(20)
+	if s := e.told(0); s.StoredRows != 20*rows {
+		t.Errorf("%+v", s)
+	}
+	d.named(t)
+}
+
 // TestUDPIsLeft: where datagrams do not arrive, or no longer, batches go over the stream, and nothing of that is lost. Batches that do not fit into a
 // datagram go over the stream too.
 func TestUDPIsLeft(t *testing.T) {
