@@ -23,8 +23,8 @@
 //     something of it may be missing.
 //   - Append waits for the disk at most appendWait, once; a disk that takes longer is not waited for until it is well.
 //     Next may wait for a read. Nothing else blocks.
-//   - What would overflow on disk and was never handed out is given to [Config.Shrink] first, a segment at a time, whose file is then replaced at once: a batch
-//     comes out as it is or in what was made of it, never in both.
+//   - What would overflow and was never handed out is given to [Config.Shrink] first: on disk a segment at a time, whose file is then replaced at once, in memory
+//     as much as a segment holds. A batch comes out as it is or in what was made of it, never in both.
 //
 // It does not know what a batch contains, or talk to collectors.
 //

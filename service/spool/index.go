@@ -194,11 +194,14 @@ func (x *index) trim() {
 	}
 }
 
+// full reports whether one of size more would be too much for memory.
+func (x *index) full(size, mostBytes int64, mostBatches int) bool {
+	return x.stats.MemoryBytes+size > mostBytes || x.memory.waiting+x.memory.taken >= mostBatches
+}
+
 // fits drops the oldest batches in memory until one of size more fits. False: nothing is left to drop.
 func (x *index) fits(size, mostBytes int64, mostBatches int, why Reason) bool {
-	full := func() bool {
-		return x.stats.MemoryBytes+size > mostBytes || x.memory.waiting+x.memory.taken >= mostBatches
-	}
+	full := func() bool { return x.full(size, mostBytes, mostBatches) }
 	for _, state := range []uint8{waiting, taken} { // what is under way only where nothing else is left
 		for i := 0; i < len(x.memory.entries) && full(); i++ {
 			if e := &x.memory.entries[i]; e.state == state {

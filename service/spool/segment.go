@@ -28,6 +28,7 @@ type entry struct {
 	state uint8
 	why   Reason // of a ghost
 	again bool   // it was handed out before
+	small bool   // it was shrunk in memory, or cannot be
 }
 
 // segment is a file and the batches in it, or the batches that are in memory only (number 0).

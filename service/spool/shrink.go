@@ -126,3 +126,53 @@ func (x *index) replace(g, now *segment) {
 	x.indexed += len(now.entries) - len(g.entries)
 	g.head, g.size, g.entries, g.waiting, g.from, g.to, g.cachedFrom = now.head, now.size, now.entries, now.waiting, 0, len(now.entries), 0
 }
+
+// shrinkMemory makes fewer bytes of the oldest batches in memory that were never handed out, as many as a segment holds, and reports whether it did. The caller
+// holds mu: whoever wants a batch waits meanwhile.
+func (s *Spool) shrinkMemory() bool {
+	if s.config.Shrink == nil {
+		return false
+	}
+	m := s.index.memory
+	var batches []Batch
+	for i, bytes := 0, int64(0); i < len(m.entries) && bytes < s.config.SegmentBytes; i++ {
+		if e := &m.entries[i]; e.state == waiting && !e.again && !e.small {
+			e.small = true // not again
+			batches = append(batches, Batch{Run: s.config.Run, Seq: e.seq, Rows: e.rows, Body: e.body})
+			bytes += int64(e.size)
+		}
+	}
+	if len(batches) < 2 {
+		return false
+	}
+	less, err := s.config.Shrink(batches)
+	if err != nil {
+		s.log.Warn("batches of a full spool are not rolled up", "reason", err)
+		return false
+	}
+	s.index.exchange(batches, less)
+	return true
+}
+
+// exchange lets some of the batches in memory be those of less, under the same seq, and forgets the others.
+func (x *index) exchange(batches, less []Batch) {
+	for _, b := range batches {
+		i := slices.IndexFunc(x.memory.entries, func(e entry) bool { return e.seq == b.Seq })
+		e := &x.memory.entries[i]
+		x.leave(x.memory, e)
+		x.stats.RolledUp.add(e.rows)
+		at := slices.IndexFunc(less, func(l Batch) bool { return l.Seq == b.Seq })
+		if at < 0 {
+			x.memory.remove(i)
+			x.indexed--
+			continue
+		}
+		e.state, e.body, e.rows, e.size = waiting, less[at].Body, less[at].Rows, uint32(len(less[at].Body))
+		x.memory.waiting++
+		x.stats.MemoryBytes += memorySize(e)
+		for _, c := range []*Count{&x.stats.Pending, &x.stats.InMemory, &x.stats.Rollups} {
+			c.add(e.rows)
+		}
+	}
+	x.memory.from, x.memory.to = 0, len(x.memory.entries)
+}

@@ -178,3 +178,33 @@ func TestShrinkingAndCrashes(t *testing.T) {
 		})
 	}
 }
+
+// TestAFullMemoryShrinks: without a disk the same holds for what is kept in memory.
+func TestAFullMemoryShrinks(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := shrinking(nil, "a")
+		c.FS, c.MemoryBytes = nil, 256<<10
+		r := start(t, c)
+		synctest.Wait()
+		var id uint64
+		r.hold(&id, 30)
+		for range 20 {
+			r.Next(1 << 30) // under way
+		}
+		r.hold(&id, 1500)
+		s := r.balanced()
+		if s.Pending.Rows != s.InMemory.Rows || s.RolledUp.Batches < 700 || s.MemoryBytes > 256<<10 || s.Dropped[MemoryNoDisk].Rows != 0 {
+			t.Errorf("%+v", s)
+		}
+		r.Restart()
+		as := map[uint64]string{}
+		r.seen(as, 1<<20)
+		if uint64(len(as)) != id {
+			t.Errorf("%d of %d batches came", len(as), id)
+		}
+		r.hold(&id, 30000)
+		if s := r.balanced(); s.Dropped[MemoryNoDisk].Rows == 0 || s.MemoryBytes > 256<<10 {
+			t.Errorf("%+v", s)
+		}
+	})
+}

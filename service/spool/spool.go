@@ -129,6 +129,8 @@ func (s *Spool) enter(e entry) (written chan struct{}) {
 	}
 	s.last = e.seq
 	why := s.whyMemory()
+	for why != MemoryDiskSlow && x.full(memorySize(&e), s.config.MemoryBytes, s.config.MaxBatches) && s.shrinkMemory() {
+	}
 	// While the disk is well even one batch above the bound may pass through.
 	if !x.fits(memorySize(&e), s.config.MemoryBytes, s.config.MaxBatches, why) && why != MemoryDiskSlow {
 		x.stats.Dropped[why].add(e.rows)
