@@ -23,7 +23,11 @@ func (d *doctor) ways(ctx context.Context, c config.Config) {
 		d.must(err, "")
 		return
 	}
-	for _, way := range to.Order {
+	order := to.Order
+	if len(order) == 1 && order[0] == transport.UDP { // never without a stream beside it
+		order = append(order, transport.GRPC)
+	}
+	for _, way := range order {
 		if way == transport.GRPC {
 			d.should(dial(ctx, c.Collector), "something listens at "+c.Collector)
 		}
