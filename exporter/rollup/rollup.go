@@ -43,12 +43,12 @@ func New() (*Roller, error) {
 func (r *Roller) Roll(in []spool.Batch) ([]spool.Batch, error) {
 	t := table{groups: make(map[key]*group)}
 	var last flowv1.Batch
+	b := new(flow.Batch) // its memory is used again; texts are never overwritten
 	for _, kept := range in {
 		last.Reset()
 		if err := proto.Unmarshal(kept.Body, &last); err != nil {
 			return nil, fmt.Errorf("batch %d: %w", kept.Seq, err)
 		}
-		b := new(flow.Batch)
 		if err := r.opener.Open(&last, b); err != nil {
 			return nil, fmt.Errorf("batch %d: %w", kept.Seq, err)
 		}
