@@ -1,9 +1,11 @@
 package transport
 
 import (
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
+	"os"
 	"sync"
 	"time"
 
@@ -128,7 +130,9 @@ func (d *datagrams) send(b *flowv1.Batch) bool {
 	}
 	if err := d.writeLocked(uint16(b.GetRows()), d.batch); err != nil {
 		d.before.WriteErrors++
-		d.leaveLocked(Unreachable, err.Error())
+		if !errors.Is(err, os.ErrDeadlineExceeded) { // else the kernel's buffer is full for a moment
+			d.leaveLocked(Unreachable, err.Error())
+		}
 		return false
 	}
 	return true
