@@ -12,6 +12,9 @@ func untouched(v View, q query, s []span) finding {
 	case bridged:
 		return named(prev, around)
 	case prev != nil && prev.lingers(q) && !looselyHeld(q, prev, s):
+		if why := v.doubt(q, prev, s); why != Named {
+			return found(Answer{Why: why}, around, nil)
+		}
 		return named(prev, edge)
 	case prev != nil && next != nil:
 		return found(Answer{Why: Gap}, nowhere, nil)

@@ -275,6 +275,9 @@ func (m *model) set(rs []*mrange, at, tol, now int64) manswer {
 		case tol+m.slack(best) > 600*int64(time.Millisecond):
 			return manswer{why: Gap, kind: "around", who: best}
 		}
+		if why := m.doubt(rs, best, at, tol, now); why != Named {
+			return manswer{why: why, kind: "around", who: best}
+		}
 		if loose := m.looseBefore(rs, best, at, tol, now); len(loose) > 0 {
 			for _, r := range loose {
 				if r.isOpen && !m.dead(r, now) {
@@ -329,6 +332,9 @@ func (m *model) set(rs []*mrange, at, tol, now int64) manswer {
 		if last.released && last.over-last.to <= 512*int64(time.Millisecond) && last.over+m.slack(last) >= lo && tol+m.slack(last) <= 600*int64(time.Millisecond) {
 			others := m.looseBefore(rs, &mrange{owner: last.owner, host: last.host, exporter: last.exporter, from: at, to: at}, at, tol, now)
 			if len(others) == 0 {
+				if why := m.doubt(rs, last, at, tol, now); why != Named {
+					return manswer{why: why, kind: "around"}
+				}
 				return name(last, "edge")
 			}
 		}

@@ -137,6 +137,9 @@ func judgeSet(v View, q query, s []span) finding {
 	case best != nil && q.hi-q.at+best.slack > widestEdge:
 		return found(Answer{Why: Gap}, around, best)
 	case best != nil:
+		if why := v.doubt(q, best, s); why != Named {
+			return found(Answer{Why: why}, around, best)
+		}
 		if a, ok := looseBefore(q, best, s); ok {
 			return found(a, around, best)
 		}
@@ -215,7 +218,7 @@ func othersMayReach(q query, best *span, s []span) bool {
 	return false
 }
 
-// doubt says why best, which covers the moment, may still be the claim of a host that froze, lost the address, and does not know it yet. It is
+// doubt says why best, which covers the moment or comes near it, may still be the claim of a host that froze, lost the address, and does not know it yet. It is
 // pending while another owner's exporter, who was there when best began or came after an earlier range of best's instance, stands still;
 // and in the quiet time while best's owner has not been seen for long. It is a gap where another owner has had the address since best's instance
 // had it first, until best has lasted for as long as Bridge: by then such a host has been told.

@@ -431,3 +431,30 @@ func TestQuietTime(t *testing.T) {
 		t.Errorf("after it: %+v", a)
 	}
 }
+
+// TestTheEdgeOfADoubtfulClaim: a host froze, lost its address to another, and claims it again when it thaws, until it is told. The other's exporter has
+// crashed meanwhile and says nothing. Nowhere in that claim, at its end or just after it is it the evidence for a name.
+func TestTheEdgeOfADoubtfulClaim(t *testing.T) {
+	w := world{t, New(Config{})}
+	w.claim("frozen", web, 0)
+	w.mark("frozen", 60.7, 60.7)
+	w.claim("other", api, 71.8)
+	w.mark("other", 99.6, 99.6)
+	w.releaseSeen("frozen", 60.7, 100.8)
+	w.claim("frozen", web, 100.8)
+	w.mark("frozen", 102.4, 102.5)
+	w.releaseSeen("frozen", 102.5, 102.7)
+	w.mark("frozen", 104.4, 104.4)
+	v, net := w.View(sec(104.4)), w.Network("n")
+	for _, at := range []float64{100.75, 101.5, 102.3, 102.45, 102.55, 102.65, 102.7} {
+		if a := v.Lookup(net, addr("10.0.0.1"), 80, sec(at), second/10); a.Owner != nil {
+			t.Errorf("at %.2f: %+v", at, *a.Owner)
+		}
+	}
+	// A claim of that kind that has lasted is believed again once the other is given up.
+	w.claim("frozen", web, 110)
+	w.mark("frozen", 200, 200)
+	if a := w.View(sec(200)).Lookup(net, addr("10.0.0.1"), 80, sec(190), second/10); a.Owner == nil || *a.Owner != web {
+		t.Errorf("long after: %+v", a)
+	}
+}
