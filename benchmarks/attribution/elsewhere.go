@@ -105,6 +105,7 @@ func (r *region) sever() {
 type fuse struct {
 	now      func() int64
 	failures int
+	failing  int64 // since
 	until    int64
 }
 
@@ -129,8 +130,11 @@ func (f *fuse) Execute(do func() (*flowv1.ResolveResponse, error)) (*flowv1.Reso
 		f.failures, f.until = 0, 0
 		return r, nil
 	}
-	if f.failures++; f.failures >= 3 {
-		f.until = f.now() + 3*sec
+	if f.failures++; f.failures == 1 {
+		f.failing = f.now()
+	}
+	if f.until != 0 || f.failures >= 3 && f.now()-f.failing >= 2*sec {
+		f.until = f.now() + sec
 	}
 	return nil, err
 }

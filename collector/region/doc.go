@@ -5,7 +5,7 @@
 // only on evidence that brackets the moment. What it answers is kept with the time for which its evidence holds, and serves no other moment.
 //
 // Lookup never blocks: what is not known yet is pending, and Config.Wake is called when answers have come. A region that does not answer is asked again
-// within the hold's patience; after three failures in a row its addresses are peer_region_down at once, until a trial succeeds, one every few seconds.
+// within the hold's patience; after three failures and two seconds its addresses are peer_region_down at once, until a trial succeeds, one a second.
 // It never gets a name from anywhere else.
 //
 // What is lost: nothing. Bounded are the answers kept (the least recently used go first, and all after half a minute), the questions under way of each region

@@ -13,12 +13,14 @@ import (
 )
 
 const (
-	// Three requests that fail, and the pauses between them, take less than the hold's patience of 4 s.
-	requestTimeout = 800 * time.Millisecond
+	// A region is down when it has not answered for so long, and so often. With the last request that is less than the hold's patience of 4 s, and more than
+	// the restart of a collector.
+	downAfter      = 2 * time.Second
 	failuresToOpen = 3
+	requestTimeout = 800 * time.Millisecond
 	askAgain       = 250 * time.Millisecond // after a failure, or for what was pending
 	gather         = 5 * time.Millisecond   // questions that come together go together
-	trialEvery     = 3 * time.Second        // while the region is down
+	trialEvery     = time.Second            // while the region is down
 	maxQuestions   = 2048                   // of a request
 	maxOpen        = 16 << 10               // questions under way, by region
 	forgetAfter    = 10 * int64(time.Second)
@@ -61,7 +63,8 @@ type peer struct {
 	open  map[question]*asked
 	queue []question
 
-	line line // belongs to run
+	line    line      // belongs to run, as does failing
+	failing time.Time // since when it has not answered; zero: it does
 }
 
 // Breaker says when a region counts as down: gobreaker's CircuitBreaker.
@@ -73,7 +76,9 @@ type Breaker interface {
 func (p *peer) newBreaker() Breaker {
 	return gobreaker.NewCircuitBreaker[*flowv1.ResolveResponse](gobreaker.Settings{
 		Name: p.name, MaxRequests: 1, Timeout: trialEvery,
-		ReadyToTrip: func(c gobreaker.Counts) bool { return c.ConsecutiveFailures >= failuresToOpen },
+		ReadyToTrip: func(c gobreaker.Counts) bool {
+			return c.ConsecutiveFailures >= failuresToOpen && p.now().Sub(p.failing) >= downAfter
+		},
 		OnStateChange: func(_ string, _, to gobreaker.State) {
 			switch to {
 			case gobreaker.StateOpen:
@@ -201,6 +206,12 @@ func (p *peer) request(ctx context.Context, qs []question) {
 		r, err := p.call(ctx, encode(qs))
 		if err == nil {
 			err = check(qs, r)
+		}
+		switch {
+		case err == nil:
+			p.failing = time.Time{}
+		case p.failing.IsZero():
+			p.failing = p.now()
 		}
 		return r, err
 	})
