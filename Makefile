@@ -49,7 +49,7 @@ test-kernels: ## run the capture tests on Debian's own kernels under qemu (KERNE
 test-kubernetes: ## the tests against a real Kubernetes API server, which it builds (no root, but for missing packages)
 	@deploy/dev/packages.sh kubernetes
 	@server=$$(deploy/dev/kubernetes.sh); set -x; \
-	CGO_ENABLED=1 TRIBUTARY_KUBE_APISERVER=$$server $(GO) test -race -p 1 -count 1 -timeout 10m -run Kubernetes ./deploy/dev/kubernetestest ./service/kubernetes ./exporter/containers ./exporter/app ./collector/ownership/assignment ./collector/app
+	CGO_ENABLED=1 TRIBUTARY_KUBE_APISERVER=$$server $(GO) test -race -p 1 -count 1 -timeout 10m -run Kubernetes ./deploy/dev/kubernetestest ./exporter/containers ./exporter/app ./collector/ownership/assignment ./collector/app
 
 .PHONY: kafka
 kafka: .build/kafka.stamp ## fetch the jars of the Kafka that the tests use

@@ -8,7 +8,6 @@ import (
 
 	"tributary/collector/ownership/assignment"
 	"tributary/collector/ownership/feed"
-	"tributary/service/kubernetes"
 	"tributary/service/log"
 )
 
@@ -49,7 +48,7 @@ func (c *collector) startAssignments() (http.Handler, error) {
 		running.Go(func() { from.Run(ctx, reader.Current) })
 	}
 	if k := c.cfg.Kubernetes; k.Enabled {
-		client, err := kubernetes.Connect(kubernetes.Options{Kubeconfig: k.Kubeconfig, Program: "tributary-collector"}, c.log)
+		client, err := connectKubernetes(c.cfg, c.log)
 		if err != nil {
 			return nil, err
 		}

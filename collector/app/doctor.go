@@ -34,8 +34,8 @@ func doctorCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "doctor",
 		Short: "Say what is wrong with a configuration, and with the collector that runs with it, one line a finding",
-		Long: `Say what is wrong with a configuration, and with the collector that runs with it, one line a finding: files, the store, other regions, and what the
-metrics of the running collector say of exporters. It changes nothing, takes the configuration of serve, and ends with 1 where serve would not start.`,
+		Long: `Say what is wrong with a configuration, and with the collector that runs with it, one line a finding: files, the store, other regions, the Kubernetes API, and
+what the metrics of the running collector say of exporters. It changes nothing, takes the configuration of serve, and ends with 1 where serve would not start.`,
 		Args: cobra.NoArgs,
 	}
 	loader := programconfig.NewLoader(config.EnvPrefix, cmd.Flags())
@@ -67,6 +67,7 @@ func diagnose(ctx context.Context, cfg *config.Config, out io.Writer) error {
 	d.data()
 	d.store()
 	d.regions()
+	d.kubernetes()
 	d.running()
 	switch {
 	case d.write != nil:

@@ -1,6 +1,7 @@
 package app
 
 import (
+	"bytes"
 	"encoding/json"
 	"log/slog"
 	"net/url"
@@ -24,8 +25,13 @@ func TestKubernetesIsAFeed(t *testing.T) {
 		}
 		server.Create(t, string(rights))
 	}
+	server.Create(t, "{kind: ServiceAccount, apiVersion: v1, metadata: {name: nobody, namespace: tributary}}")
 	cfg := base(t)
 	cfg.Kubernetes = config.Kubernetes{Enabled: true, Kubeconfig: server.Kubeconfig(t, "tributary", "tributary-collector"), Network: "lab"}
+	doctorSays(t, cfg, "ok    ", " tells of Services", " tells of EndpointSlices", " tells of pods")
+	refused := *cfg
+	refused.Kubernetes.Kubeconfig = server.Kubeconfig(t, "tributary", "nobody")
+	doctorSays(t, &refused, "warn  ", "not tell of Services: list: ", "not tell of EndpointSlices: ", "not tell of pods: ")
 	serve(t, cfg)
 	var body string
 	for end := time.Now().Add(30 * time.Second); time.Now().Before(end); time.Sleep(200 * time.Millisecond) {
@@ -42,6 +48,19 @@ func TestKubernetesIsAFeed(t *testing.T) {
 	t.Errorf("whois says %s", body)
 }
 
+// doctorSays expects a line for each text, with a mark.
+func doctorSays(t *testing.T, cfg *config.Config, mark string, texts ...string) {
+	t.Helper()
+	var out bytes.Buffer
+	(&doctor{ctx: t.Context(), cfg: cfg, out: &out}).kubernetes()
+	lines := strings.Split(strings.TrimSpace(out.String()), "\n")
+	for i, text := range texts {
+		if len(lines) != len(texts) || !strings.HasPrefix(lines[i], mark) || !strings.Contains(lines[i], text) {
+			t.Fatalf("%q is missing in:\n%s", text, out.String())
+		}
+	}
+}
+
 func TestKubernetesNeedsACluster(t *testing.T) {
 	t.Setenv("KUBERNETES_SERVICE_HOST", "")
 	cfg := base(t)
@@ -49,4 +68,5 @@ func TestKubernetesNeedsACluster(t *testing.T) {
 	if err := Serve(t.Context(), cfg, slog.New(slog.DiscardHandler)); err == nil || !strings.Contains(err.Error(), "kubeconfig") {
 		t.Errorf("outside a cluster: %v", err)
 	}
+	doctorSays(t, cfg, "FAIL  ", "kubeconfig")
 }

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/go-logr/logr"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -104,17 +105,24 @@ func (c *Client) Metadata(resource schema.GroupVersionResource, fields string) O
 	}
 }
 
-// Check lists and watches objects for a moment, and says how many there are.
+// checkMost bounds what Check reads.
+const checkMost = 1000
+
+// Check lists and watches objects for a moment, and says how many there are; of more than 1,000 it says so many.
 func (c *Client) Check(ctx context.Context, o Objects) (n int, err error) {
-	list, err := o.List(ctx, metav1.ListOptions{})
+	list, err := o.List(ctx, metav1.ListOptions{Limit: checkMost})
+	if err != nil {
+		return 0, fmt.Errorf("list: %w", err)
+	}
+	from, err := meta.ListAccessor(list)
 	if err != nil {
 		return 0, fmt.Errorf("list: %w", err)
 	}
 	second := int64(1)
-	w, err := o.Watch(ctx, metav1.ListOptions{TimeoutSeconds: &second})
+	w, err := o.Watch(ctx, metav1.ListOptions{TimeoutSeconds: &second, ResourceVersion: from.GetResourceVersion()})
 	if err != nil {
 		return 0, fmt.Errorf("watch: %w", err)
 	}
 	w.Stop()
-	return lengthOf(list), nil
+	return meta.LenList(list), nil
 }

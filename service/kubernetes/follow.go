@@ -222,5 +222,3 @@ func trim(object any) {
 	}
 	o.SetAnnotations(nil)
 }
-
-func lengthOf(list runtime.Object) int { return meta.LenList(list) }

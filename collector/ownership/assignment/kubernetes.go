@@ -59,25 +59,35 @@ type Cluster struct {
 	told   uint64 // errors that are counted
 }
 
-// NewCluster makes the feed. network is the address space of the cluster.
-func NewCluster(source *Source, client *kubernetes.Client, network string) (*Cluster, error) {
+// Followed are the kinds of objects that a cluster's feed follows.
+type Followed struct{ Services, EndpointSlices, Pods kubernetes.Objects }
+
+// Follow says how a client follows them.
+func Follow(client *kubernetes.Client) (f Followed, err error) {
 	scheme := runtime.NewScheme()
 	for _, add := range []func(*runtime.Scheme) error{corev1.AddToScheme, discoveryv1.AddToScheme} {
 		if err := add(scheme); err != nil {
-			return nil, fmt.Errorf("types of Kubernetes: %w", err)
+			return f, fmt.Errorf("types of Kubernetes: %w", err)
 		}
 	}
-	services, err := client.Whole(corev1.SchemeGroupVersion.WithResource("services"), scheme)
-	if err != nil {
-		return nil, err
+	if f.Services, err = client.Whole(corev1.SchemeGroupVersion.WithResource("services"), scheme); err != nil {
+		return f, err
 	}
-	endpoints, err := client.Whole(discoveryv1.SchemeGroupVersion.WithResource("endpointslices"), scheme)
+	if f.EndpointSlices, err = client.Whole(discoveryv1.SchemeGroupVersion.WithResource("endpointslices"), scheme); err != nil {
+		return f, err
+	}
+	f.Pods = client.Metadata(schema.GroupVersionResource{Version: "v1", Resource: "pods"}, "")
+	return f, nil
+}
+
+// NewCluster makes the feed. network is the address space of the cluster.
+func NewCluster(source *Source, client *kubernetes.Client, network string) (*Cluster, error) {
+	followed, err := Follow(client)
 	if err != nil {
 		return nil, err
 	}
 	c := newCluster(source, network)
-	pods := client.Metadata(schema.GroupVersionResource{Version: "v1", Resource: "pods"}, "")
-	for i, objects := range []kubernetes.Objects{services, endpoints, pods} {
+	for i, objects := range []kubernetes.Objects{followed.Services, followed.EndpointSlices, followed.Pods} {
 		c.followers = append(c.followers, kubernetes.Follow(c.kinds[i].name, objects, c.kinds[i], source.log))
 	}
 	// A question that is cheap to answer, and that the same right allows.
