@@ -43,9 +43,13 @@ scrape_configs:
 		_ = cmd.Process.Kill()
 		_ = cmd.Wait() // killed, as asked
 	})
+	elsewhere := func(name string) bool { // what this collector does not have: Kafka, a best_effort sink, other regions; and nothing inside is unnamed
+		return strings.HasPrefix(name, "tributary_collector_kafka") || strings.HasPrefix(name, "tributary_collector_backlog") ||
+			strings.HasPrefix(name, "tributary_collector_region") || name == "tributary:collector_unnamed:ratio5m"
+	}
 	var want []string
 	for _, name := range regexp.MustCompile(`tributary[_:][a-z0-9_:]+`).FindAllString(string(rules), -1) {
-		if !strings.HasPrefix(name, "tributary_collector_kafka") && name != "tributary:collector_unnamed:ratio5m" { // there is no Kafka, and nothing inside
+		if !elsewhere(name) {
 			want = append(want, name)
 		}
 	}
