@@ -7,9 +7,8 @@ import (
 	"net/http"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"tributary/exporter/budget"
+	"tributary/exporter/clock"
 	"tributary/exporter/config"
 	"tributary/exporter/filter"
 	"tributary/exporter/local"
@@ -32,17 +31,14 @@ func (a *App) Apply(c config.Capture) error {
 	a.applying.Lock()
 	defer a.applying.Unlock()
 	a.drain() // what ended before the change is judged by the old rules
-	var now unix.Timespec
-	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &now); err != nil {
-		return fmt.Errorf("read the boot clock: %w", err)
-	}
+	now := clock.Boot()
 	eased := underBudget(c, budget.Step(a.eased.Load()))
 	if err := a.source.get().SetActiveEvery(eased.ActiveEvery); err != nil {
 		return err
 	}
 	// connections that are open may still have the longer interval of before
 	a.pipeline.keep.Store(max(a.pipeline.keep.Load(), sweepAfter(eased.ActiveEvery, walkEvery)))
-	if err := a.pipeline.filter.Set(eased.Filter(), uint64(now.Nano())); err != nil {
+	if err := a.pipeline.filter.Set(eased.Filter(), now); err != nil {
 		return err
 	}
 	a.applied = c

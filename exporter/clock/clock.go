@@ -116,6 +116,13 @@ func (c *Clock) measure() (int64, error) {
 	return anchor, nil
 }
 
+// Boot is the kernel's time now.
+func Boot() uint64 {
+	var now unix.Timespec
+	_ = unix.ClockGettime(unix.CLOCK_BOOTTIME, &now) // exists since Linux 2.6.39
+	return uint64(now.Nano())
+}
+
 func readMachine() (Reading, error) {
 	var before, wall, after unix.Timespec
 	for _, c := range []struct {

@@ -16,6 +16,7 @@ import (
 	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
 
+	"tributary/exporter/clock"
 	"tributary/service/testenv"
 )
 
@@ -114,7 +115,7 @@ var lastSock uint64
 func (p *place) end(c net.Conn, server bool) *End {
 	lastSock++
 	return &End{
-		Sock: lastSock, Opened: 1, Last: true, AtNs: bootTime(), Netns: p.inum, Server: server,
+		Sock: lastSock, Opened: 1, Last: true, AtNs: clock.Boot(), Netns: p.inum, Server: server,
 		Local: addrPort(c.LocalAddr()), Remote: addrPort(c.RemoteAddr()),
 	}
 }

@@ -11,6 +11,8 @@ import (
 	"github.com/mdlayher/netlink"
 	"github.com/ti-mo/conntrack"
 	"golang.org/x/sys/unix"
+
+	"tributary/exporter/clock"
 )
 
 // socket asks the conntrack of one network namespace.
@@ -75,7 +77,7 @@ func (s *socket) nothing(at uint64) (bool, error) {
 	if at <= s.nothingTo {
 		return true, nil
 	}
-	now := bootTime()
+	now := clock.Boot()
 	if now < s.countFrom {
 		return false, nil
 	}
@@ -92,12 +94,6 @@ func (s *socket) nothing(at uint64) (bool, error) {
 	}
 	s.nothingTo = now
 	return at <= now, nil
-}
-
-func bootTime() uint64 {
-	var ts unix.Timespec
-	_ = unix.ClockGettime(unix.CLOCK_BOOTTIME, &ts) // exists on every kernel this runs on
-	return uint64(ts.Nano())
 }
 
 // peerOf returns who is at the other end of e's connection; ENOENT if it is not tracked.

@@ -36,19 +36,19 @@ func Namespaces(only uint32) (map[uint32]string, error) {
 // maxNamespaces bounds the inventory; a host has a few hundred.
 const maxNamespaces = 16384
 
-// Not /proc/self: that is the main thread's namespace, and it need not be this thread's.
-const ownNamespace = "/proc/thread-self/ns/net"
+// OwnNamespace is the file that stands for this process's. Not /proc/self: that is the main thread's namespace, and it need not be this thread's.
+const OwnNamespace = "/proc/thread-self/ns/net"
 
 // findNamespaces lists the network namespaces that a process lives in or that are mounted
 // somewhere (ip netns, container runtimes), the own one first; with only, just that one. One
 // that is kept by an open file or by its sockets alone is not found.
 func findNamespaces(only uint32) ([]namespace, error) {
-	inum, ok := namespaceOf(ownNamespace)
+	inum, ok := namespaceOf(OwnNamespace)
 	if !ok {
-		return nil, fmt.Errorf("%s cannot be read", ownNamespace)
+		return nil, fmt.Errorf("%s cannot be read", OwnNamespace)
 	}
 	set := namespaceSet{only: only, seen: map[uint32]bool{}}
-	set.add(namespace{inum: inum, path: ownNamespace, own: true})
+	set.add(namespace{inum: inum, path: OwnNamespace, own: true})
 	processes, err := filepath.Glob("/proc/[0-9]*/ns/net")
 	if err != nil {
 		return nil, err

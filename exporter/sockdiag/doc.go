@@ -13,5 +13,6 @@
 // Roles are guessed: who has a listener's port is the server. A namespace that nobody may enter is left out and counted (Inventory).
 //
 // Records are handed over on Run's goroutine. If it does not keep up the kernel drops notices; that is counted as EndsMissed, once for
-// each time, because the kernel does not say how many. A connection that was listed before is then noticed by its absence.
+// each time, because the kernel does not say how many. A connection beyond Options.OpenSockets has only the record of its end, and counts as
+// MapFull in each list. A connection that was listed before is then noticed by its absence.
 package sockdiag

@@ -303,6 +303,22 @@ func TestAttemptWithoutAnswer(t *testing.T) {
 	}
 }
 
+// What is not in the last list has ended: no further list will say so.
+func TestTheLastListEndsWhatIsAbsent(t *testing.T) {
+	c := &capture{source: New(Options{OpenSockets: 10, Log: slog.New(slog.DiscardHandler)})}
+	s := c.source
+	s.handle, s.round = c.take, 5
+	gone := &connection{cookie: 7, opened: 1, established: true, reported: true, listed: 4, last: diag{state: event.StateEstablished, localPort: 80, remotePort: 40000}}
+	s.open[key{1, 7}] = gone
+	if s.passOver(map[uint32]bool{1: true}, 10, false); len(c.events) != 0 {
+		t.Fatalf("one list without it ends it: %+v", c.events)
+	}
+	s.passOver(map[uint32]bool{1: true}, 10, true)
+	if n, _ := s.Counters(); len(c.events) != 1 || c.events[0].Kind != event.KindClosed || len(s.open) != 0 || n.EndsLate != 1 {
+		t.Errorf("%+v, books %+v", c.events, n)
+	}
+}
+
 func TestParseRefuses(t *testing.T) {
 	var d diag
 	for name, data := range map[string][]byte{

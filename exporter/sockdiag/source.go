@@ -8,8 +8,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"golang.org/x/sys/unix"
-
+	"tributary/exporter/clock"
 	"tributary/exporter/event"
 	"tributary/exporter/probe"
 	"tributary/service/log"
@@ -150,7 +149,7 @@ func (s *Source) settle() {
 // poll lists all namespaces. first says that what is found is older than capture; all asks for a record of every connection.
 func (s *Source) poll(first, all bool) {
 	s.round++
-	now := bootTime()
+	now := clock.Boot()
 	s.mu.Lock()
 	if first { // Start has looked
 		s.scanned = time.Now()
@@ -226,7 +225,7 @@ func (s *Source) passOver(sound map[uint32]bool, now uint64, all bool) {
 			if all || now >= c.due {
 				s.active(k, c, now)
 			}
-		case !sound[k.netns] || s.round-c.listed >= absent:
+		case all || !sound[k.netns] || s.round-c.listed >= absent:
 			s.end(k, c, now, true)
 		}
 	}
@@ -249,7 +248,7 @@ func (s *Source) ended(n *notice) {
 		return // a listener, or a socket that was never connected or whose attempt has failed
 	}
 	k := key{n.netns, n.cookie}
-	now := bootTime()
+	now := clock.Boot()
 	c := s.open[k]
 	if c == nil {
 		s.mu.Lock()
@@ -299,10 +298,4 @@ func (s *Source) count(add func(*probe.Counters)) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	add(&s.counters)
-}
-
-func bootTime() uint64 {
-	var ts unix.Timespec
-	_ = unix.ClockGettime(unix.CLOCK_BOOTTIME, &ts) // exists on every kernel this runs on
-	return uint64(ts.Nano())
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 
+	"tributary/exporter/clock"
 	"tributary/exporter/event"
 	"tributary/exporter/probe"
 )
@@ -80,7 +81,7 @@ func openSpace(inum uint32, path string) (*space, error) {
 		return nil, fmt.Errorf("open network namespace: %w", unix.ESTALE)
 	}
 	config := &netlink.Config{NetNS: int(file.Fd())}
-	if path == ownNamespace {
+	if path == probe.OwnNamespace {
 		config = nil // takes no privilege
 	}
 	sp := &space{inum: inum, listening: map[uint64]probe.Listener{}, clients: clientPorts()}
@@ -99,9 +100,6 @@ func openSpace(inum uint32, path string) (*space, error) {
 	}
 	return sp, nil
 }
-
-// ownNamespace is how probe.Namespaces calls the one that this process is in.
-const ownNamespace = "/proc/thread-self/ns/net"
 
 func (sp *space) close() {
 	_ = sp.lists.Close() // nothing was written that could be lost
@@ -172,7 +170,7 @@ func (sp *space) list(each func(*diag)) (listeners []probe.Listener, err error) 
 }
 
 func (sp *space) listListeners() error {
-	now := bootTime()
+	now := clock.Boot()
 	before := sp.listening
 	sp.listening = map[uint64]probe.Listener{}
 	sp.ports, sp.portsBefore = map[uint16]bool{}, sp.ports
@@ -204,7 +202,7 @@ func (sp *space) serves(d *diag) bool {
 		return false
 	}
 	known := func(port uint16) bool { return sp.ports[port] || sp.portsBefore[port] }
-	if !known(d.localPort) && !known(d.remotePort) && bootTime()-sp.listenersAt >= lookAgain {
+	if !known(d.localPort) && !known(d.remotePort) && clock.Boot()-sp.listenersAt >= lookAgain {
 		_ = sp.listListeners() // then the ports decide
 	}
 	switch {
@@ -219,7 +217,8 @@ func (sp *space) serves(d *diag) bool {
 // ephemeral says whether the kernel gives the port to clients that do not care (ip_local_port_range).
 func (sp *space) ephemeral(port uint16) bool { return port >= sp.clients[0] && port <= sp.clients[1] }
 
-// clientPorts reads ip_local_port_range of the namespace that this thread is in; 32768 to 60999 if it cannot be read.
+// clientPorts reads ip_local_port_range of the exporter's own namespace, which stands for all: hardly any has another. 32768 to 60999 if it
+// cannot be read.
 func clientPorts() (ports [2]uint16) {
 	text, err := os.ReadFile("/proc/sys/net/ipv4/ip_local_port_range")
 	if err != nil {
