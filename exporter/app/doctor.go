@@ -85,7 +85,7 @@ func (d *doctor) capture(c config.Config) {
 		return
 	}
 	if c.CaptureMode == config.CaptureSockDiag {
-		d.lists(c)
+		d.lists(c, options)
 		return
 	}
 	fallback := false
@@ -103,17 +103,12 @@ func (d *doctor) capture(c config.Config) {
 		}
 	}
 	if fallback && !d.failed {
-		d.lists(c)
+		d.lists(c, options)
 	}
 }
 
 // lists says whether sock_diag works, and what it does not see.
-func (d *doctor) lists(c config.Config) {
-	options, err := probeOptions(c)
-	if err != nil {
-		d.must(err, "")
-		return
-	}
+func (d *doctor) lists(c config.Config, options probe.Options) {
 	c.CaptureMode = config.CaptureSockDiag
 	s, err := newSource(c, options, slog.New(slog.DiscardHandler))
 	if err == nil {

@@ -1,8 +1,8 @@
 // Package poller waits for a file descriptor through the Go runtime's own poller.
 //
 // A goroutine that sleeps in poll(2) or epoll_wait(2) itself holds a thread, and for each such sleep the runtime's monitor
-// (sysmon in runtime/proc.go) wakes dozens of times before it has taken the processor away from that thread: two descriptors
-// that were looked at five times a second this way made half of what an idle exporter used.
+// (sysmon in runtime/proc.go) wakes many times before it has taken the processor away from that thread: two descriptors that
+// were looked at five times a second this way cost an idle exporter more than anything it did.
 //
 // A Poller reads nothing itself. One goroutine waits at a time; Wake and Close may be called from any.
 package poller
