@@ -20,6 +20,7 @@ import (
 	"tributary/collector/region"
 	"tributary/collector/schema"
 	programconfig "tributary/service/config"
+	"tributary/service/findings"
 	"tributary/service/tlsconf"
 )
 
@@ -54,60 +55,29 @@ what the metrics of the running collector say of exporters. It changes nothing, 
 
 // doctor writes findings. What serve cannot do without is a failure.
 type doctor struct {
-	ctx    context.Context //nolint:containedctx // of one verb
-	cfg    *config.Config
-	out    io.Writer
-	write  error
-	failed bool
+	ctx context.Context //nolint:containedctx // of one verb
+	cfg *config.Config
+	*findings.Report
 }
 
 func diagnose(ctx context.Context, cfg *config.Config, out io.Writer) error {
-	d := &doctor{ctx: ctx, cfg: cfg, out: out}
+	d := &doctor{Report: findings.New(out), ctx: ctx, cfg: cfg}
 	d.certificates()
 	d.data()
 	d.store()
 	d.regions()
 	d.kubernetes()
 	d.running()
-	switch {
-	case d.write != nil:
-		return fmt.Errorf("write the findings: %w", d.write)
-	case d.failed:
-		return errDoctor
-	}
-	return nil
-}
-
-func (d *doctor) line(mark, text string) {
-	if _, err := fmt.Fprintf(d.out, "%-4s  %s\n", mark, text); d.write == nil {
-		d.write = err
-	}
-}
-
-func (d *doctor) must(err error, fine string) {
-	if err != nil {
-		d.failed = true
-		d.line("FAIL", err.Error())
-		return
-	}
-	d.line("ok", fine)
-}
-
-func (d *doctor) should(err error, fine string) {
-	if err != nil {
-		d.line("warn", err.Error())
-		return
-	}
-	d.line("ok", fine)
+	return d.Verdict(errDoctor)
 }
 
 func (d *doctor) certificates() {
 	if d.cfg.TLSCert == "" {
-		d.line("ok", "listeners without TLS: loopback only, or --insecure")
+		d.Line("ok", "listeners without TLS: loopback only, or --insecure")
 		return
 	}
 	_, err := tlsconf.NewServer(tlsconf.ServerFiles{Cert: d.cfg.TLSCert, Key: d.cfg.TLSKey, ClientCA: d.cfg.TLSClientCA}, quietly("doctor"))
-	d.must(err, "certificate and key of the listeners can be used")
+	d.Must(err, "certificate and key of the listeners can be used")
 }
 
 func quietly(use string) tlsconf.Options {
@@ -117,13 +87,13 @@ func quietly(use string) tlsconf.Options {
 func (d *doctor) data() {
 	dir := d.cfg.Data
 	if dir == "" {
-		d.line("warn", "no directory (--data): what is known of addresses does not survive a restart")
+		d.Line("warn", "no directory (--data): what is known of addresses does not survive a restart")
 		return
 	}
 	info, err := os.Stat(dir)
 	switch {
 	case errors.Is(err, os.ErrNotExist):
-		d.line("ok", dir+" will be made")
+		d.Line("ok", dir+" will be made")
 		return
 	case err == nil && !info.IsDir():
 		err = errors.New("no directory")
@@ -135,21 +105,21 @@ func (d *doctor) data() {
 	}
 	fine := dir + " can be written"
 	if d.cfg.ClickHouse == "embedded" {
-		d.must(err, fine)
+		d.Must(err, fine)
 	} else {
-		d.should(err, fine)
+		d.Should(err, fine)
 	}
 }
 
 // store asks ClickHouse; the embedded one answers only while a collector runs.
 func (d *doctor) store() {
 	if d.cfg.ClickHouse == "none" {
-		d.line("ok", "no ClickHouse (--clickhouse none): flows go to Kafka only")
+		d.Line("ok", "no ClickHouse (--clickhouse none): flows go to Kafka only")
 		return
 	}
 	server, err := asked(d.cfg)
 	if err != nil {
-		d.must(err, "")
+		d.Must(err, "")
 		return
 	}
 	ctx, cancel := context.WithTimeout(d.ctx, doctorPatience)
@@ -159,7 +129,7 @@ func (d *doctor) store() {
 	if err = client.Exec(ctx, schema.Statement{Text: "SELECT 1"}); err != nil {
 		err = fmt.Errorf("the store at %s does not answer: %w", programconfig.RedactURL(server.URL), err)
 	}
-	d.should(err, "the store answers at "+programconfig.RedactURL(server.URL))
+	d.Should(err, "the store answers at "+programconfig.RedactURL(server.URL))
 }
 
 // regions asks one collector of each other region after the other.
@@ -168,12 +138,12 @@ func (d *doctor) regions() {
 		return
 	}
 	entries, err := region.Load(d.cfg.Regions, d.cfg.Region)
-	if d.must(err, fmt.Sprintf("%s can be read: %d entries", d.cfg.Regions, len(entries))); err != nil {
+	if d.Must(err, fmt.Sprintf("%s can be read: %d entries", d.cfg.Regions, len(entries))); err != nil {
 		return
 	}
 	client, err := regionsClient(d.cfg, quietly("regions"))
 	if err != nil {
-		d.must(err, "")
+		d.Must(err, "")
 		return
 	}
 	seen := map[string]bool{}
@@ -187,7 +157,7 @@ func (d *doctor) regions() {
 			if err != nil {
 				err = fmt.Errorf("region %s does not answer at %s: %w", e.Region, at, err)
 			}
-			d.should(err, fmt.Sprintf("region %s answers at %s", e.Region, at))
+			d.Should(err, fmt.Sprintf("region %s answers at %s", e.Region, at))
 		}
 	}
 }
@@ -212,34 +182,34 @@ const maxDoctorMetrics = 4 << 20
 // running asks a collector that runs with the same configuration.
 func (d *doctor) running() {
 	if d.cfg.MetricsListen == "" {
-		d.line("warn", "no metrics (--metrics-listen): whether a collector runs cannot be seen")
+		d.Line("warn", "no metrics (--metrics-listen): whether a collector runs cannot be seen")
 		return
 	}
 	ready, err := d.ask("/readyz")
 	if err != nil {
-		d.line("warn", fmt.Sprintf("no collector runs at %s (--metrics-listen)", d.cfg.MetricsListen))
+		d.Line("warn", fmt.Sprintf("no collector runs at %s (--metrics-listen)", d.cfg.MetricsListen))
 		return
 	}
 	if ready = strings.TrimSpace(ready); ready == "ready" {
-		d.line("ok", "the running collector is ready")
+		d.Line("ok", "the running collector is ready")
 	} else {
-		d.line("warn", "the running collector is not ready: "+strings.ReplaceAll(ready, "\n", "; "))
+		d.Line("warn", "the running collector is not ready: "+strings.ReplaceAll(ready, "\n", "; "))
 	}
 	body, err := d.ask("/metrics")
 	if err != nil {
-		d.line("warn", "the running collector's metrics cannot be read: "+err.Error())
+		d.Line("warn", "the running collector's metrics cannot be read: "+err.Error())
 		return
 	}
 	well := true
 	lines := bufio.NewScanner(strings.NewReader(body))
 	for lines.Scan() {
 		if text := trouble(lines.Text()); text != "" {
-			d.line("warn", text)
+			d.Line("warn", text)
 			well = false
 		}
 	}
 	if well {
-		d.line("ok", "its metrics show nothing wrong")
+		d.Line("ok", "its metrics show nothing wrong")
 	}
 }
 

@@ -22,12 +22,12 @@ func (d *doctor) kubernetes() {
 	}
 	client, err := connectKubernetes(d.cfg, slog.New(slog.DiscardHandler))
 	if err != nil {
-		d.must(err, "")
+		d.Must(err, "")
 		return
 	}
 	followed, err := assignment.Follow(client)
 	if err != nil {
-		d.must(err, "")
+		d.Must(err, "")
 		return
 	}
 	for _, kind := range []struct {
@@ -40,6 +40,6 @@ func (d *doctor) kubernetes() {
 		if err != nil {
 			err = fmt.Errorf("the Kubernetes API at %s does not tell of %s: %w", client.Host(), kind.name, err)
 		}
-		d.should(err, fmt.Sprintf("the Kubernetes API at %s tells of %s", client.Host(), kind.name))
+		d.Should(err, fmt.Sprintf("the Kubernetes API at %s tells of %s", client.Host(), kind.name))
 	}
 }

@@ -13,6 +13,7 @@ import (
 	"tributary/collector/config"
 	"tributary/collector/query"
 	"tributary/deploy/dev/kubernetestest"
+	"tributary/service/findings"
 )
 
 // A collector with the RBAC of deploy/kubernetes says whose the API server's own address is.
@@ -52,7 +53,7 @@ func TestKubernetesIsAFeed(t *testing.T) {
 func doctorSays(t *testing.T, cfg *config.Config, mark string, texts ...string) {
 	t.Helper()
 	var out bytes.Buffer
-	(&doctor{ctx: t.Context(), cfg: cfg, out: &out}).kubernetes()
+	(&doctor{Report: findings.New(&out), ctx: t.Context(), cfg: cfg}).kubernetes()
 	lines := strings.Split(strings.TrimSpace(out.String()), "\n")
 	for i, text := range texts {
 		if len(lines) != len(texts) || !strings.HasPrefix(lines[i], mark) || !strings.Contains(lines[i], text) {

@@ -18,6 +18,7 @@ import (
 	"tributary/exporter/identity"
 	"tributary/exporter/nat"
 	"tributary/exporter/probe"
+	"tributary/service/findings"
 )
 
 // errDoctor says that an exporter cannot run here as configured; why has been printed.
@@ -26,62 +27,30 @@ var errDoctor = errors.New("an exporter cannot run on this host as configured")
 // Doctor looks at the host without changing it and writes one line a finding. Its error says that an exporter cannot run; a
 // collector that is away, or a workload whose address is, is a finding but no error.
 func Doctor(ctx context.Context, c config.Config, out io.Writer) error {
-	d := doctor{out: out}
+	d := doctor{findings.New(out)}
 	d.capture(c)
-	d.should(identity.CheckCgroups(), "cgroup v2 is mounted: sockets are named by container, pod and unit")
-	d.should(clockSynchronised(), "the clock is synchronised")
+	d.Should(identity.CheckCgroups(), "cgroup v2 is mounted: sockets are named by container, pod and unit")
+	d.Should(clockSynchronised(), "the clock is synchronised")
 	d.identity(ctx, c)
 	d.kubernetes(ctx, c)
 	if c.Conntrack {
-		d.should(nat.Check(), "connection tracking answers: connections to virtual addresses (DNAT) show their real servers")
+		d.Should(nat.Check(), "connection tracking answers: connections to virtual addresses (DNAT) show their real servers")
 	}
 	d.budget(limitsOf(c.Budget, budget.CPUs(), budget.MemoryBytes()))
 	d.spool(c.Spool.Dir)
 	d.ways(ctx, c)
-	if d.write != nil {
-		return fmt.Errorf("write the findings: %w", d.write)
-	}
-	if d.failed {
-		return errDoctor
-	}
-	return nil
+	return d.Verdict(errDoctor)
 }
 
 type doctor struct {
-	out    io.Writer
-	write  error
-	failed bool
-}
-
-func (d *doctor) line(mark, text string) {
-	if _, err := fmt.Fprintf(d.out, "%-4s  %s\n", mark, text); d.write == nil {
-		d.write = err
-	}
-}
-
-// must reports what an exporter cannot do without.
-func (d *doctor) must(err error, fine string) {
-	if err != nil {
-		d.failed = true
-		d.line("FAIL", err.Error())
-		return
-	}
-	d.line("ok", fine)
-}
-
-func (d *doctor) should(err error, fine string) {
-	if err != nil {
-		d.line("warn", err.Error())
-		return
-	}
-	d.line("ok", fine)
+	*findings.Report
 }
 
 // capture says what the kernel allows, and what will be missing.
 func (d *doctor) capture(c config.Config) {
 	options, err := probeOptions(c)
 	if err != nil {
-		d.must(err, "")
+		d.Must(err, "")
 		return
 	}
 	if c.CaptureMode == config.CaptureSockDiag {
@@ -92,17 +61,17 @@ func (d *doctor) capture(c config.Config) {
 	for _, finding := range probe.Survey(options) {
 		switch {
 		case finding.Grade == probe.Fine:
-			d.line("ok", finding.Text)
+			d.Line("ok", finding.Text)
 		case finding.Grade == probe.Missing:
-			d.line("warn", finding.Text)
+			d.Line("warn", finding.Text)
 		case c.CaptureMode == config.CaptureAuto && untraceable(finding.Err):
 			fallback = true
-			d.line("warn", finding.Text)
+			d.Line("warn", finding.Text)
 		default:
-			d.must(finding.Err, "")
+			d.Must(finding.Err, "")
 		}
 	}
-	if fallback && !d.failed {
+	if fallback && !d.Failed() {
 		d.lists(c, options)
 	}
 }
@@ -114,16 +83,16 @@ func (d *doctor) lists(c config.Config, options probe.Options) {
 	if err == nil {
 		err = errors.Join(s.start(), s.get().Close())
 	}
-	d.must(err, "capture by sock_diag works")
+	d.Must(err, "capture by sock_diag works")
 	if err == nil {
-		d.line("warn", s.get().Missing().Error())
+		d.Line("warn", s.get().Missing().Error())
 	}
 }
 
 // spool says where batches wait that are not yet acknowledged. It makes nothing: a directory that is missing is looked for further up.
 func (d *doctor) spool(dir string) {
 	if dir == "" {
-		d.line("warn", "no spool directory (--spool-dir): batches wait in memory, and a kill loses those that are not acknowledged")
+		d.Line("warn", "no spool directory (--spool-dir): batches wait in memory, and a kill loses those that are not acknowledged")
 		return
 	}
 	at := filepath.Clean(dir)
@@ -141,10 +110,10 @@ func (d *doctor) spool(dir string) {
 		}
 	}
 	if err != nil {
-		d.line("warn", fmt.Sprintf("the spool directory %s cannot be written (%v): batches wait in memory, and a kill loses them; choose another with --spool-dir", dir, err))
+		d.Line("warn", fmt.Sprintf("the spool directory %s cannot be written (%v): batches wait in memory, and a kill loses them; choose another with --spool-dir", dir, err))
 		return
 	}
-	d.line("ok", "batches that are not acknowledged wait in "+dir)
+	d.Line("ok", "batches that are not acknowledged wait in "+dir)
 }
 
 // budget says how much the exporter will use at most.
@@ -160,7 +129,7 @@ func (d *doctor) budget(l budget.Limits) {
 	if l.SampleMost > 1 {
 		sampling = fmt.Sprintf("and then samples down to one connection of %d", l.SampleMost)
 	}
-	d.line("ok", fmt.Sprintf("the exporter may use %s and %s; over that it leaves extras out, %s", cores, memory, sampling))
+	d.Line("ok", fmt.Sprintf("the exporter may use %s and %s; over that it leaves extras out, %s", cores, memory, sampling))
 }
 
 // clockSynchronised asks the kernel: whoever steers the clock tells it so (adjtimex(2)).
@@ -182,12 +151,12 @@ const listingMost = 2 * time.Second
 func (d *doctor) identity(ctx context.Context, c config.Config) {
 	h, err := readHost()
 	if err != nil {
-		d.must(err, "")
+		d.Must(err, "")
 		return
 	}
 	names, err := newNames(c, h, prometheus.NewRegistry(), slog.New(slog.DiscardHandler))
 	if err != nil || c.Identity == "" {
-		d.must(err, "no identity file: names come from the static identity, or from units and programs")
+		d.Must(err, "no identity file: names come from the static identity, or from units and programs")
 		return
 	}
 	ctx, cancel := context.WithTimeout(ctx, listingMost)
@@ -199,8 +168,8 @@ func (d *doctor) identity(ctx context.Context, c config.Config) {
 	}
 	absent := names.book.Absent()
 	cancel()
-	d.must(<-watching, "the identity file "+c.Identity+" is understood")
+	d.Must(<-watching, "the identity file "+c.Identity+" is understood")
 	for _, text := range absent {
-		d.line("warn", text+": nothing is claimed for it")
+		d.Line("warn", text+": nothing is claimed for it")
 	}
 }

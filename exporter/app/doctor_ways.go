@@ -20,7 +20,7 @@ import (
 func (d *doctor) ways(ctx context.Context, c config.Config) {
 	to, err := waysOf(c, tlsconf.Options{Use: "doctor", Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
-		d.must(err, "")
+		d.Must(err, "")
 		return
 	}
 	order := to.Order
@@ -29,7 +29,7 @@ func (d *doctor) ways(ctx context.Context, c config.Config) {
 	}
 	for _, way := range order {
 		if way == transport.GRPC {
-			d.should(dial(ctx, c.Collector), "something listens at "+c.Collector)
+			d.Should(dial(ctx, c.Collector), "something listens at "+c.Collector)
 		}
 		err := to.Probe(ctx, way)
 		if err != nil {
@@ -39,7 +39,7 @@ func (d *doctor) ways(ctx context.Context, c config.Config) {
 		if way == transport.UDP {
 			fine = fmt.Sprintf("datagrams can be sent to %s; whether they arrive a running exporter finds out", to.Destination(way))
 		}
-		d.should(err, fine)
+		d.Should(err, fine)
 	}
 	if in := inUse(ctx, c); in.way != "" {
 		text := fmt.Sprintf("the running exporter is on the way %s", in.way)
@@ -50,7 +50,7 @@ func (d *doctor) ways(ctx context.Context, c config.Config) {
 		if in.way != to.Order[0] {
 			err = fmt.Errorf("%s; %s is preferred", text, to.Order[0])
 		}
-		d.should(err, text)
+		d.Should(err, text)
 	}
 }
 

@@ -38,12 +38,12 @@ func (d *doctor) kubernetes(ctx context.Context, c config.Config) {
 	}
 	client, err := connectKubernetes(c, slog.New(slog.DiscardHandler))
 	if err != nil {
-		d.must(err, "")
+		d.Must(err, "")
 		return
 	}
 	h, err := readHost()
 	if err != nil {
-		d.must(err, "")
+		d.Must(err, "")
 		return
 	}
 	ctx, cancel := context.WithTimeout(ctx, askingMost)
@@ -56,5 +56,5 @@ func (d *doctor) kubernetes(ctx context.Context, c config.Config) {
 	case n == 0:
 		err = fmt.Errorf("the Kubernetes API at %s has no pods on the node %s: is --node-name right?", client.Host(), node)
 	}
-	d.should(err, fmt.Sprintf("the Kubernetes API at %s names the pods of the node %s: %d", client.Host(), node, n))
+	d.Should(err, fmt.Sprintf("the Kubernetes API at %s names the pods of the node %s: %d", client.Host(), node, n))
 }

@@ -8,12 +8,13 @@ import (
 
 	"tributary/deploy/dev/kubernetestest"
 	"tributary/exporter/config"
+	"tributary/service/findings"
 )
 
 func asked(t *testing.T, c config.Config) string {
 	t.Helper()
 	var out bytes.Buffer
-	d := doctor{out: &out}
+	d := doctor{findings.New(&out)}
 	d.kubernetes(t.Context(), c)
 	return out.String()
 }

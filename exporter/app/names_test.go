@@ -19,6 +19,7 @@ import (
 	"tributary/exporter/identity"
 	"tributary/proto/flow"
 	"tributary/proto/flowv1"
+	"tributary/service/findings"
 	"tributary/service/testenv"
 )
 
@@ -201,9 +202,9 @@ func TestDoctorLooksAtTheSpool(t *testing.T) {
 		"": "warn  no spool directory", file: "is no directory", filepath.Join(file, "x"): "cannot be written", missing: "ok    batches",
 	} {
 		var out bytes.Buffer
-		d := doctor{out: &out}
+		d := doctor{findings.New(&out)}
 		d.spool(dir)
-		if !strings.Contains(out.String(), want) || d.failed {
+		if !strings.Contains(out.String(), want) || d.Failed() {
 			t.Errorf("%q: %s", dir, out.String())
 		}
 	}
