@@ -150,7 +150,7 @@ func (n *node) control(h *host, run string, l *life, data []byte) {
 	e := n.exporter(run, h.name)
 	if hello := m.GetHello(); hello != nil {
 		var err error
-		if e.session, err = n.book.Open(hello.GetExporterId(), hello.GetHost(), hello.GetClockNs(), n.now(), e.grant); err != nil {
+		if e.session, err = n.book.Open(hello.GetExporterId(), hello.GetHost(), hello.GetClockNs(), n.now(), session.Peer{Grant: e.grant}); err != nil {
 			panic(err)
 		}
 		e.life = l

@@ -166,6 +166,9 @@ func (d *doctor) regions() {
 var troubles = map[string]string{
 	"tributary_collector_ownership_bad_clock_exporters":                            "exporters have a clock that is off by more than max_clock_error: their claims name nobody (whois shows which)",
 	"tributary_collector_ingest_claims_total{result=\"not_allowed\"}":              "claims were refused by claims_allowed (the log says whose)",
+	"tributary_collector_ingest_refused_identities_total{use=\"flows\"}":           "streams were refused: somebody used an exporter_id that belongs to the owner of another certificate (the log says who)",
+	"tributary_collector_ingest_refused_identities_total{use=\"control\"}":         "streams of claims were refused: somebody used an exporter_id that belongs to the owner of another certificate (the log says who)",
+	"tributary_collector_ingest_refused_identities_total{use=\"batch\"}":           "batches were refused: somebody used an exporter_id that belongs to the owner of another certificate (the log says who)",
 	"tributary_collector_ownership_feed_unready":                                   "the other collectors' news are not complete: rows wait, or are written as pending",
 	"tributary_collector_attribute_mirror_rows_total{result=\"disagreed\"}":        "rows were named otherwise by their peer than by claims: this must not be, please report it",
 	"tributary_collector_hold_late_rows_total{reason=\"full\"}":                    "rows were written without waiting for evidence, for want of memory (hold_bytes)",

@@ -31,7 +31,7 @@ func (c *collector) openOwnership(now time.Time) error {
 	}
 	path := filepath.Join(c.cfg.Data, snapshotFile)
 	c.table = c.newTable(now)
-	offsets, restored, err := feed.Restore(path, topic, c.table, age, now)
+	beside, err := feed.Restore(path, topic, c.table, age, now)
 	if err != nil {
 		c.log.Warn("starting without what was known of addresses", "reason", err)
 		c.table = c.newTable(now)
@@ -44,6 +44,10 @@ func (c *collector) openOwnership(now time.Time) error {
 		others = append(others, c.history)
 	}
 	if topic != "" {
+		var offsets []int64
+		if beside != nil {
+			offsets = beside.Offsets
+		}
 		if c.feed, err = c.newFeed(topic, offsets); err != nil {
 			return err
 		}
@@ -54,11 +58,14 @@ func (c *collector) openOwnership(now time.Time) error {
 	if c.book, err = session.New(maxExporters, c.table, others); err != nil {
 		return err
 	}
-	if restored {
+	if beside != nil {
 		c.table.Open(func(claim *ownership.Claim, verified int64) bool {
 			c.book.Restore(claim, verified)
 			return true
 		})
+		for i := range beside.Owned {
+			c.book.RestoreOwner(&beside.Owned[i])
+		}
 		c.log.Info("ownership restored", "ranges", c.table.Stats().Ranges)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
@@ -164,7 +171,7 @@ func (c *collector) save(path, topic string, offsets []int64) {
 	if c.cfg.Data == "" || topic != "" && offsets == nil {
 		return
 	}
-	if err := feed.Save(path, topic, c.table, offsets, time.Now()); err != nil {
+	if err := feed.Save(path, topic, c.table, feed.Restored{Offsets: offsets, Owned: c.book.Owned()}, time.Now()); err != nil {
 		c.limited.Warn("what is known of addresses is not kept over a restart", "reason", err)
 	}
 }

@@ -37,11 +37,19 @@ func (s *Server) control(stream controlCarrier) error {
 	if err != nil {
 		return err
 	}
-	session, err := s.book.Open(hello.GetExporterId(), hello.GetHost(), hello.GetClockNs(), time.Now().UnixNano(), s.cfg.Grants.Of(Identities(stream.Context())))
+	if _, err := s.own(stream.Context(), hello.GetExporterId(), "control"); err != nil {
+		return err
+	}
+	names := Identities(stream.Context())
+	by := session.Peer{Identity: session.IdentityOf(names), Grant: s.cfg.Grants.Of(names)}
+	claims, err := s.book.Open(hello.GetExporterId(), hello.GetHost(), hello.GetClockNs(), time.Now().UnixNano(), by)
+	if errors.Is(err, session.ErrOtherIdentity) { // since it was asked above
+		return status.Error(codes.PermissionDenied, err.Error())
+	}
 	if err != nil {
 		return status.Error(codes.ResourceExhausted, err.Error())
 	}
-	c := &control{s: s, id: hello.GetExporterId(), host: hello.GetHost(), bootID: hello.GetBootId(), session: session, stream: stream}
+	c := &control{s: s, id: hello.GetExporterId(), host: hello.GetHost(), bootID: hello.GetBootId(), session: claims, stream: stream}
 	epoch, forgotten := s.epoch.get()
 	if err := c.welcome(epoch); err != nil {
 		return err
@@ -273,7 +281,7 @@ func (c *control) Claim(m *flowv1.Claim, result string) {
 func (c *control) Release(result string) { c.s.metrics.releases.WithLabelValues(result).Inc() }
 
 // greet validates who speaks and makes the exporter known.
-func (s *Server) greet(m *flowv1.Hello) (*exporter, error) {
+func (s *Server) greet(ctx context.Context, m *flowv1.Hello) (*exporter, error) {
 	hello, err := checkHello(m)
 	if err != nil {
 		return nil, err
@@ -283,10 +291,14 @@ func (s *Server) greet(m *flowv1.Hello) (*exporter, error) {
 		return nil, status.Error(codes.Unavailable, "the collector is stopping")
 	default:
 	}
+	e, err := s.own(ctx, hello.GetExporterId(), "flows")
+	if err != nil {
+		return nil, err
+	}
 	if err := s.book.Seen(hello.GetExporterId(), hello.GetHost(), hello.GetClockNs(), time.Now().UnixNano()); err != nil {
 		return nil, status.Error(codes.ResourceExhausted, err.Error())
 	}
-	return s.exporters.get(hello.GetExporterId()), nil
+	return e, nil
 }
 
 // checkHello validates who speaks.

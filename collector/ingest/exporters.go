@@ -7,6 +7,7 @@ import (
 	lru "github.com/hashicorp/golang-lru/v2"
 
 	"tributary/collector/ingest/datagrams"
+	"tributary/collector/ownership/session"
 	"tributary/proto/flow"
 	"tributary/proto/flowv1"
 )
@@ -20,6 +21,7 @@ type seqRange struct{ first, last uint64 }
 
 // exporter is what this node knows of one run of one exporter, across its streams.
 type exporter struct {
+	owner    session.Owner // of exporters.mu
 	mu       sync.Mutex
 	id       string
 	acked    []seqRange          // sorted, disjoint, not adjacent: stored, whether told or not
@@ -56,15 +58,16 @@ func newExporters(size int) (*exporters, error) {
 	return &exporters{lru: c}, nil
 }
 
-func (x *exporters) get(id string) *exporter {
+// get finds an exporter, or begins to know it; false if it belongs to somebody else.
+func (x *exporters) get(id string, who session.Identity) (*exporter, bool) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	if e, ok := x.lru.Get(id); ok {
-		return e
+	e, ok := x.lru.Get(id)
+	if !ok {
+		e = newExporter(id)
+		x.lru.Add(id, e)
 	}
-	e := newExporter(id)
-	x.lru.Add(id, e)
-	return e
+	return e, e.owner.Take(who)
 }
 
 // all returns every exporter that is remembered.

@@ -29,11 +29,12 @@ func (s *Server) flows(stream flowsCarrier) error {
 	if err != nil {
 		return err
 	}
-	e, err := s.greet(first.GetHello())
+	e, err := s.greet(stream.Context(), first.GetHello())
 	if err != nil {
 		return err
 	}
-	r := newRuns(s.exporters, e, first.GetHello().GetHost()) // the first answer states the credit
+	find := func(id string) (*exporter, error) { return s.own(stream.Context(), id, "batch") }
+	r := newRuns(find, e, first.GetHello().GetHost()) // the first answer states the credit
 	defer r.detach()
 
 	ctx, cancel := context.WithCancel(stream.Context())
@@ -101,12 +102,12 @@ func (s *Server) take(ctx context.Context, r *runs, m *flowv1.Batch) error {
 	default:
 	}
 	s.metrics.bytes.Add(float64(len(m.GetPayload())))
-	e, ours, err := r.of(m)
+	e, foreign, err := r.of(m)
 	if err != nil {
 		return err
 	}
-	if !ours {
-		s.refuse(e, m, codes.InvalidArgument, "the batch is of exporter "+quote(e.id)+" on host "+quote(m.GetHost())+", the stream of host "+quote(r.host))
+	if foreign != nil {
+		s.refuse(e, m, status.Code(foreign), status.Convert(foreign).Message())
 		return nil
 	}
 	room := s.roomFor(m)

@@ -3,10 +3,33 @@ package ingest
 import (
 	"context"
 	"slices"
+	"strings"
 
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/peer"
+	"google.golang.org/grpc/status"
+
+	"tributary/collector/ownership/session"
 )
+
+// own finds what is known of an exporter_id for the one who speaks on a stream, unless it belongs to somebody else: who uses it first has it, for as long as
+// this node or another one knows the exporter. use is the label of the metric.
+func (s *Server) own(ctx context.Context, id, use string) (*exporter, error) {
+	names := Identities(ctx)
+	who := session.IdentityOf(names)
+	err := s.book.Check(id, who)
+	if err == nil {
+		e, ours := s.exporters.get(id, who)
+		if ours {
+			return e, nil
+		}
+		err = session.ErrOtherIdentity
+	}
+	s.metrics.refused.WithLabelValues(use).Inc()
+	s.log.Warn("an exporter_id is used by somebody who does not own it", "exporter_id", id, "identity", quote(strings.Join(names, " ")), "use", use)
+	return nil, status.Error(codes.PermissionDenied, err.Error())
+}
 
 // Identities are the names in the certificate by which the stream's exporter has proven who it is: the SPIFFE ID of one that has any URI, else DNS names
 // and the common name. Without a certificate there are none.

@@ -210,7 +210,10 @@ type OwnershipStep struct {
 	ClockNs    int64                  `protobuf:"zigzag64,3,opt,name=clock_ns,json=clockNs,proto3" json:"clock_ns,omitempty"`          // the exporter's clock at the hello
 	Ownership  *Ownership             `protobuf:"bytes,4,opt,name=ownership,proto3" json:"ownership,omitempty"`
 	// The whole set of claims of a stream that lasts, said again for those who missed its beginning: nobody has claimed anything anew.
-	RepeatedSet   bool `protobuf:"varint,5,opt,name=repeated_set,json=repeatedSet,proto3" json:"repeated_set,omitempty"`
+	RepeatedSet bool `protobuf:"varint,5,opt,name=repeated_set,json=repeatedSet,proto3" json:"repeated_set,omitempty"`
+	// With a hello and a repeated set: a hash of the names in the certificate by which the exporter has proven who it is, 16 bytes; empty without one. What
+	// another one says under the same exporter_id does not count.
+	Identity      []byte `protobuf:"bytes,6,opt,name=identity,proto3" json:"identity,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -278,6 +281,13 @@ func (x *OwnershipStep) GetRepeatedSet() bool {
 		return x.RepeatedSet
 	}
 	return false
+}
+
+func (x *OwnershipStep) GetIdentity() []byte {
+	if x != nil {
+		return x.Identity
+	}
+	return nil
 }
 
 // Watermarks are the latest of the exporters that speak with the node.
@@ -437,14 +447,15 @@ const file_ownership_proto_rawDesc = "" +
 	"exporterId\x12\x12\n" +
 	"\x04host\x18\x02 \x01(\tR\x04host\x12\x16\n" +
 	"\x06stream\x18\x03 \x01(\x12R\x06stream\x126\n" +
-	"\x05steps\x18\x04 \x03(\v2 .tributary.flow.v1.OwnershipStepR\x05steps\"\xc0\x01\n" +
+	"\x05steps\x18\x04 \x03(\v2 .tributary.flow.v1.OwnershipStepR\x05steps\"\xdc\x01\n" +
 	"\rOwnershipStep\x12\x1f\n" +
 	"\vreceived_ns\x18\x01 \x01(\x12R\n" +
 	"receivedNs\x12\x14\n" +
 	"\x05hello\x18\x02 \x01(\bR\x05hello\x12\x19\n" +
 	"\bclock_ns\x18\x03 \x01(\x12R\aclockNs\x12:\n" +
 	"\townership\x18\x04 \x01(\v2\x1c.tributary.flow.v1.OwnershipR\townership\x12!\n" +
-	"\frepeated_set\x18\x05 \x01(\bR\vrepeatedSet\"j\n" +
+	"\frepeated_set\x18\x05 \x01(\bR\vrepeatedSet\x12\x1a\n" +
+	"\bidentity\x18\x06 \x01(\fR\bidentity\"j\n" +
 	"\n" +
 	"Watermarks\x12B\n" +
 	"\texporters\x18\x01 \x03(\v2$.tributary.flow.v1.ExporterWatermarkR\texporters\x12\x18\n" +

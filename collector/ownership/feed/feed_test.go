@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/segmentio/kafka-go"
 	"google.golang.org/protobuf/proto"
@@ -100,7 +101,7 @@ func (quiet) Release(string)              {}
 func (n *node) speaks(exporter string, full bool, claims ...*flowv1.Claim) *session.Stream {
 	n.t.Helper()
 	now := time.Now().UnixNano()
-	s, err := n.book.Open(exporter, "h-"+exporter, now, now, nil)
+	s, err := n.book.Open(exporter, "h-"+exporter, now, now, session.Peer{})
 	if err != nil {
 		n.t.Fatal(err)
 	}
@@ -184,7 +185,7 @@ func TestNodesShare(t *testing.T) {
 
 	// b stops and starts again out of its snapshot; meanwhile address 3 appears.
 	path := filepath.Join(t.TempDir(), "snapshot")
-	if err := Save(path, topic, b.table, b.feed.Offsets(), time.Now()); err != nil {
+	if err := Save(path, topic, b.table, Restored{Offsets: b.feed.Offsets()}, time.Now()); err != nil {
 		t.Fatal(err)
 	}
 	b.stop()
@@ -193,13 +194,13 @@ func TestNodesShare(t *testing.T) {
 	}
 	mark(t, s)
 	again := ownership.New(ownership.Config{})
-	offsets, restored, err := Restore(path, topic, again, time.Minute, time.Now())
-	if err != nil || !restored || len(offsets) != 16 {
-		t.Fatalf("%v %v %v", offsets, restored, err)
+	beside, err := Restore(path, topic, again, time.Minute, time.Now())
+	if err != nil || beside == nil || len(beside.Offsets) != 16 {
+		t.Fatalf("%v %v", beside, err)
 	}
 	last := time.Now().UnixNano() - second
 	mark(t, s)
-	b = start(t, broker, topic, "b2", func(c *Config) { c.From, c.Back = offsets, time.Millisecond }).ready()
+	b = start(t, broker, topic, "b2", func(c *Config) { c.From, c.Back = beside.Offsets, time.Millisecond }).ready()
 	b.named(3, last, "shop/db")
 }
 
@@ -340,7 +341,8 @@ func TestSnapshotFile(t *testing.T) {
 	}
 	path := filepath.Join(t.TempDir(), "snapshot")
 	now := time.Now()
-	if err := Save(path, "own", table, []int64{1, 2}, now); err != nil {
+	saved := Restored{Offsets: []int64{1, 2}, Owned: []session.Owned{{ExporterID: "x", Identity: make([]byte, 16), Stream: 3}, {ExporterID: "y", Stream: 4}}}
+	if err := Save(path, "own", table, saved, now); err != nil {
 		t.Fatal(err)
 	}
 	whole, err := os.ReadFile(path)
@@ -348,8 +350,11 @@ func TestSnapshotFile(t *testing.T) {
 		t.Fatal(err)
 	}
 	restore := func(topic string, later time.Duration) (bool, error) {
-		_, ok, err := Restore(path, topic, ownership.New(ownership.Config{}), time.Minute, now.Add(later))
-		return ok, err
+		beside, err := Restore(path, topic, ownership.New(ownership.Config{}), time.Minute, now.Add(later))
+		if diff := cmp.Diff(&saved, beside); beside != nil && diff != "" {
+			t.Errorf("not as saved:\n%s", diff)
+		}
+		return beside != nil, err
 	}
 	if ok, err := restore("own", time.Second); !ok || err != nil {
 		t.Errorf("a good one: %v %v", ok, err)
@@ -374,7 +379,7 @@ func TestSnapshotFile(t *testing.T) {
 	if ok, err := restore("own", 0); ok || err != nil {
 		t.Errorf("none: %v %v", ok, err)
 	}
-	if err := Save(filepath.Join(path, "in", "no", "directory"), "own", table, nil, now); err == nil {
+	if err := Save(filepath.Join(path, "in", "no", "directory"), "own", table, Restored{}, now); err == nil {
 		t.Error("saved into a directory that is not there")
 	}
 }

@@ -118,7 +118,7 @@ func cut(step *flowv1.OwnershipStep) []*flowv1.OwnershipStep {
 	part, size := &flowv1.Ownership{}, 0
 	next := func(n int) {
 		if size += n + 8; size > partBytes {
-			parts = append(parts, &flowv1.OwnershipStep{ReceivedNs: step.GetReceivedNs(), RepeatedSet: step.GetRepeatedSet(), Ownership: part})
+			parts = append(parts, partOf(step, part))
 			part, size = &flowv1.Ownership{}, n+8
 		}
 	}
@@ -131,7 +131,11 @@ func cut(step *flowv1.OwnershipStep) []*flowv1.OwnershipStep {
 		part.Releases = append(part.Releases, r)
 	}
 	part.Full = m.GetFull()
-	return append(parts, &flowv1.OwnershipStep{ReceivedNs: step.GetReceivedNs(), RepeatedSet: step.GetRepeatedSet(), Ownership: part})
+	return append(parts, partOf(step, part))
+}
+
+func partOf(step *flowv1.OwnershipStep, part *flowv1.Ownership) *flowv1.OwnershipStep {
+	return &flowv1.OwnershipStep{ReceivedNs: step.GetReceivedNs(), RepeatedSet: step.GetRepeatedSet(), Identity: step.GetIdentity(), Ownership: part}
 }
 
 // produce writes messages until Kafka has them or ctx ends. A request whose answer was lost is sent again: what is read twice changes nothing.

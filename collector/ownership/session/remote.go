@@ -15,18 +15,24 @@ type Result uint8
 const (
 	Applied Result = iota
 	Stale          // of an older stream than the newest
-	Refused        // by the table
+	Refused        // by the table, or the exporter_id is somebody else's
 )
 
-// turn makes stream the exporter's newest, if it is newer, and says whether messages of it count. The caller holds the exporter's lock.
-func (b *Book) turn(e *exporter, stream int64) bool {
-	if stream <= 0 || stream < e.stream || stream == e.stream && e.local {
-		return false
+// turn makes stream the exporter's newest, if it is newer, and says whether messages of it count. who has opened it, as far as the message says: only a
+// hello and a repeated set do, and where the exporter is known to be somebody's nothing else makes a stream the newest. The caller holds the exporter's lock.
+func (b *Book) turn(e *exporter, stream int64, who Identity) Result {
+	switch {
+	case stream <= 0, stream < e.stream, stream == e.stream && e.local:
+		return Stale
+	case stream == e.stream && who == (Identity{}):
+		return Applied
+	case !e.owner.Take(who):
+		return Refused
 	}
 	if stream > e.stream {
 		b.begin(e, stream, false)
 	}
-	return true
+	return Applied
 }
 
 // Apply takes what an exporter said on a stream at another node. Times are that node's.
@@ -42,8 +48,8 @@ func (b *Book) Apply(c *flowv1.ExporterChanges) Result {
 	e := b.get(c.GetExporterId(), c.GetHost(), first.GetReceivedNs())
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if !b.turn(e, c.GetStream()) {
-		return Stale
+	if result := b.turn(e, c.GetStream(), identityFrom(first.GetIdentity())); result != Applied {
+		return result
 	}
 	for _, step := range c.GetSteps() {
 		b.step(e, step)
@@ -88,8 +94,8 @@ func (b *Book) Mark(w *flowv1.ExporterWatermark) Result {
 	e := b.get(w.GetExporterId(), w.GetHost(), w.GetReceivedNs())
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if !b.turn(e, w.GetStream()) {
-		return Stale
+	if result := b.turn(e, w.GetStream(), Identity{}); result != Applied {
+		return result
 	}
 	if b.watermark(e, w.GetVerifiedToNs(), w.GetClockNs(), w.GetReceivedNs()) != nil {
 		return Refused
@@ -104,6 +110,42 @@ func (b *Book) Restore(c *ownership.Claim, verified int64) {
 	defer e.mu.Unlock()
 	e.verified = max(e.verified, verified)
 	e.claims[key{c.Network, c.Addr.As16(), c.PortFrom, c.PortTo}] = open{pass: e.pass, from: c.From, owner: unique.Make(c.Owner)}
+}
+
+// Owned is an exporter_id that belongs to somebody, for a snapshot.
+type Owned struct {
+	ExporterID string `json:"exporter_id"`
+	Identity   []byte `json:"identity"`
+	Stream     int64  `json:"stream"` // the newest
+}
+
+// Owned are the exporter_ids that belong to somebody.
+func (b *Book) Owned() []Owned {
+	b.mu.Lock()
+	all := b.exporters.Values()
+	b.mu.Unlock()
+	var out []Owned
+	for _, e := range all {
+		e.mu.Lock()
+		if who := e.owner.identity; who != (Identity{}) && e.stream != latest {
+			out = append(out, Owned{e.id, who.bytes(), e.stream})
+		}
+		e.mu.Unlock()
+	}
+	return out
+}
+
+// RestoreOwner takes an owner out of a snapshot, after the exporter's claims. One without claims has nothing that another could take.
+func (b *Book) RestoreOwner(o *Owned) {
+	e := b.peek(o.ExporterID)
+	if e == nil {
+		return
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.owner.Take(identityFrom(o.Identity)) && o.Stream > e.stream {
+		b.begin(e, o.Stream, false)
+	}
 }
 
 // Repeat publishes the whole sets of the exporters whose streams are at this node, of one share of them: call it with every share in turn. A
@@ -121,10 +163,8 @@ func (b *Book) Repeat(share, shares int, now int64) {
 
 // RepeatOne publishes the whole set of one exporter, if its stream is at this node.
 func (b *Book) RepeatOne(id string, now int64) {
-	b.mu.Lock()
-	e, ok := b.exporters.Peek(id)
-	b.mu.Unlock()
-	if !ok {
+	e := b.peek(id)
+	if e == nil {
 		return
 	}
 	e.mu.Lock()
@@ -144,5 +184,5 @@ func (b *Book) RepeatOne(id string, now int64) {
 			Instance: o.Instance, InstanceDerived: o.Derived, Zone: o.Zone, Region: o.Region, Release: o.Release,
 		})
 	}
-	b.publish(e, &flowv1.OwnershipStep{ReceivedNs: now, Ownership: set, RepeatedSet: true})
+	b.publish(e, &flowv1.OwnershipStep{ReceivedNs: now, Ownership: set, RepeatedSet: true, Identity: e.owner.identity.bytes()})
 }

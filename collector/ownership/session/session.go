@@ -68,6 +68,7 @@ type open struct {
 type exporter struct {
 	mu       sync.Mutex
 	id, host string
+	owner    Owner // who may speak as this exporter
 	stream   int64 // the newest; 0: none is known
 	local    bool  // it is at this node
 	whole    bool  // and its whole set has come
@@ -117,6 +118,28 @@ func (b *Book) Seen(id, host string, clockNs, now int64) error {
 	return b.table.Seen(id, host, clockNs, now)
 }
 
+// Check returns ErrOtherIdentity if an exporter_id is known to belong to somebody else, at this node or another one.
+func (b *Book) Check(id string, who Identity) error {
+	e := b.peek(id)
+	if e == nil {
+		return nil
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if !e.owner.admits(who) {
+		return ErrOtherIdentity
+	}
+	return nil
+}
+
+// peek finds the book of an exporter; nil if there is none.
+func (b *Book) peek(id string) *exporter {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	e, _ := b.exporters.Peek(id)
+	return e
+}
+
 // get finds or begins the book of an exporter; now is for the one that makes room.
 func (b *Book) get(id, host string, now int64) *exporter {
 	b.mu.Lock()
@@ -159,8 +182,11 @@ type Stream struct {
 	clock  ownership.ClockError
 }
 
-// Open begins a stream: the exporter's older ones count no more. now is this node's clock, grant what the exporter may claim.
-func (b *Book) Open(id, host string, clockNs, now int64, grant *Grant) (*Stream, error) {
+// Open begins a stream: the exporter's older ones count no more. now is this node's clock. The error is ErrOtherIdentity or the table's refusal.
+func (b *Book) Open(id, host string, clockNs, now int64, by Peer) (*Stream, error) {
+	if err := b.Check(id, by.Identity); err != nil {
+		return nil, err
+	}
 	if err := b.table.Seen(id, host, clockNs, now); err != nil {
 		return nil, err
 	}
@@ -170,9 +196,12 @@ func (b *Book) Open(id, host string, clockNs, now int64, grant *Grant) (*Stream,
 	if e.stream == latest {
 		return nil, ErrSuperseded // forgotten between get and here
 	}
+	if !e.owner.Take(by.Identity) {
+		return nil, ErrOtherIdentity
+	}
 	b.begin(e, max(now, e.stream+1), true)
-	b.publish(e, &flowv1.OwnershipStep{ReceivedNs: now, Hello: true, ClockNs: clockNs})
-	return &Stream{b: b, e: e, host: host, number: e.stream, grant: grant}, nil
+	b.publish(e, &flowv1.OwnershipStep{ReceivedNs: now, Hello: true, ClockNs: clockNs, Identity: by.Identity.bytes()})
+	return &Stream{b: b, e: e, host: host, number: e.stream, grant: by.Grant}, nil
 }
 
 func (b *Book) begin(e *exporter, stream int64, local bool) {

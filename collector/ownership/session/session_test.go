@@ -61,7 +61,7 @@ func (n *node) hears(o *node) (results []Result) {
 
 func (n *node) open(id string, at int64) *Stream {
 	n.t.Helper()
-	s, err := n.Open(id, "h-"+id, 0, t0+at, nil)
+	s, err := n.Open(id, "h-"+id, 0, t0+at, Peer{})
 	if err != nil {
 		n.t.Fatal(err)
 	}
