@@ -13,6 +13,7 @@
 // Roles are guessed: who has a listener's port is the server. A namespace that nobody may enter is left out and counted (Inventory).
 //
 // Records are handed over on Run's goroutine. If it does not keep up the kernel drops notices; that is counted as EndsMissed, once for
-// each time, because the kernel does not say how many. A connection beyond Options.OpenSockets has only the record of its end, and counts as
-// MapFull in each list. A connection that was listed before is then noticed by its absence.
+// each time, because the kernel does not say how many. A connection that was listed before is then noticed by its absence; so is one that was reset and that
+// its program has not closed, whose last second is not counted. A connection beyond Options.OpenSockets has only the record of its end, and counts as MapFull
+// where a list has more of them than the one before.
 package sockdiag

@@ -25,6 +25,7 @@ const (
 	noticesAhead = 4096
 	settleQuiet  = 100 * time.Millisecond // without a notice, at the end
 	settleMost   = time.Second
+	maxGone      = 65536
 )
 
 // Options are the settings of a Source.
@@ -56,6 +57,8 @@ type Source struct {
 
 	// Of Run's goroutine.
 	open    map[key]*connection
+	gone    map[key]struct{} // ended by their absence, of which no notice has come
+	surplus [2]int           // connections without room, in the list before and in this one
 	round   uint64
 	scanned time.Time
 	handle  func([]byte) error
@@ -77,7 +80,7 @@ type notice struct {
 func New(opts Options) *Source {
 	s := &Source{
 		opts: opts, log: log.Limited(opts.Log.With(log.Component, "sockdiag"), 10*time.Second), notices: make(chan notice, noticesAhead),
-		spaces: map[uint32]*space{}, open: map[key]*connection{}, wake: make(chan struct{}, 1),
+		spaces: map[uint32]*space{}, open: map[key]*connection{}, gone: map[key]struct{}{}, wake: make(chan struct{}, 1),
 	}
 	s.activeEvery.Store(int64(opts.ActiveEvery))
 	return s
@@ -149,6 +152,7 @@ func (s *Source) settle() {
 // poll lists all namespaces. first says that what is found is older than capture; all asks for a record of every connection.
 func (s *Source) poll(first, all bool) {
 	s.round++
+	s.surplus = [2]int{s.surplus[1], 0}
 	now := clock.Boot()
 	s.mu.Lock()
 	if first { // Start has looked
@@ -191,12 +195,13 @@ func (s *Source) listed(sp *space, d *diag, first bool, now uint64) {
 	c := s.open[k]
 	if c == nil {
 		if len(s.open) >= s.opts.OpenSockets {
-			s.count(func(n *probe.Counters) { n.MapFull++ })
+			s.full()
 			return
 		}
 		c = s.follow(sp, d, now)
 		c.found = first || !sp.listedBefore
 		s.open[k] = c
+		delete(s.gone, k) // it is back
 		s.count(func(n *probe.Counters) {
 			n.Opened++
 			if c.found {
@@ -205,6 +210,13 @@ func (s *Source) listed(sp *space, d *diag, first bool, now uint64) {
 		})
 	}
 	c.note(d, s.round)
+}
+
+// full counts a connection that there is no room for, once: one of as many as there were in the list before is taken for the same.
+func (s *Source) full() {
+	if s.surplus[1]++; s.surplus[1] > s.surplus[0] {
+		s.count(func(n *probe.Counters) { n.MapFull++ })
+	}
 }
 
 // follow begins with a connection.
@@ -227,6 +239,10 @@ func (s *Source) passOver(sound map[uint32]bool, now uint64, all bool) {
 			}
 		case all || !sound[k.netns] || s.round-c.listed >= absent:
 			s.end(k, c, now, true)
+			if len(s.gone) >= maxGone {
+				clear(s.gone) // whose notice comes after all has two records
+			}
+			s.gone[k] = struct{}{}
 		}
 	}
 }
@@ -248,6 +264,10 @@ func (s *Source) ended(n *notice) {
 		return // a listener, or a socket that was never connected or whose attempt has failed
 	}
 	k := key{n.netns, n.cookie}
+	if _, told := s.gone[k]; told { // it was reset, say, and its program has closed it only now
+		delete(s.gone, k)
+		return
+	}
 	now := clock.Boot()
 	c := s.open[k]
 	if c == nil {
@@ -261,6 +281,9 @@ func (s *Source) ended(n *notice) {
 		s.count(func(n *probe.Counters) { n.Opened++ })
 	}
 	c.established = c.established || n.established() || c.server
+	if c.listed != 0 { // a notice does not say whose the socket was
+		n.cgroup, n.uid = c.last.cgroup, c.last.uid
+	}
 	c.last = n.diag
 	s.end(k, c, now, false)
 }
