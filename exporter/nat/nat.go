@@ -112,9 +112,6 @@ func (t *Table) Find(e *End) netip.AddrPort {
 	if e.Server {
 		key.at = e.Local
 	}
-	if e.AtNs < t.plain[key] && !t.spare.left(e.AtNs) {
-		return netip.AddrPort{}
-	}
 	flow := flowKey{e.Sock, e.Opened}
 	if peer, ok := t.flows.Get(flow); ok {
 		if e.Last {
@@ -122,6 +119,9 @@ func (t *Table) Find(e *End) netip.AddrPort {
 		}
 		t.counts[translated].Add(1)
 		return peer
+	}
+	if e.AtNs < t.plain[key] && !t.spare.left(e.AtNs) {
+		return netip.AddrPort{}
 	}
 	if t.paused.Load() || !t.all.left(e.AtNs) {
 		t.counts[skipped].Add(1)
