@@ -23,7 +23,8 @@ type Config struct {
 	KeepAcked       time.Duration // how long batches on disk are kept after their acknowledgement, for [Spool.Recall]; 0: not at all
 
 	// Shrink makes fewer bytes of batches of this run that were never handed out, where they would be dropped because the spool is full. What it returns takes
-	// their place; its sequence numbers are some of theirs, ascending. An error: they stay as they are. nil: nothing is shrunk.
+	// their place; its sequence numbers are some of theirs, ascending. An error: they stay as they are. nil: nothing is shrunk. It may be called from several
+	// goroutines at once: what is in memory is shrunk by who adds to it, what is on disk by Run.
 	Shrink func([]Batch) ([]Batch, error)
 
 	Run     string // this run

@@ -17,7 +17,7 @@
 //     newer version, of another host or full of rubbish, it goes on in memory, says so once, counts, and tries again every
 //     [Config.RetryEvery]. Segments of newer versions and other hosts are left alone; unreadable ones are set aside.
 //   - Everything has a bound: bytes on disk, age, number of batches and segments, bytes in memory, quarantine. Beyond it
-//     the oldest goes, counted in rows and batches by [Reason]: in = acked + rejected + dropped + pending, at any moment.
+//     what is only kept for Recall goes, then the oldest, counted in rows and batches by [Reason]: in = acked + rejected + dropped + pending, at any moment.
 //     A batch that overflows while under way stays in the books until its stream ends, because the collector may have it.
 //   - Every SyncEvery a run writes down until when it has kept everything, so that the next one can tell ([Stats].Before) from when on
 //     something of it may be missing.

@@ -3,12 +3,13 @@ package spool
 import (
 	"errors"
 	"io/fs"
+	"slices"
 )
 
 // errNoRoom means that nothing more can be removed.
 var errNoRoom = errors.New("the spool is full and its oldest segment cannot be removed")
 
-// room drops the oldest segments until bytes and batches more are within the bounds.
+// room drops segments until bytes and batches more are within the bounds: those that are acknowledged first, then the oldest.
 func (w *writer) room(bytes int64, batches int) error {
 	for {
 		g, why := w.excess(bytes, batches)
@@ -22,7 +23,7 @@ func (w *writer) room(bytes int64, batches int) error {
 			w.scan(g) // to count what is lost
 			continue
 		}
-		if w.shrinkOldest() {
+		if w.giveUpKept() || w.shrinkOldest() {
 			continue
 		}
 		if g == w.active {
@@ -37,6 +38,21 @@ func (w *writer) room(bytes int64, batches int) error {
 		}
 		w.clean()
 	}
+}
+
+// giveUpKept removes the oldest segment that is only kept for Recall, and reports whether there was one: it makes room at no loss.
+func (w *writer) giveUpKept() bool {
+	w.mu.Lock()
+	i := slices.IndexFunc(w.index.segments, func(g *segment) bool { return g.settled() && !g.active && !g.doomed && !g.removed })
+	if i >= 0 {
+		w.index.segments[i].doomed = true
+	}
+	w.mu.Unlock()
+	if i < 0 {
+		return false
+	}
+	w.clean()
+	return true
 }
 
 // excess returns the bound that is crossed and the oldest segment that still has a file. nil: all are given up already.

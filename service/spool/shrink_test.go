@@ -96,6 +96,29 @@ func TestAFullSpoolShrinks(t *testing.T) {
 	})
 }
 
+// TestAcknowledgedGoesFirst: what is kept for Recall makes room before anything that nobody has is summed up or dropped.
+func TestAcknowledgedGoesFirst(t *testing.T) {
+	for name, shrink := range map[string]func([]Batch) ([]Batch, error){"shrinking": sum, "dropping": nil} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				c := shrinking(newSim(1, 0), "a")
+				c.KeepAcked, c.Shrink = time.Minute, shrink
+				r := start(t, c)
+				synctest.Wait()
+				var id uint64
+				r.hold(&id, 500) // 218 kB of 256
+				r.Ack("a", 100, 450)
+				r.hold(&id, 300)
+				synctest.Wait()
+				s := r.balanced()
+				if s.Dropped[OverflowSize].Batches != 0 || s.RolledUp.Batches != 0 || s.DiskBytes > 256<<10 {
+					t.Errorf("%d dropped, %d rolled up, %d bytes", s.Dropped[OverflowSize].Batches, s.RolledUp.Batches, s.DiskBytes)
+				}
+			})
+		})
+	}
+}
+
 // TestWhatWasHandedOutIsNotShrunk: the collector may have it, and would count it twice.
 func TestWhatWasHandedOutIsNotShrunk(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
