@@ -11,6 +11,7 @@ package rollup
 import (
 	"fmt"
 	"math"
+	"sync"
 
 	"google.golang.org/protobuf/proto"
 
@@ -22,8 +23,9 @@ import (
 // batchRows is how many rows a batch of rollups has at most.
 const batchRows = 5000
 
-// Roller rolls batches up. It is not safe for concurrent use.
+// Roller rolls batches up. It is safe for concurrent use, one call at a time.
 type Roller struct {
+	mu     sync.Mutex // guards both
 	opener *flow.Opener
 	sealer *flow.Sealer
 }
@@ -35,12 +37,14 @@ func New() (*Roller, error) {
 		return nil, err
 	}
 	sealer, err := flow.NewSealer()
-	return &Roller{opener, sealer}, err
+	return &Roller{opener: opener, sealer: sealer}, err
 }
 
 // Roll returns batches that say the same as those of one run, under some of their sequence numbers, ascending as they are. An error says that one of them cannot
 // be read, or that rolling up saves nothing; then nothing has been done.
 func (r *Roller) Roll(in []spool.Batch) ([]spool.Batch, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	t := table{groups: make(map[key]*group)}
 	var last flowv1.Batch
 	b := new(flow.Batch) // its memory is used again; texts are never overwritten

@@ -1,8 +1,10 @@
 package rollup
 
 import (
+	"bytes"
 	"fmt"
 	"math/rand/v2"
+	"sync"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -219,4 +221,34 @@ func BenchmarkRoll(b *testing.B) {
 		}
 	}
 	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/50_000, "ns/row")
+}
+
+// A spool rolls up what is in memory and what is on disk at the same time.
+func TestRollFromSeveralGoroutines(t *testing.T) {
+	r, err := New()
+	if err != nil {
+		t.Fatal(err)
+	}
+	rng := rand.New(rand.NewPCG(1, 1))
+	var in []spool.Batch // compressed, as batches are
+	for seq := uint64(1); seq < 5; seq += 2 {
+		one, err := r.Roll([]spool.Batch{random(t, rng, seq, 200), random(t, rng, seq+1, 200)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		in = append(in, one...)
+	}
+	want, _ := r.Roll(in)
+	var rolling sync.WaitGroup
+	for range 4 {
+		rolling.Go(func() {
+			for range 5 {
+				if got, err := r.Roll(in); err != nil || len(got) != len(want) || !bytes.Equal(got[0].Body, want[0].Body) {
+					t.Errorf("another result, error %v", err)
+					return
+				}
+			}
+		})
+	}
+	rolling.Wait()
 }
