@@ -75,9 +75,8 @@ func TestStepsTakeEffect(t *testing.T) {
 	ease(budget.SampleTwo + 2) // one of 8
 	sampled := a.wire().Records["sampled_out"]
 	port := exchange(t, "127.0.0.1:0", n)
-	next := a.Applied()
-	next.SampleRate = 2 // weaker than what the budget asks for
-	if err := a.Apply(next); err != nil {
+	weaker := func(c *config.Capture) error { c.SampleRate = 2; return nil } // than what the budget asks for
+	if err := a.Change(weaker); err != nil {
 		t.Fatal(err)
 	}
 	if out := a.wire().Records["sampled_out"] - sampled; out < n || out > 2*n-20 {

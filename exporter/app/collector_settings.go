@@ -93,15 +93,11 @@ func (c *changeable) change(key, value string) (refused string) {
 	return ""
 }
 
-// captureAppliers are filter, sampling and intervals, all of them through Apply.
+// captureAppliers are filter, sampling and intervals, all of them through Change.
 func (a *App) captureAppliers() map[string]applier {
 	one := func(change func(c *config.Capture, value string) error) func(string) error {
 		return func(value string) error {
-			c := a.Applied()
-			if err := change(&c, value); err != nil {
-				return err
-			}
-			return a.Apply(c)
+			return a.Change(func(c *config.Capture) error { return change(c, value) })
 		}
 	}
 	initial := a.captureSettings()

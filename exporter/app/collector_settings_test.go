@@ -49,7 +49,7 @@ func TestSettingsStandForThemselves(t *testing.T) {
 	if a.pipeline.age != c.BatchAge || a.transport.Way() != "https" {
 		t.Errorf("in force: %v, %v", a.pipeline.age, a.transport.Way())
 	}
-	// Filters and sampling go through Apply, each key for itself.
+	// Filters and sampling go through Change, each key for itself.
 	want = map[string]string{
 		"filter_drop": "port=443 role=client,workload=shop/*|", "sample_rate": "10|", "active_every": "10s|",
 		"filter_keep": "|" + `rule "colour=red": "colour" is none of prefix, local_prefix, remote_prefix, port, local_port, remote_port, workload, role, state`,

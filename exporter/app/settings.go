@@ -22,14 +22,19 @@ func (a *App) captureSettings() *config.Capture {
 	return &a.config.Capture
 }
 
-// Apply puts settings of capture in force at once, for every record and connection from now on. On an error nothing changes. It may
-// be called from any goroutine, and is the one way to do it: for the local socket and for the collector's settings.
-func (a *App) Apply(c config.Capture) error {
+// Change puts other settings of capture in force at once, for every record and connection from now on. change is given those that are, and nothing changes them
+// meanwhile; on its error, or where what it makes of them cannot be, nothing changes. It may be called from any goroutine, and is the one way to do it: for
+// the local socket, the collector's settings and the budget.
+func (a *App) Change(change func(*config.Capture) error) error {
+	a.applying.Lock()
+	defer a.applying.Unlock()
+	c := a.applied
+	if err := change(&c); err != nil {
+		return err
+	}
 	if err := c.Check(); err != nil {
 		return err
 	}
-	a.applying.Lock()
-	defer a.applying.Unlock()
 	a.drain() // what ended before the change is judged by the old rules
 	now := clock.Boot()
 	eased := underBudget(c, budget.Step(a.eased.Load()))
@@ -76,7 +81,7 @@ type wireSettings struct {
 	Budget  string            `json:"budget,omitempty"`  // answers only: what is left out beside, if anything
 }
 
-func (w *wireSettings) over(c config.Capture) (config.Capture, error) {
+func (w *wireSettings) over(c *config.Capture) error {
 	set := func(from *[]filter.Rule, to *[]filter.Rule) {
 		if from != nil {
 			*to = *from
@@ -93,11 +98,11 @@ func (w *wireSettings) over(c config.Capture) (config.Capture, error) {
 	if w.ActiveEvery != nil {
 		every, err := time.ParseDuration(*w.ActiveEvery)
 		if err != nil {
-			return c, fmt.Errorf("active_every %q is no duration such as 30s", *w.ActiveEvery)
+			return fmt.Errorf("active_every %q is no duration such as 30s", *w.ActiveEvery)
 		}
 		c.ActiveEvery = every
 	}
-	return c, nil
+	return nil
 }
 
 func (a *App) wire() *wireSettings {
@@ -139,11 +144,7 @@ func (a *App) handler() http.Handler {
 			http.Error(w, "the settings are not understood: "+err.Error(), http.StatusBadRequest)
 			return
 		}
-		next, err := change.over(a.Applied())
-		if err == nil {
-			err = a.Apply(next)
-		}
-		if err != nil {
+		if err := a.Change(change.over); err != nil {
 			http.Error(w, err.Error(), http.StatusBadRequest)
 			return
 		}
