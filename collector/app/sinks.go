@@ -19,6 +19,7 @@ import (
 	"tributary/collector/listeners"
 	"tributary/collector/pairs"
 	"tributary/collector/reachability"
+	"tributary/collector/renames"
 	"tributary/collector/rollup"
 	"tributary/collector/schema"
 	"tributary/collector/sink"
@@ -47,13 +48,21 @@ func (s *sinks) all() []sink.Sink {
 	case s.clickhouse != nil:
 		all = append(all, s.clickhouse)
 	}
-	switch {
-	case s.kafkaLog != nil:
-		all = append(all, s.kafkaLog)
-	case s.kafka != nil:
-		all = append(all, s.kafka)
+	if bus := s.bus(); bus != nil {
+		all = append(all, bus)
 	}
 	return all
+}
+
+// bus is what takes rows for Kafka; nil: nothing does.
+func (s *sinks) bus() sink.Sink {
+	switch {
+	case s.kafkaLog != nil:
+		return s.kafkaLog
+	case s.kafka != nil:
+		return s.kafka
+	}
+	return nil
 }
 
 // unready returns a sentence for each required sink that does not work.
@@ -150,18 +159,32 @@ func (c *collector) startSinks(ctx context.Context) error {
 			return err
 		}
 	}
-	if c.cfg.ClickHouse != "none" {
-		server, err := c.openStore(ctx)
-		if err != nil {
-			return err
-		}
-		if c.cfg.ClickHouse != "embedded" {
-			c.sinks.server = &server
-		}
-		if err := c.startClickHouse(server); err != nil {
-			return err
-		}
+	if c.cfg.ClickHouse == "none" {
+		return c.startBus()
 	}
+	server, err := c.openStore(ctx)
+	if err != nil {
+		return err
+	}
+	if c.cfg.ClickHouse != "embedded" {
+		c.sinks.server = &server
+	}
+	c.sinks.clickhouse, err = clickhouse.New(clickhouse.Config{
+		Server: server, BlockRows: c.cfg.Store.BlockRows, BlockAge: c.cfg.Store.BlockAge,
+		Compression: clickhouse.Compression(c.cfg.Store.Compression),
+	}, c.registry, c.limited)
+	if err != nil {
+		return err
+	}
+	c.sinks.schema.set(errors.New("the schema is being brought up to date"))
+	if err := c.startBus(); err != nil {
+		return err
+	}
+	c.startStore(server)
+	return nil
+}
+
+func (c *collector) startBus() error {
 	if c.sinks.kafka != nil {
 		c.sinks.kafka.Start(context.Background())
 	}
@@ -249,23 +272,20 @@ func tlsWithCA(path string) (*tls.Config, error) {
 	return &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12}, nil
 }
 
-// startClickHouse makes the sink and starts it when the schema is there.
-func (c *collector) startClickHouse(server schema.Server) error {
-	var err error
-	c.sinks.clickhouse, err = clickhouse.New(clickhouse.Config{
-		Server: server, BlockRows: c.cfg.Store.BlockRows, BlockAge: c.cfg.Store.BlockAge,
-		Compression: clickhouse.Compression(c.cfg.Store.Compression),
-	}, c.registry, c.limited)
-	if err != nil {
-		return err
-	}
-	c.sinks.schema.set(errors.New("the schema is being brought up to date"))
+// startStore starts the sink, and what else reads and writes the store, when the schema is there.
+func (c *collector) startStore(server schema.Server) {
 	c.ledger = ledger.New(ledger.Config{}, server, c.registry, c.limited)
 	c.listeners = listeners.New(listeners.Config{}, server, c.registry, c.limited)
 	judge := c.newJudge(server)
 	c.history = history.NewWriter(c.id, server, c.registry, c.limited)
 	edges := rollup.New(rollup.Config{Collector: c.sinks.collector, RawTTL: c.cfg.Store.RawTTL}, server, c.registry, c.limited)
-	peers := pairs.New(pairs.Config{Tolerance: c.cfg.Hold.Tolerance}, server, c.registry, c.limited)
+	known := pairs.Config{Tolerance: c.cfg.Hold.Tolerance}
+	var teller *renames.Teller
+	if bus := c.sinks.bus(); bus != nil {
+		teller = renames.New(renames.Config{Dropped: func(err error) bool { return errors.Is(err, kafka.ErrDropped) }}, server, bus, c.registry, c.limited)
+		known.Renamed = teller.Wake
+	}
+	peers := pairs.New(known, server, c.registry, c.limited)
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan struct{})
 	go func() {
@@ -276,6 +296,9 @@ func (c *collector) startClickHouse(server schema.Server) error {
 			all.Go(func() { c.listeners.Run(ctx) })
 			all.Go(func() { c.history.Run(ctx) })
 			all.Go(func() { peers.Run(ctx) })
+			if teller != nil {
+				all.Go(func() { teller.Run(ctx) })
+			}
 			all.Go(func() { edges.Run(ctx) })
 			if judge != nil {
 				all.Go(func() { judge.Run(ctx) })
@@ -287,7 +310,6 @@ func (c *collector) startClickHouse(server schema.Server) error {
 		cancel()
 		<-ended
 	})
-	return nil
 }
 
 // newJudge returns what watches the paths, nil where nothing is to.

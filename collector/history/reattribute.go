@@ -100,6 +100,7 @@ type rename struct {
 	Release   string `json:"remote_release"`
 	Evidence  string `json:"remote_evidence"`
 	Why       string `json:"remote_why"`
+	End       stamp  `json:"end_time_ns"`
 }
 
 // job is one run.
@@ -238,6 +239,7 @@ func (j *job) answer(b *flow.Batch, row int, was *unnamed) (n rename, ok bool) {
 		Run: j.run, Exporter: was.Exporter, FlowID: was.FlowID, RecordSeq: was.RecordSeq, Version: max(b.Get32(flow.Version, row), was.Version+1),
 		Workload: text(flow.RemoteWorkload), Instance: text(flow.RemoteInstance), Zone: text(flow.RemoteZone), Region: text(flow.RemoteRegion),
 		Release: text(flow.RemoteRelease), Evidence: flow.EvidenceNames.Name(b.Get32(flow.RemoteEvidence, row)), Why: why,
+		End: stamp(was.End),
 	}, true
 }
 

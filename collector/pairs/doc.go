@@ -7,5 +7,5 @@
 // be none, for the ranges never guess.
 //
 // Any collector can do it, and while one does the others rest; two at once write the same rows, which replace each other. A pair of which one record comes
-// more than three minutes after the other stays as it is. What is computed from records is computed again by itself; Kafka is not told.
+// more than three minutes after the other stays as it is. What is computed from records is computed again by itself; renames tells Kafka.
 package pairs

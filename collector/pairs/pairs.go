@@ -19,6 +19,7 @@ type Config struct {
 	Every     time.Duration // 20 s
 	Window    time.Duration // 3 min: how long after the first the second record of a pair may come
 	Tolerance time.Duration // 100 ms: by which the clocks of two hosts may differ
+	Renamed   func()        // is called after records were renamed; must not block. nil: nobody wants to know
 }
 
 func (c Config) withDefaults() Config {
@@ -109,7 +110,7 @@ func (j *Job) Step(ctx context.Context, now time.Time) error {
 // stageSQL finds what peers say of themselves. A record may have several peers' records (a connection has several); they must agree. Ranks of evidence
 // are those of attribute.version: mirror is 3, in the high bits; the round is 3.
 const stageSQL = `INSERT INTO {database}.renames (job, run, exporter_id, flow_id, record_seq, version, remote_workload, remote_instance, remote_zone, remote_region,
-    remote_release, remote_evidence, remote_why, was_workload, was_evidence)
+    remote_release, remote_evidence, remote_why, was_workload, was_evidence, end_time_ns, network, remote_addr, remote_port, peer_exporter_id)
 WITH recent AS
 (
     SELECT exporter_id, flow_id, record_seq, version, network, role, local_addr, local_port, remote_addr, remote_port, start_time_ns, end_time_ns,
@@ -121,7 +122,7 @@ WITH recent AS
 SELECT 'pairs', {run:UInt64}, a.exporter_id, a.flow_id, a.record_seq,
     toUInt32(bitOr(bitShiftLeft(toUInt32(3), 28), bitOr(bitAnd(any(a.version), 0x0F000000), 3))),
     any(b.local_workload), any(b.local_instance), any(b.local_zone), any(b.local_region), any(b.local_release), 'mirror', 'named',
-    any(a.remote_workload), any(a.remote_evidence)
+    any(a.remote_workload), any(a.remote_evidence), any(a.end_time_ns), any(a.network), any(a.remote_addr), any(a.remote_port), any(b.exporter_id)
 FROM (SELECT * FROM recent WHERE peer_observed != 'yes') AS a
 INNER JOIN (SELECT * FROM recent WHERE local_workload != '') AS b
     ON a.network = b.network AND a.local_addr = b.remote_addr AND a.local_port = b.remote_port AND a.remote_addr = b.local_addr AND a.remote_port = b.local_port
@@ -161,6 +162,9 @@ func (j *Job) look(ctx context.Context, now time.Time) error {
 	if c := found[0]; c != (counts{}) {
 		if err := j.store.Exec(ctx, j.statement(insertSQL(), params)); err != nil {
 			return fmt.Errorf("write new versions: %w", err)
+		}
+		if j.cfg.Renamed != nil {
+			j.cfg.Renamed()
 		}
 		j.rows.WithLabelValues(agreed).Add(float64(c.Agreed))
 		j.rows.WithLabelValues(alone).Add(float64(c.Alone))

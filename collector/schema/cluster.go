@@ -67,7 +67,11 @@ func (c clusterDDL) statements(s string) []string {
 		}
 		return []string{s}
 	case alterTable.MatchString(s):
-		return []string{alterTable.ReplaceAllString(s, "ALTER TABLE $1.${2}_local ON CLUSTER "+c.cluster)}
+		local := alterTable.ReplaceAllString(s, "ALTER TABLE $1.${2}_local ON CLUSTER "+c.cluster)
+		if strings.Contains(s, "ADD COLUMN") {
+			return []string{local, alterTable.ReplaceAllString(s, "ALTER TABLE $1.$2 ON CLUSTER "+c.cluster)}
+		}
+		return []string{local}
 	}
 	return []string{s}
 }

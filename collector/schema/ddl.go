@@ -157,7 +157,7 @@ func Tables() []string {
 		"closed_latest", "touched", "touch", "workloads", "exporter_health",
 		"exporter_completeness", "completeness", "listeners", "listeners_1m", "schema_migrations", "reachability", "reachability_gens", "regressions",
 		"regressions_raw", "reachability_silences", "reachability_judges", "alerts_told",
-		"ownership", "renames", "disagreements",
+		"ownership", "renames", "renames_told", "disagreements",
 	}
 }
 
