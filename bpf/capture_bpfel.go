@@ -177,6 +177,11 @@ type CaptureOpenSocket struct {
 	AskedAddr   [16]uint8
 }
 
+type CaptureYoungCounts struct {
+	_ structs.HostLayout
+	N [64]int64
+}
+
 // Names of all BPF objects in the ELF.
 //
 // Used for safe lookups in a Collection or CollectionSpec.
@@ -187,6 +192,7 @@ const (
 	CaptureMapListeners          = "listeners"
 	CaptureMapOpenSockets        = "open_sockets"
 	CaptureMapRecordedFailures   = "recorded_failures"
+	CaptureMapYoungSockets       = "young_sockets"
 	CaptureProgFailedConnect     = "failed_connect"
 	CaptureProgFindHolders       = "find_holders"
 	CaptureProgFindSockets       = "find_sockets"
@@ -280,6 +286,7 @@ type CaptureMapSpecs struct {
 	Listeners        *ebpf.MapSpec `ebpf:"listeners"`
 	OpenSockets      *ebpf.MapSpec `ebpf:"open_sockets"`
 	RecordedFailures *ebpf.MapSpec `ebpf:"recorded_failures"`
+	YoungSockets     *ebpf.MapSpec `ebpf:"young_sockets"`
 }
 
 // CaptureVariableSpecs contains global variables before they are loaded into the kernel.
@@ -333,6 +340,7 @@ type CaptureMaps struct {
 	Listeners        *ebpf.Map `ebpf:"listeners"`
 	OpenSockets      *ebpf.Map `ebpf:"open_sockets"`
 	RecordedFailures *ebpf.Map `ebpf:"recorded_failures"`
+	YoungSockets     *ebpf.Map `ebpf:"young_sockets"`
 }
 
 func (m *CaptureMaps) Close() error {
@@ -343,6 +351,7 @@ func (m *CaptureMaps) Close() error {
 		m.Listeners,
 		m.OpenSockets,
 		m.RecordedFailures,
+		m.YoungSockets,
 	)
 }
 

@@ -141,7 +141,7 @@ static __always_inline void note_failure(struct sock *sk, struct tcp_sock *tp)
 		bpf_map_update_elem(&recorded_failures, &key, &cookie, BPF_ANY);
 }
 
-/* Any to CLOSE. CLOSING is set before the counters are read: see report_open_socket. */
+/* Any to CLOSE. CLOSING is set before the counters are read: see report_open_sockets. */
 static __always_inline void close_socket(struct sock *sk, int oldstate)
 {
 	struct tcp_sock *tp = bpf_skc_to_tcp_sock(sk);
@@ -157,7 +157,7 @@ static __always_inline void close_socket(struct sock *sk, int oldstate)
 		return;
 	}
 	count(FLOW_COUNTER_ENDS);
-	if (open && (__sync_fetch_and_or(&open->id_state, OPEN_CLOSING) & OPEN_REPORTED))
+	if (open && (mark(open, OPEN_CLOSING) & OPEN_REPORTED))
 		reported = FLOW_FLAG_REPORTED;
 	emit_end(sk, tp, open, oldstate, reported);
 	if (watch_connects && oldstate == TCP_SYN_SENT)

@@ -26,7 +26,7 @@ static __always_inline void found_open(struct open_socket *open, struct flow_rec
 {
 	struct listener *l;
 
-	open->id_state = rec->end_ns | OPEN_REPORTED;
+	open->id_state = rec->end_ns | OPEN_REPORTED | OPEN_WALKED;
 	open->start_ns = rec->end_ns;
 	open->sock_cookie = bpf_get_socket_cookie(sk);
 	open->role = rec->role;

@@ -91,6 +91,13 @@ struct {
 	__type(value, struct flow_counters);
 } counters SEC(".maps");
 
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct young_counts);
+} young_sockets SEC(".maps");
+
 /* Keep these types in BTF although they are no map's value. */
 const struct flow_record *const btf_flow_record;
 const struct listener_record *const btf_listener_record;
@@ -104,4 +111,24 @@ static __always_inline void count(enum flow_counter which)
 
 	if (c)
 		__sync_fetch_and_add(&c->n[which], 1);
+}
+
+/* A connection was opened, or: it ended, or a walk has passed over it (by -1). */
+static __always_inline void count_young(__u64 id_state, __s64 by)
+{
+	__u32 zero = 0, second = OPENED_NS(id_state) >> 30;
+	struct young_counts *young = bpf_map_lookup_elem(&young_sockets, &zero);
+
+	if (young)
+		__sync_fetch_and_add(&young->n[second % YOUNG_SECONDS], by);
+}
+
+/* Marks an entry and returns what it was before. Of those that are young one marker counts them out. */
+static __always_inline __u64 mark(struct open_socket *open, __u64 flag)
+{
+	__u64 before = __sync_fetch_and_or(&open->id_state, flag);
+
+	if (!(before & (OPEN_CLOSING | OPEN_WALKED)))
+		count_young(before, -1);
+	return before;
 }

@@ -11,16 +11,23 @@ static __always_inline int insert(__u64 key, const struct open_socket *open)
 	int err = bpf_map_update_elem(&open_sockets, &key, open, BPF_NOEXIST); /* before 6.6 the upper half is noise */
 
 	if (err == -EEXIST) {
+		struct open_socket *old = bpf_map_lookup_elem(&open_sockets, &key);
+
+		if (old)
+			mark(old, OPEN_CLOSING);
 		err = bpf_map_update_elem(&open_sockets, &key, open, BPF_ANY);
 		count(FLOW_COUNTER_REMOVED);
 		count(FLOW_COUNTER_ENDS_MISSED);
 	}
-	if (!err)
+	if (!err) {
 		count(FLOW_COUNTER_OPENED);
-	else if (err == -7) /* E2BIG */
+		if (!(open->id_state & OPEN_WALKED))
+			count_young(open->id_state, 1);
+	} else if (err == -7) { /* E2BIG */
 		count(FLOW_COUNTER_MAP_FULL);
-	else
+	} else {
 		count(FLOW_COUNTER_MAP_NOMEM);
+	}
 	return !err;
 }
 

@@ -164,7 +164,7 @@ static __always_inline void settle(struct flow_record *rec, const __u32 *chrono_
 /* What the transitions told; after read_socket. */
 static __always_inline void read_open(struct flow_record *rec, const struct open_socket *open)
 {
-	rec->opened_ns = open->id_state & ~(OPEN_CLOSING | OPEN_REPORTED);
+	rec->opened_ns = OPENED_NS(open->id_state);
 	rec->start_ns = open->start_ns;
 	rec->sock_cookie = open->sock_cookie;
 	rec->cgroup_id = open->owner.cgroup_id;

@@ -103,10 +103,10 @@ struct flow_owner {
 /*
  * The value of open_sockets. id_state is one word so that the walk and a CLOSE on
  * another CPU can agree about an entry with single atomic operations; see the
- * comment on report_open_socket.
+ * comment on report_open_sockets.
  */
 struct open_socket {
-	__u64 id_state; /* opened_ns | OPEN_CLOSING | OPEN_REPORTED */
+	__u64 id_state; /* opened_ns | OPEN_CLOSING | OPEN_REPORTED | OPEN_WALKED */
 	__u64 sock_cookie;
 	__u64 start_ns;
 	__u64 due_ns; /* the next active record is due */
@@ -129,6 +129,16 @@ struct open_socket {
 
 #define OPEN_CLOSING (1ULL << 63)
 #define OPEN_REPORTED (1ULL << 62)
+#define OPEN_WALKED (1ULL << 61) /* a walk has passed over it; until then it counts in young_sockets */
+#define OPENED_NS(id_state) ((id_state) & (OPEN_WALKED - 1))
+
+/* Connections over which no walk has passed yet, by the second (2^30 ns) in which they
+ * were opened; the sum over CPUs counts. User space asks it whether a walk is worth while. */
+#define YOUNG_SECONDS 64
+
+struct young_counts {
+	__s64 n[YOUNG_SECONDS];
+};
 
 _Static_assert(sizeof(struct open_socket) == 128, "no hidden holes");
 

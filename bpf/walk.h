@@ -75,6 +75,17 @@ static __always_inline void note_due(__u64 due)
 		walk_next_due = due;
 }
 
+/* A walk costs the same however few are due. So what is due at about the same time is due
+ * at the same time: a multiple of 2^32 ns, where that is little beside the interval. */
+static __always_inline __u64 due_after(__u64 now, __u64 every)
+{
+	__u64 grid = 1ULL << 32;
+
+	if (every < 4 * grid)
+		return now + every;
+	return (now + every + grid / 2) & ~(grid - 1);
+}
+
 /*
  * Nobody saw this end: the socket is closed or gone while its entry is not marked. Some
  * kernels keep programs out of softirqs that interrupt a protected process; held_by_call
@@ -136,11 +147,12 @@ int report_open_sockets(struct bpf_iter__bpf_map_elem *ctx)
 	if (open->id_state & OPEN_CLOSING)
 		return 0;
 	if (now < open->due_ns && !walk_all) {
+		mark(open, OPEN_WALKED);
 		note_due(open->due_ns);
 		return 0;
 	}
 	tp = (struct tcp_sock *)*keyp;
-	id = __sync_fetch_and_or(&open->id_state, OPEN_REPORTED) | OPEN_REPORTED;
+	id = mark(open, OPEN_REPORTED | OPEN_WALKED) | OPEN_REPORTED | OPEN_WALKED;
 
 	rec.end_ns = now;
 	read_socket(&rec, tp, 1);
@@ -174,8 +186,8 @@ int report_open_sockets(struct bpf_iter__bpf_map_elem *ctx)
 	if (bpf_seq_write(ctx->meta->seq, &rec, sizeof(rec)))
 		return 0;
 	every = rec.flags & FLOW_FLAG_ESTABLISHED ? active_every_ns : syn_every_ns;
-	open->due_ns = now + every;
-	note_due(now + every);
+	open->due_ns = due_after(now, every);
+	note_due(open->due_ns);
 	count(FLOW_COUNTER_ACTIVE);
 	return 0;
 }

@@ -7,12 +7,13 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"tributary/bpf"
 )
 
 // walks is what is known between two walks; kernel times are CLOCK_BOOTTIME.
 type walks struct {
 	began   uint64 // when the last complete walk began; 0 before the first
-	opened  uint64 // Counters.Opened then
 	nextDue uint64 // the earliest due time it passed over
 	last    bool   // the walk after Detach was opened
 }
@@ -44,18 +45,13 @@ func (p *Probe) Readable() error {
 // and the ones after that nothing: so a reader that walks once more before it ends
 // has all bytes up to then.
 //
-// An empty table costs nothing, and one of 262,144 buckets about a millisecond a
-// pass; so a pass is left out while the last one's earliest due time has not come,
-// unless sockets opened since may be due.
+// A pass over 262,144 buckets takes 3 to 8 ms, even of an empty table; so one is left out while the last one's
+// earliest due time has not come, unless sockets opened since, over which no walk has passed, are old enough to be due.
 func (p *Probe) Walk() (io.ReadCloser, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.iter == nil {
 		return nil, ErrClosed
-	}
-	c, err := p.readMap()
-	if err != nil {
-		return nil, err
 	}
 	if p.inventory != nil && !p.detached {
 		return p.openInventory()
@@ -67,10 +63,11 @@ func (p *Probe) Walk() (io.ReadCloser, error) {
 	if p.detached {
 		return p.lastWalk(now)
 	}
-	if c.Opened == c.Removed || !p.mayBeDue(now, c.Opened) {
-		return nil, nil
+	due, err := p.mayBeDue(now)
+	if err != nil || !due {
+		return nil, err
 	}
-	return p.openWalk(walks{began: now, opened: c.Opened})
+	return p.openWalk(walks{began: now})
 }
 
 // lastWalk needs mu.
@@ -111,12 +108,35 @@ func (p *Probe) SetActiveEvery(every time.Duration) error {
 }
 
 // mayBeDue needs mu.
-func (p *Probe) mayBeDue(now, opened uint64) bool {
+func (p *Probe) mayBeDue(now uint64) (bool, error) {
 	if p.walks.began == 0 || now >= p.walks.nextDue {
-		return true
+		return true, nil
 	}
-	first := uint64(min(p.opts.ActiveFirst, p.opts.SynFirst))
-	return opened != p.walks.opened && now-p.walks.began >= first
+	var perCPU []bpf.CaptureYoungCounts
+	if err := p.objects.YoungSockets.Lookup(uint32(0), &perCPU); err != nil {
+		return false, fmt.Errorf("read how many sockets are young: %w", err)
+	}
+	return oldEnough(perCPU, now, uint64(min(p.opts.ActiveFirst, p.opts.SynFirst))), nil
+}
+
+// oldEnough says whether sockets over which no walk has passed may be as old as age. They are counted by the second (2^30 ns) of
+// their opening. The count of a second that began less than age ago is of sockets that are too young, or so old that
+// they have been walked over.
+func oldEnough(perCPU []bpf.CaptureYoungCounts, now, age uint64) bool {
+	const seconds = uint64(len(bpf.CaptureYoungCounts{}.N))
+	var sum [seconds]int64
+	for i := range perCPU {
+		for second, n := range perCPU[i].N {
+			sum[second] += n
+		}
+	}
+	tooYoung := now>>30 - (now-min(age, now))>>30
+	for back := min(tooYoung, seconds-1); back < seconds; back++ {
+		if sum[(now>>30-back)%seconds] != 0 {
+			return true
+		}
+	}
+	return false
 }
 
 // pass is one walk in progress.
