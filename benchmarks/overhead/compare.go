@@ -6,20 +6,73 @@ import (
 	"time"
 )
 
+// load is work that tracers watch.
+type load struct {
+	name    string
+	unit    string // what it makes
+	pairs   int    // of runs, without and with each tracer
+	tracers []tracer
+	run     func(time.Duration) (loadResult, error)
+}
+
 // outcome collects the pairs of one tracer.
 type outcome struct {
 	name   string
+	each   float64   // how many of it there are
 	ratios []float64 // rate with it / rate without, of neighbours in time
 	micros []float64 // more a connection, microseconds
 }
 
-// compare runs the pairs, round by round, the tracers in turn forwards and backwards, and so the two runs of a pair, and prints the table.
-func (b *bench) compare() error {
-	tracers := b.usable()
-	outcomes := make([]outcome, len(tracers))
+// loads are those that this machine can run; stop ends what they need.
+func (b *bench) loads() (loads []load, stop func()) {
+	all := b.usable()
+	some := named(all, noise, tributary, "bcc libbpf-tools tcplife", "bpftrace, tcplife")
+	loads = []load{
+		{
+			"One client and server in one thread: connect, accept, 100 B, 1,000 B, close", "connection", b.pairs, all,
+			func(d time.Duration) (loadResult, error) { return b.load(0, d) },
+		},
+		{
+			fmt.Sprintf("The same beside %d sidecars of neighbours", manySidecars), "connection", max(2, b.pairs/3),
+			[]tracer{{name: fmt.Sprintf("Tributary, %d sidecars (µs: of each)", manySidecars), each: manySidecars, start: b.startSidecars}},
+			func(d time.Duration) (loadResult, error) { return b.load(0, d) },
+		},
+	}
+	w, err := startWeb(b.processor)
+	if err != nil {
+		b.printf("left out: nginx under wrk: %v\n", err)
+		return loads, func() {}
+	}
+	loads = append(loads,
+		load{"nginx under wrk, Connection: close", "connection", b.pairs, some, func(d time.Duration) (loadResult, error) { return w.load(false, d) }},
+		load{"nginx under wrk, keep-alive", "request", b.pairs, named(some, noise, tributary), func(d time.Duration) (loadResult, error) { return w.load(true, d) }},
+	)
+	return loads, w.stop
+}
+
+// named are those of the tracers that have one of the names.
+func named(tracers []tracer, names ...string) []tracer {
+	return slices.DeleteFunc(slices.Clone(tracers), func(t tracer) bool { return !slices.Contains(names, t.name) })
+}
+
+// compareAll prints a table for each load.
+func (b *bench) compareAll() error {
+	loads, stop := b.loads()
+	defer stop()
+	for _, l := range loads {
+		if err := b.compare(l); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// compare runs the pairs of a load, round by round, the tracers in turn forwards and backwards, and so the two runs of a pair.
+func (b *bench) compare(l load) error {
+	outcomes := make([]outcome, len(l.tracers))
 	var rates []float64
-	for round := range b.pairs {
-		order := make([]int, len(tracers))
+	for round := range l.pairs {
+		order := make([]int, len(l.tracers))
 		for i := range order {
 			order[i] = i
 		}
@@ -27,31 +80,38 @@ func (b *bench) compare() error {
 			slices.Reverse(order)
 		}
 		for _, i := range order {
-			without, with, err := b.pair(tracers[i], round%2 == 1)
+			t := l.tracers[i]
+			without, with, err := b.pair(l, t, round%2 == 1)
 			if err != nil {
-				return fmt.Errorf("%s: %w", tracers[i].name, err)
+				return fmt.Errorf("%s: %s: %w", l.name, t.name, err)
 			}
 			o := &outcomes[i]
-			o.name = tracers[i].name
+			o.name, o.each = t.name, float64(max(1, t.each))
 			o.ratios = append(o.ratios, with.rate()/without.rate())
-			o.micros = append(o.micros, 1e6/with.rate()-1e6/without.rate())
+			o.micros = append(o.micros, (1e6/with.rate()-1e6/without.rate())/o.each)
 			rates = append(rates, without.rate())
 		}
 	}
-	fmt.Printf("\nWithout a tracer: %.0f connections a second of processor time, %.1f µs each (median of %d runs of %s).\n\n",
-		median(rates), 1e6/median(rates), len(rates), b.duration)
-	fmt.Printf("| tracer | ratio | 90 %% interval | least to greatest | µs/connection | pairs |\n|---|--:|--:|--:|--:|--:|\n")
+	b.printf("\n**%s.** Without a tracer: %.0f %ss a second of processor time, %.1f µs each (median of %d runs).\n\n",
+		l.name, median(rates), l.unit, 1e6/median(rates), len(rates))
+	b.printf("| tracer | ratio | 90 %% interval | least to greatest | µs/%s | pairs |\n|---|--:|--:|--:|--:|--:|\n", l.unit)
 	for _, o := range outcomes {
 		e := estimateOf(o.ratios)
-		fmt.Printf("| %s | %.3f | %.3f to %.3f | %.3f to %.3f | %+.2f | %d |\n", o.name, e.mean, e.low, e.high,
+		b.printf("| %s | %.3f | %.3f to %.3f | %.3f to %.3f | %+.2f | %d |\n", o.name, e.mean, e.low, e.high,
 			slices.Min(o.ratios), slices.Max(o.ratios), median(o.micros), e.n)
 	}
 	return nil
 }
 
+// The names of the tracers that every load has.
+const (
+	noise     = "none again (the noise)"
+	tributary = "Tributary"
+)
+
 // usable are the tracers that start on this machine, and none; it says what is left out.
 func (b *bench) usable() []tracer {
-	list := []tracer{{"none again (the noise)", func() (running, error) { return nothing{}, nil }}}
+	list := []tracer{{name: noise, start: func() (running, error) { return nothing{}, nil }}}
 	candidates, why := b.tracers()
 	for _, t := range candidates {
 		tracing, err := t.start()
@@ -63,15 +123,15 @@ func (b *bench) usable() []tracer {
 		list = append(list, t)
 	}
 	for _, text := range why {
-		fmt.Println("left out:", text)
+		b.printf("left out: %s\n", text)
 	}
 	return list
 }
 
 // pair runs the load without and with the tracer, in that order or the other.
-func (b *bench) pair(t tracer, tracerFirst bool) (without, with loadResult, err error) {
+func (b *bench) pair(l load, t tracer, tracerFirst bool) (without, with loadResult, err error) {
 	if !tracerFirst {
-		if without, err = b.load(0, b.duration); err != nil {
+		if without, err = l.run(b.duration); err != nil {
 			return without, with, err
 		}
 	}
@@ -79,13 +139,13 @@ func (b *bench) pair(t tracer, tracerFirst bool) (without, with loadResult, err 
 	if err != nil {
 		return without, with, err
 	}
-	with, err = b.load(0, b.duration)
+	with, err = l.run(b.duration)
 	tracing.stop()
 	if err != nil || !tracerFirst {
 		return without, with, err
 	}
 	time.Sleep(100 * time.Millisecond) // until the kernel has let go of it
-	without, err = b.load(0, b.duration)
+	without, err = l.run(b.duration)
 	return without, with, err
 }
 

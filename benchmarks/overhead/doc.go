@@ -1,8 +1,10 @@
-// Command overhead measures what a tracer costs those it watches: how many connections a single-threaded client and server make in
-// a second of processor time without any tracer, with an empty program on the same tracepoint (the floor), with Tributary, and with
-// bcc's tcplife and bpftrace doing the same job where they are installed.
+// Command overhead measures what a tracer costs those it watches: how many connections are made in a second of processor time
+// without any tracer, with an empty program on the same tracepoint (the floor), with Tributary, and with bcc's tcplife and
+// bpftrace doing the same job where they are installed.
 //
-// The load has one processor and a network namespace of its own; tracers and this program have the other processors. Each run of a tracer has a
+// There are three loads, each on one processor and in a network namespace of its own: a single-threaded client and server (also beside
+// twenty exporters that watch other namespaces), and nginx under wrk with a connection for each request and with lasting ones.
+// Tracers and this program have the other processors. Each run with a tracer has a
 // run without any as its neighbour in time, and only the ratio of the two counts. It also measures what the exporter itself
 // uses: idle, at 1,000 connections a second, and as fast as the load can go; and what its kernel programs take per event.
 //

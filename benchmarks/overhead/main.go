@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"flag"
@@ -19,6 +20,7 @@ type bench struct {
 	pairs        int
 	duration     time.Duration
 	collector    *collector
+	text         bytes.Buffer // what was printed
 }
 
 func main() {
@@ -30,6 +32,7 @@ func main() {
 	flag.IntVar(&b.processor, "processor", 0, "the processor of the load")
 	flag.IntVar(&b.pairs, "pairs", 12, "pairs of runs, without and with each tracer")
 	flag.DurationVar(&b.duration, "duration", time.Second, "of each run")
+	page := flag.String("write", "", "a page that gets the figures, between the two lines that mark their place (docs/benchmarks.md)")
 	own := flag.Duration("own", 10*time.Second, "how long to measure what the exporter uses itself, three times; 0: not at all")
 	flag.Parse()
 	b.exporterArgs = strings.Fields(*args)
@@ -37,7 +40,7 @@ func main() {
 	if *role == "load" {
 		err = runLoad(b.processor, *rate, b.duration)
 	} else {
-		err = b.run(*own)
+		err = b.run(*own, *page)
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "overhead:", err)
@@ -45,7 +48,7 @@ func main() {
 	}
 }
 
-func (b *bench) run(own time.Duration) error {
+func (b *bench) run(own time.Duration, page string) error {
 	if os.Geteuid() != 0 {
 		return errors.New("this benchmark needs root")
 	}
@@ -58,34 +61,40 @@ func (b *bench) run(own time.Duration) error {
 	}
 	defer stop()
 	b.collector = c
+	b.printf("\n%s.\n", machine())
 	if b.pairs > 0 {
-		if err := b.compare(); err != nil {
+		if err := b.compareAll(); err != nil {
 			return err
 		}
 	}
 	if own > 0 {
-		return b.own(own)
+		if err := b.own(own); err != nil {
+			return err
+		}
+	}
+	if page != "" {
+		return b.writeInto(page)
 	}
 	return nil
 }
 
 // own prints what the exporter uses itself.
 func (b *bench) own(d time.Duration) error {
-	fmt.Printf("\n| connections/s | exporter's CPU, of a core | RSS MiB | records | lost |\n|--:|--:|--:|--:|--:|\n")
+	b.printf("\n**The exporter's own cost**, %s each.\n\n| connections/s | exporter's CPU, of a core | RSS MiB | records | lost |\n|--:|--:|--:|--:|--:|\n", d)
 	for _, perSecond := range []int{-1, 1000, 0} {
 		c, err := b.cost(perSecond, d)
 		if err != nil {
 			return err
 		}
-		fmt.Println(c)
+		b.printf("%s\n", c)
 	}
 	lines, err := b.perEvent(5 * time.Second)
 	if err != nil {
 		return err
 	}
-	fmt.Printf("\nKernel programs, measuring included (about 30 ns a run):\n\n")
+	b.printf("\nKernel programs, measuring included (about 30 ns a run):\n\n")
 	for _, line := range lines {
-		fmt.Println("-", line)
+		b.printf("- %s\n", line)
 	}
 	return nil
 }

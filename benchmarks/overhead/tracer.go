@@ -22,6 +22,7 @@ type running interface{ stop() }
 // tracer is something that watches connections.
 type tracer struct {
 	name  string
+	each  int // how many of it start at once; 0 is 1
 	start func() (running, error)
 }
 
@@ -39,20 +40,20 @@ const tcplife = `tracepoint:sock:inet_sock_set_state /args->protocol == 6/ {
 
 // tracers are those that this machine can run; why says what is left out.
 func (b *bench) tracers() (list []tracer, why []string) {
-	list = []tracer{{"empty tp_btf program", startEmpty}}
+	list = []tracer{{name: "empty tp_btf program", start: startEmpty}}
 	for name, args := range map[string][]string{
-		"Tributary": nil, "Tributary, --failed-connects=false": {"--failed-connects=false"}, "Tributary, sidecar of a neighbour": {"--scope", "netns"},
+		tributary: nil, "Tributary, --failed-connects=false": {"--failed-connects=false"}, "Tributary, sidecar of a neighbour": {"--scope", "netns"},
 	} {
-		list = append(list, tracer{name, func() (running, error) { return b.startExporter(args...) }})
+		list = append(list, tracer{name: name, start: func() (running, error) { return b.startExporter(args...) }})
 	}
 	slices.SortFunc(list[1:], func(x, y tracer) int { return strings.Compare(x.name, y.name) })
 	if path, err := exec.LookPath("tcplife"); err == nil {
-		list = append(list, tracer{"bcc libbpf-tools tcplife", func() (running, error) { return b.startTool(path) }})
+		list = append(list, tracer{name: "bcc libbpf-tools tcplife", start: func() (running, error) { return b.startTool(path) }})
 	} else {
 		why = append(why, "tcplife is not installed (apt-get install libbpf-tools)")
 	}
 	if path, err := exec.LookPath("bpftrace"); err == nil {
-		list = append(list, tracer{"bpftrace, tcplife", func() (running, error) { return b.startTool(path, "-e", tcplife) }})
+		list = append(list, tracer{name: "bpftrace, tcplife", start: func() (running, error) { return b.startTool(path, "-e", tcplife) }})
 	} else {
 		why = append(why, "bpftrace is not installed (apt-get install bpftrace)")
 	}
