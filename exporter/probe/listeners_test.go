@@ -5,10 +5,13 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"strconv"
 	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"tributary/service/testenv"
 )
 
 // listening waits until ok holds for the listener of a port in the namespace.
@@ -134,6 +137,28 @@ func TestOverflows(t *testing.T) {
 	counts, err := ReadOverflows(map[uint32]bool{s.inum: true, 1: true})
 	if err != nil || len(counts) != 1 || counts[s.inum].Accept < uint64(l.Drops) {
 		t.Errorf("%+v, drops %d: %v", counts, l.Drops, err)
+	}
+}
+
+// TestSynQueueOverflows: a client that does not answer stays in the SYN queue; those after it get a cookie, or nothing.
+func TestSynQueueOverflows(t *testing.T) {
+	testenv.NeedCommand(t, "nft", "apt-get install nftables")
+	for cookies, name := range []string{"dropped", "cookies"} {
+		t.Run(name, func(t *testing.T) {
+			s := newSpace(t)
+			w := &world{T: t}
+			w.sysctl(s, "ipv4/tcp_syncookies", strconv.Itoa(cookies))
+			w.nft(s, "output", "tcp flags & (syn|ack) == (syn|ack) drop")
+			c := newCapture(t, Options{}, s.inum)
+			s.server("127.0.0.1:0") // a namespace is found by its processes
+			full := listenFull(t, s)
+			defer full()
+			l := s.listening(c.probe, 4001, func(l *Listener) bool { return (l.SynOverflow != 0) == (cookies == 1) && l.SynQueue == 1 })
+			counts, err := ReadOverflows(map[uint32]bool{s.inum: true})
+			if err != nil || counts[s.inum].Syn < 2 || counts[s.inum].Accept != 0 || (l.Drops != 0) != (cookies == 0) {
+				t.Errorf("%+v, %+v: %v", l, counts, err)
+			}
+		})
 	}
 }
 
