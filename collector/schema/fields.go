@@ -95,7 +95,7 @@ func processFields() []Field {
 		column(flow.StartObserved, "exporter", "the opening of the connection was seen; with record_seq 0 the row counts one opened connection"),
 		column(flow.Accepted, "exporter", "a server's connection that the program has accepted"),
 		column(flow.Replay, "exporter", "the row comes from a recording"),
-		column(flow.Errno, "kernel, sk_err", "Linux error number of the end of the connection (111 is ECONNREFUSED)"),
+		column(flow.Errno, "kernel, sk_err; sk_err_soft of an attempt given up", "Linux error number of the end of the connection (111 is ECONNREFUSED)"),
 		coded(column(flow.Pid, "kernel, task", "process that opened, accepted or closed the socket"), codecPlain),
 		coded(column(flow.UID, "kernel, task", "user of that process"), codecPlain),
 	}

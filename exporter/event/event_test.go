@@ -219,6 +219,14 @@ func TestCloseReasons(t *testing.T) {
 	if got := r.closeReason(); got != CloseNoPort {
 		t.Errorf("no port: %s", got)
 	}
+	r.LocalPort, r.TxSegs, r.SkErrSoft = 40000, 1, errHostUnreach
+	if got := r.closeReason(); got != CloseUnreachable || r.errno() != errHostUnreach {
+		t.Errorf("given up after an ICMP message: %s, %d", got, r.errno())
+	}
+	r.LastState = uint8(StateEstablished)
+	if r.errno() != 0 {
+		t.Errorf("an ICMP message during a connection became errno %d", r.errno())
+	}
 }
 
 func BenchmarkDecode(b *testing.B) {

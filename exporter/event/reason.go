@@ -19,6 +19,15 @@ const (
 	errAddrNotAvail = 99
 )
 
+// errno is the error of the end. A program that gives up while its SYN is unanswered leaves none; what an ICMP message said by then
+// is the reason that the kernel would have given after its last try (tcp_write_err).
+func (r *Record) errno() uint16 {
+	if r.SkErr == 0 && TCPState(r.LastState) == StateSynSent {
+		return r.SkErrSoft
+	}
+	return r.SkErr
+}
+
 // closeReason classifies the end of a connection by its error, its last state and
 // who sent the first FIN. The kernel sets the error before the transition to CLOSE
 // (tcp_reset, tcp_write_err); the kernel program says where we reset it ourselves.
@@ -29,7 +38,7 @@ func (r *Record) closeReason() CloseReason {
 	if TCPState(r.LastState) == StateClose && (r.SkErr == errInval || r.SkErr == errAddrNotAvail) {
 		return CloseUnreachable // a blackhole route (fib_props), or no source address for the way (ip6_dst_lookup)
 	}
-	if reason, ok := reasonOfError(r.SkErr); ok {
+	if reason, ok := reasonOfError(r.errno()); ok {
 		if reason == CloseTimeout && r.Flags&FlagKeepalive != 0 {
 			return CloseKeepalive
 		}
@@ -42,7 +51,7 @@ func (r *Record) closeReason() CloseReason {
 	if r.Flags&FlagRstReceived != 0 {
 		return CloseRstRemote
 	}
-	if r.SkErr != 0 {
+	if r.errno() != 0 {
 		return CloseUnknown
 	}
 	switch TCPState(r.LastState) {

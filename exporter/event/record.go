@@ -245,7 +245,7 @@ func (r *Record) fill(e *Event) {
 		e.RstReceived = 1
 	}
 	if e.Kind != KindActive {
-		e.Errno = r.SkErr
+		e.Errno = r.errno()
 		e.CloseReason = r.closeReason()
 		if e.CloseReason == CloseRstLocal || r.SkErr == errConnAborted {
 			e.RstSent = 1

@@ -86,6 +86,12 @@ var failures = []scenario{
 		c.connect("10.177.0.2:9", unix.EINPROGRESS)
 		c.close()
 	}, failed(event.CloseAborted, 0)},
+	{"abandoned, unreachable meanwhile", func(w *world) {
+		w.nft(w.b, "input", "meta l4proto tcp reject with icmp type host-unreachable")
+		c := w.socket(w.a, unix.AF_INET, 0, nonblock)
+		c.connect("10.177.0.2:9", unix.EINPROGRESS) // the answer comes while the call holds the socket
+		c.close()
+	}, failed(event.CloseUnreachable, unix.EHOSTUNREACH)},
 	{"abandoned for a second connection", func(w *world) {
 		w.block(w.b)
 		c := w.socket(w.a, unix.AF_INET, 0, nonblock)
