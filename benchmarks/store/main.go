@@ -153,7 +153,7 @@ func (b *bench) write(ctx context.Context) (int, error) {
 		return 0, err
 	}
 	m := &maker{w: newWorld(b.o.seed), later: map[int64][]record{}}
-	const recordsOfOne = 2.4 // of a connection, by this world's ends and lives
+	const recordsOfOne = 1.88 // of a connection, by this world's ends and lives
 	chunks := b.o.hours * int(time.Hour/chunk)
 	each := int(float64(b.o.rows) / recordsOfOne / float64(chunks))
 	first := time.Now().Truncate(chunk).Add(-time.Duration(chunks) * chunk).UnixNano()

@@ -125,6 +125,12 @@ func values(o Options) map[string]string {
 		"NewestEdges":    EdgesOf(o.Database, Minute, newest, endOfTime, Part{}),
 		"NewestRecorded": RecordedOf(o.Database, Minute, newest, endOfTime),
 
+		"RTTHistogram":     histogramColumn(rttDoc),
+		"ConnectHistogram": histogramColumn(connectDoc),
+		"State":            stateType,
+		"OfRTT":            histogramOf("rtt_us"),
+		"OfConnect":        histogramOf("connect_us"),
+
 		"ReachabilityColumns": ReachabilityColumns(),
 		"NewestReachability":  ReachabilityOf(o.Database, Minute, newest, endOfTime),
 	}

@@ -2,7 +2,6 @@ package schema
 
 import (
 	"fmt"
-	"strconv"
 	"strings"
 )
 
@@ -33,12 +32,8 @@ type edgeMeasure struct {
 	shown                  bool   // the folded number is what people read
 }
 
-// The quantiles kept of times. Samples are rounded to a fifth of an octave (at most 7.2 % off): states of exact values would be three
-// times as large as everything else in a row (docs/schema.md). The states are exact and do not depend on the order of the samples, so
-// that all collectors compute the same. First and last seen are kept to the second.
+// First and last seen are kept to the second.
 const (
-	quantiles = "quantilesBFloat16(0.5, 0.95, 0.99)"
-	foldQ     = "quantilesBFloat16MergeState(0.5, 0.95, 0.99)"
 	sumState  = "SimpleAggregateFunction(sum, UInt64)"
 	timeCodec = "GCD, Delta(8), ZSTD(1)"
 	byteCodec = "T64('bit'), ZSTD(1)"
@@ -53,8 +48,8 @@ func edgeMeasures() []edgeMeasure {
 		m.codec = byteCodec
 		return m
 	}
-	state := func(name, doc string) edgeMeasure {
-		return edgeMeasure{name: name, kept: "AggregateFunction(" + quantiles + ", UInt32)", codec: "ZSTD(9)", doc: doc, fold: foldQ + "(e." + name + ")"}
+	histogram := func(name, doc string) edgeMeasure {
+		return edgeMeasure{name: name, kept: histogramType, codec: histogramCodec, doc: doc, fold: "sumMap(e." + name + ")"}
 	}
 	return []edgeMeasure{
 		sum("connections", "connections opened, failed attempts among them"),
@@ -70,8 +65,8 @@ func edgeMeasures() []edgeMeasure {
 		bytes("bytes_to_server", "payload bytes from client to server"),
 		bytes("bytes_to_client", "payload bytes from server to client"),
 		sum("retrans_segs", "segments sent again by the end whose record counts"),
-		state("rtt_us", "round trip times, microseconds: one sample a record"),
-		state("connect_us", "times to connect, microseconds: one sample a connection that a client opened"),
+		histogram("rtt_us_histogram", rttDoc),
+		histogram("connect_us_histogram", connectDoc),
 		{
 			name: "first_seen", kept: "SimpleAggregateFunction(min, DateTime64(3, 'UTC'))", codec: timeCodec, doc: "second in which the first connection started",
 			fold: "min(e.first_seen)", shown: true,
@@ -115,12 +110,8 @@ func ShowEdges() string {
 			out = append(out, m.fold+" AS "+m.name)
 		}
 	}
-	for _, name := range []string{"rtt_us", "connect_us"} {
-		for i, p := range []string{"p50", "p95", "p99"} {
-			merged := "quantilesBFloat16Merge(0.5, 0.95, 0.99)(e." + name + ")[" + strconv.Itoa(i+1) + "]"
-			out = append(out, "toUInt32(ifNotFinite("+merged+", 0)) AS "+name+"_"+p)
-		}
-	}
+	out = append(out, showQuantiles("rtt_us")...)
+	out = append(out, showQuantiles("connect_us")...)
 	for _, class := range []string{"client_only", "server_only", "both"} {
 		out = append(out, "sumIf(e.connections, e.class = '"+class+"') AS "+class)
 	}
@@ -165,7 +156,8 @@ func (p Part) condition(connection string) string {
 // SQL expressions: times, and the value of the first column, which is the minute in edges_1m.
 func EdgesOf(database, at, from, to string, part Part) string {
 	return strings.NewReplacer("$part", part.condition("connection"), "$met", part.condition("met"), "$database", database, "$at", at, "$from", from, "$to", to, "$key", strings.Join(EdgeKey(), ", "),
-		"$class", classType, "$connection", connectionHash, "$flow", flowHash).Replace(edgesOf)
+		"$class", classType, "$connection", connectionHash, "$flow", flowHash,
+		"$bucketRTT", bucketOf("srtt_us"), "$bucketConnect", bucketOf("connect_us")).Replace(edgesOf)
 }
 
 // Minute is the value of at for edges by minute.
@@ -186,8 +178,8 @@ const edgesOf = `WITH
     start_observed AND record_seq = 0 AS opened,
     kind = 'closed' AS ended,
     kind = 'active' AND NOT overtaken AS lives,
-    toUInt32(round(exp2(round(log2(srtt_us) * 5) / 5))) AS rounded_rtt,
-    toUInt32(round(exp2(round(log2(own.connect_us) * 5) / 5))) AS rounded_connect
+    $bucketRTT AS rtt_bucket,
+    $bucketConnect AS connect_bucket
 SELECT
     $at AS minute,
     if(by_client, local_workload, remote_workload) AS client_workload,
@@ -213,8 +205,8 @@ SELECT
     sum(if(by_client, tx_bytes, rx_bytes) * sample_rate) AS bytes_to_server,
     sum(if(by_client, rx_bytes, tx_bytes) * sample_rate) AS bytes_to_client,
     sum(toUInt64(own.retrans_segs) * sample_rate) AS retrans_segs,
-    quantilesBFloat16StateIf(0.5, 0.95, 0.99)(rounded_rtt, rounded_rtt > 0) AS rtt_us,
-    quantilesBFloat16StateIf(0.5, 0.95, 0.99)(rounded_connect, rounded_connect > 0 AND opened AND by_client) AS connect_us,
+    sumMapIf(map(rtt_bucket, toUInt64(1)), srtt_us > 0) AS rtt_us_histogram,
+    sumMapIf(map(connect_bucket, toUInt64(1)), connect_us > 0 AND opened AND by_client) AS connect_us_histogram,
     toDateTime64(toDateTime(min(start_time_ns), 'UTC'), 3, 'UTC') AS first_seen,
     toDateTime64(toDateTime(max(end_time_ns), 'UTC'), 3, 'UTC') AS last_seen
 FROM $database.flows_raw AS own FINAL

@@ -130,7 +130,7 @@ type migrator struct {
 	log  *slog.Logger
 }
 
-// attempts is how often a step is tried: two collectors that create the same table at the same instant can make one of them fail.
+// attempts is how often something is tried: two collectors that create the same table at the same instant can make one of them fail.
 const attempts = 5
 
 func (m *migrator) run(ctx context.Context, steps []Migration) error {
@@ -179,23 +179,35 @@ func (m *migrator) version(ctx context.Context) (int, error) {
 	return int(version), nil
 }
 
+// step runs a migration, and from its beginning after an error: another collector may be ahead and have dropped what the statement needs.
+// Then it is over when the other has noted it.
 func (m *migrator) step(ctx context.Context, step Migration) error {
-	for i, statement := range step.Statements {
-		if err := m.exec(ctx, statement); err != nil {
-			return fmt.Errorf("migration %d (%s), statement %d: %w", step.Version, step.Name, i+1, err)
+	return again(ctx, func() error {
+		if version, err := m.version(ctx); err != nil || version >= step.Version {
+			return err
 		}
-	}
-	note := fmt.Sprintf("INSERT INTO %s.schema_migrations (version, name) SELECT %d, '%s'", m.o.Database, step.Version, step.Name)
-	if err := m.exec(ctx, note); err != nil {
-		return fmt.Errorf("note migration %d: %w", step.Version, err)
-	}
-	return nil
+		for i, statement := range step.Statements {
+			if err := m.conn.Exec(ctx, statement); err != nil {
+				return fmt.Errorf("migration %d (%s), statement %d: %w", step.Version, step.Name, i+1, err)
+			}
+		}
+		note := fmt.Sprintf("INSERT INTO %s.schema_migrations (version, name) SELECT %d, '%s'", m.o.Database, step.Version, step.Name)
+		if err := m.conn.Exec(ctx, note); err != nil {
+			return fmt.Errorf("note migration %d: %w", step.Version, err)
+		}
+		return nil
+	})
 }
 
 // exec runs a statement that may be repeated, again after an error.
 func (m *migrator) exec(ctx context.Context, statement string) error {
+	return again(ctx, func() error { return m.conn.Exec(ctx, statement) })
+}
+
+// again tries something until it succeeds, some times.
+func again(ctx context.Context, try func() error) error {
 	for i := 1; ; i++ {
-		err := m.conn.Exec(ctx, statement)
+		err := try()
 		if err == nil || i == attempts || ctx.Err() != nil {
 			return err
 		}

@@ -6,6 +6,8 @@ import (
 	"flag"
 	"fmt"
 	"log/slog"
+	"math"
+	"math/rand/v2"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -209,7 +211,7 @@ func TestMigrateAfterAFailureInItsMiddle(t *testing.T) {
 }
 
 // TestMigrateFromEachRelease: testdata/states holds what a release left behind, statements and rows; from there everything becomes what
-// a new database has, and the rows are still there.
+// a new database has, though several collectors begin at once, and the rows are still there.
 func TestMigrateFromEachRelease(t *testing.T) {
 	const describe = "SELECT table, name, type FROM system.columns WHERE database = '%s' ORDER BY table, position"
 	fresh := schematest.Migrated(t)
@@ -229,7 +231,13 @@ func TestMigrateFromEachRelease(t *testing.T) {
 				schematest.Query(t, s, statement)
 			}
 		}
-		if err := schema.Migrate(t.Context(), s, schema.Options{}, quiet); err != nil {
+		var group sync.WaitGroup
+		errs := make([]error, 3)
+		for i := range errs {
+			group.Go(func() { errs[i] = schema.Migrate(t.Context(), s, schema.Options{}, quiet) })
+		}
+		group.Wait()
+		if err := errors.Join(errs...); err != nil {
 			t.Fatalf("%s: %v", file, err)
 		}
 		if got := schematest.Query(t, s, fmt.Sprintf(describe, s.Database)); got != want {
@@ -240,6 +248,56 @@ func TestMigrateFromEachRelease(t *testing.T) {
 		}
 		if got := schematest.Query(t, s, "SELECT uniq(minute) FROM "+s.Database+".touched"); got == "0\n" {
 			t.Errorf("%s: no minute is going to be computed", file)
+		}
+		if filepath.Base(file) == "0014.sql" {
+			checkTakenOver(t, s)
+		}
+	}
+}
+
+// checkTakenOver: histograms have what the states of migration 14 had, 1 to 1000 µs and 1 to 100, once in a minute and once in an hour.
+func checkTakenOver(t *testing.T, s schema.Server) {
+	t.Helper()
+	if got := schematest.Query(t, s, "SELECT rtt_us_p50, rtt_us_p95, rtt_us_p99, connect_us_p50, connect_us_p95 FROM "+s.Database+".edges WHERE rtt_us_p50 > 0"); got != "512\t891\t1024\t49\t97\n" {
+		t.Errorf("quantiles: %s", got)
+	}
+	for _, table := range []string{"edges_1m_gens", "edges_1h_gens"} {
+		got := schematest.Query(t, s, "SELECT arraySum(mapValues(rtt_us_histogram)), rtt_us_histogram[45], arraySum(mapValues(connect_us_histogram)) FROM "+s.Database+"."+table)
+		if want := "1000\t71\t100\n"; got != want {
+			t.Errorf("%s: %q, want %q", table, got, want)
+		}
+	}
+}
+
+// TestQuantiles: those of edges are within 7.2 % of the exact ones, whatever the times are like, and as many rows as there are.
+func TestQuantiles(t *testing.T) {
+	s := schematest.Migrated(t)
+	r := rand.New(rand.NewPCG(1, 2))
+	const n = 2000
+	for name, draw := range map[string]func() float64{
+		"lognormal":    func() float64 { return 150 * math.Exp(r.NormFloat64()) },
+		"two humps":    func() float64 { return []float64{90, 60_000}[r.IntN(2)] * (1 + r.Float64()/5) },
+		"all the same": func() float64 { return 12_345 },
+		"wide":         func() float64 { return math.Exp2(3 + 29*r.Float64()) },
+	} {
+		micros := make([]uint32, n)
+		for i := range micros {
+			micros[i] = uint32(min(draw(), math.MaxUint32))
+		}
+		schematest.Query(t, s, fmt.Sprintf(`INSERT INTO %s.flows_raw (exporter_id, flow_id, kind, role, start_observed, local_addr, local_port, remote_addr, remote_port, local_workload, remote_workload,
+start_time_ns, end_time_ns, srtt_us) SELECT '%s', number, 'closed', 'client', true, '::1', number, '::2', 80, '%[2]s', 'shop/api', now64(9), now64(9), %[3]s[number + 1] FROM numbers(%[4]d)`,
+			s.Database, name, strings.ReplaceAll(fmt.Sprint(micros), " ", ","), n))
+		slices.Sort(micros)
+		var got [3]float64
+		answer := schematest.Query(t, s, "SELECT rtt_us_p50, rtt_us_p95, rtt_us_p99 FROM "+s.Database+".edges WHERE client_workload = '"+name+"'")
+		if _, err := fmt.Sscan(answer, &got[0], &got[1], &got[2]); err != nil {
+			t.Fatalf("%s: %q: %v", name, answer, err)
+		}
+		for i, q := range []float64{0.5, 0.95, 0.99} {
+			exact := float64(micros[int(math.Ceil(q*n))-1])
+			if off := math.Abs(got[i] - exact); off > exact*0.072+0.5 {
+				t.Errorf("%s: quantile %g is %g, and exactly %g", name, q, got[i], exact)
+			}
 		}
 	}
 }

@@ -1,11 +1,4 @@
--- Edges of the minutes that are not closed yet are read through these views: a recording (replay) is in none of them.
-CREATE OR REPLACE VIEW {{.Database}}.edges_1m AS
-SELECT minute, {{.EdgeNames}}
-FROM {{.Database}}.edges_1m_gens
-WHERE (minute, gen) IN (SELECT start, gen FROM {{.Database}}.closed_latest WHERE step = 'minute')
-UNION ALL
-{{.NewestEdges}};
-
+-- What is not closed yet is read through this view: a recording (replay) is not in it.
 CREATE OR REPLACE VIEW {{.Database}}.recorded_1m AS
 SELECT minute, exporter_id, host, workload, records, unnamed
 FROM {{.Database}}.recorded_1m_gens

@@ -15,11 +15,3 @@ ALTER TABLE {{.Database}}.recorded_1m_gens MATERIALIZE INDEX minute_range;
 ALTER TABLE {{.Database}}.reachability_gens ADD INDEX IF NOT EXISTS minute_range minute TYPE minmax GRANULARITY 1;
 
 ALTER TABLE {{.Database}}.reachability_gens MATERIALIZE INDEX minute_range;
-
--- The newest edges by a statement that is analysed in a third of the time.
-CREATE OR REPLACE VIEW {{.Database}}.edges_1m AS
-SELECT minute, {{.EdgeNames}}
-FROM {{.Database}}.edges_1m_gens
-WHERE (minute, gen) IN (SELECT start, gen FROM {{.Database}}.closed_latest WHERE step = 'minute')
-UNION ALL
-{{.NewestEdges}};

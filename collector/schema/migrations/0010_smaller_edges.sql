@@ -5,8 +5,6 @@ ALTER TABLE {{.Database}}.edges_1m_gens
     MODIFY COLUMN gen CODEC(ZSTD(9)),
     MODIFY COLUMN bytes_to_server CODEC(T64('bit'), ZSTD(1)),
     MODIFY COLUMN bytes_to_client CODEC(T64('bit'), ZSTD(1)),
-    MODIFY COLUMN rtt_us CODEC(ZSTD(9)),
-    MODIFY COLUMN connect_us CODEC(ZSTD(9)),
     MODIFY COLUMN first_seen CODEC(GCD, Delta(8), ZSTD(1)),
     MODIFY COLUMN last_seen CODEC(GCD, Delta(8), ZSTD(1)),
     COMMENT COLUMN first_seen 'second in which the first connection started',
@@ -17,16 +15,7 @@ ALTER TABLE {{.Database}}.edges_1h_gens
     MODIFY COLUMN gen CODEC(ZSTD(9)),
     MODIFY COLUMN bytes_to_server CODEC(T64('bit'), ZSTD(1)),
     MODIFY COLUMN bytes_to_client CODEC(T64('bit'), ZSTD(1)),
-    MODIFY COLUMN rtt_us CODEC(ZSTD(9)),
-    MODIFY COLUMN connect_us CODEC(ZSTD(9)),
     MODIFY COLUMN first_seen CODEC(GCD, Delta(8), ZSTD(1)),
     MODIFY COLUMN last_seen CODEC(GCD, Delta(8), ZSTD(1)),
     COMMENT COLUMN first_seen 'second in which the first connection started',
     COMMENT COLUMN last_seen 'second in which the last record ended';
-
-CREATE OR REPLACE VIEW {{.Database}}.edges_1m AS
-SELECT minute, {{.EdgeNames}}
-FROM {{.Database}}.edges_1m_gens
-WHERE (minute, gen) IN (SELECT start, gen FROM {{.Database}}.closed_latest WHERE step = 'minute')
-UNION ALL
-{{.NewestEdges}};

@@ -207,8 +207,8 @@ CREATE TABLE IF NOT EXISTS tributary.edges_1m_gens
     bytes_to_server SimpleAggregateFunction(sum, UInt64) COMMENT 'payload bytes from client to server' CODEC(T64('bit'), ZSTD(1)),
     bytes_to_client SimpleAggregateFunction(sum, UInt64) COMMENT 'payload bytes from server to client' CODEC(T64('bit'), ZSTD(1)),
     retrans_segs SimpleAggregateFunction(sum, UInt64) COMMENT 'segments sent again by the end whose record counts' CODEC(T64, ZSTD(1)),
-    rtt_us AggregateFunction(quantilesBFloat16(0.5, 0.95, 0.99), UInt32) COMMENT 'round trip times, microseconds: one sample a record' CODEC(ZSTD(9)),
-    connect_us AggregateFunction(quantilesBFloat16(0.5, 0.95, 0.99), UInt32) COMMENT 'times to connect, microseconds: one sample a connection that a client opened' CODEC(ZSTD(9)),
+    rtt_us_histogram SimpleAggregateFunction(sumMap, Map(UInt8, UInt64)) COMMENT 'round trip times, one sample a record: how many were 2^(key/5) microseconds' CODEC(ZSTD(5)),
+    connect_us_histogram SimpleAggregateFunction(sumMap, Map(UInt8, UInt64)) COMMENT 'times to connect, one sample a connection that a client opened: how many took 2^(key/5) microseconds' CODEC(ZSTD(5)),
     first_seen SimpleAggregateFunction(min, DateTime64(3, 'UTC')) COMMENT 'second in which the first connection started' CODEC(GCD, Delta(8), ZSTD(1)),
     last_seen SimpleAggregateFunction(max, DateTime64(3, 'UTC')) COMMENT 'second in which the last record ended' CODEC(GCD, Delta(8), ZSTD(1))
 )
@@ -245,8 +245,8 @@ CREATE TABLE IF NOT EXISTS tributary.edges_1h_gens
     bytes_to_server SimpleAggregateFunction(sum, UInt64) COMMENT 'payload bytes from client to server' CODEC(T64('bit'), ZSTD(1)),
     bytes_to_client SimpleAggregateFunction(sum, UInt64) COMMENT 'payload bytes from server to client' CODEC(T64('bit'), ZSTD(1)),
     retrans_segs SimpleAggregateFunction(sum, UInt64) COMMENT 'segments sent again by the end whose record counts' CODEC(T64, ZSTD(1)),
-    rtt_us AggregateFunction(quantilesBFloat16(0.5, 0.95, 0.99), UInt32) COMMENT 'round trip times, microseconds: one sample a record' CODEC(ZSTD(9)),
-    connect_us AggregateFunction(quantilesBFloat16(0.5, 0.95, 0.99), UInt32) COMMENT 'times to connect, microseconds: one sample a connection that a client opened' CODEC(ZSTD(9)),
+    rtt_us_histogram SimpleAggregateFunction(sumMap, Map(UInt8, UInt64)) COMMENT 'round trip times, one sample a record: how many were 2^(key/5) microseconds' CODEC(ZSTD(5)),
+    connect_us_histogram SimpleAggregateFunction(sumMap, Map(UInt8, UInt64)) COMMENT 'times to connect, one sample a connection that a client opened: how many took 2^(key/5) microseconds' CODEC(ZSTD(5)),
     first_seen SimpleAggregateFunction(min, DateTime64(3, 'UTC')) COMMENT 'second in which the first connection started' CODEC(GCD, Delta(8), ZSTD(1)),
     last_seen SimpleAggregateFunction(max, DateTime64(3, 'UTC')) COMMENT 'second in which the last record ended' CODEC(GCD, Delta(8), ZSTD(1))
 )
@@ -327,7 +327,7 @@ GROUP BY step, start;
 
 -- Edges by minute: computed ones, and from flows those of the minutes that are not closed yet.
 CREATE OR REPLACE VIEW tributary.edges_1m AS
-SELECT minute, client_workload, server_workload, server_port, class, network, client_why, server_why, client_zone, client_region, client_release, server_zone, server_region, server_release, connections, closed, resets, open, unanswered, failures, failures_by_reason, bytes_to_server, bytes_to_client, retrans_segs, rtt_us, connect_us, first_seen, last_seen
+SELECT minute, client_workload, server_workload, server_port, class, network, client_why, server_why, client_zone, client_region, client_release, server_zone, server_region, server_release, connections, closed, resets, open, unanswered, failures, failures_by_reason, bytes_to_server, bytes_to_client, retrans_segs, rtt_us_histogram, connect_us_histogram, first_seen, last_seen
 FROM tributary.edges_1m_gens
 WHERE (minute, gen) IN (SELECT start, gen FROM tributary.closed_latest WHERE step = 'minute')
 UNION ALL
@@ -344,8 +344,8 @@ WITH
     start_observed AND record_seq = 0 AS opened,
     kind = 'closed' AS ended,
     kind = 'active' AND NOT overtaken AS lives,
-    toUInt32(round(exp2(round(log2(srtt_us) * 5) / 5))) AS rounded_rtt,
-    toUInt32(round(exp2(round(log2(own.connect_us) * 5) / 5))) AS rounded_connect
+    toUInt8(round(log2(greatest(srtt_us, 1)) * 5)) AS rtt_bucket,
+    toUInt8(round(log2(greatest(connect_us, 1)) * 5)) AS connect_bucket
 SELECT
     toStartOfMinute(toDateTime(end_time_ns, 'UTC')) AS minute,
     if(by_client, local_workload, remote_workload) AS client_workload,
@@ -371,8 +371,8 @@ SELECT
     sum(if(by_client, tx_bytes, rx_bytes) * sample_rate) AS bytes_to_server,
     sum(if(by_client, rx_bytes, tx_bytes) * sample_rate) AS bytes_to_client,
     sum(toUInt64(own.retrans_segs) * sample_rate) AS retrans_segs,
-    quantilesBFloat16StateIf(0.5, 0.95, 0.99)(rounded_rtt, rounded_rtt > 0) AS rtt_us,
-    quantilesBFloat16StateIf(0.5, 0.95, 0.99)(rounded_connect, rounded_connect > 0 AND opened AND by_client) AS connect_us,
+    sumMapIf(map(rtt_bucket, toUInt64(1)), srtt_us > 0) AS rtt_us_histogram,
+    sumMapIf(map(connect_bucket, toUInt64(1)), connect_us > 0 AND opened AND by_client) AS connect_us_histogram,
     toDateTime64(toDateTime(min(start_time_ns), 'UTC'), 3, 'UTC') AS first_seen,
     toDateTime64(toDateTime(max(end_time_ns), 'UTC'), 3, 'UTC') AS last_seen
 FROM tributary.flows_raw AS own FINAL
@@ -388,11 +388,11 @@ GROUP BY minute, client_workload, server_workload, server_port, class, network, 
 
 -- Edges by hour: computed ones, and from edges_1m those of the hours that are not closed yet.
 CREATE OR REPLACE VIEW tributary.edges_1h AS
-SELECT hour, client_workload, server_workload, server_port, class, network, client_why, server_why, client_zone, client_region, client_release, server_zone, server_region, server_release, connections, closed, resets, open, unanswered, failures, failures_by_reason, bytes_to_server, bytes_to_client, retrans_segs, rtt_us, connect_us, first_seen, last_seen
+SELECT hour, client_workload, server_workload, server_port, class, network, client_why, server_why, client_zone, client_region, client_release, server_zone, server_region, server_release, connections, closed, resets, open, unanswered, failures, failures_by_reason, bytes_to_server, bytes_to_client, retrans_segs, rtt_us_histogram, connect_us_histogram, first_seen, last_seen
 FROM tributary.edges_1h_gens
 WHERE (hour, gen) IN (SELECT start, gen FROM tributary.closed_latest WHERE step = 'hour')
 UNION ALL
-SELECT toStartOfHour(e.minute) AS hour, client_workload, server_workload, server_port, class, network, client_why, server_why, client_zone, client_region, client_release, server_zone, server_region, server_release, sum(e.connections) AS connections, sum(e.closed) AS closed, sum(e.resets) AS resets, sumIf(e.open, e.minute = toStartOfHour(e.minute) + toIntervalMinute(59)) AS open, sumIf(e.unanswered, e.minute = toStartOfHour(e.minute) + toIntervalMinute(59)) AS unanswered, sum(e.failures) AS failures, sumMap(e.failures_by_reason) AS failures_by_reason, sum(e.bytes_to_server) AS bytes_to_server, sum(e.bytes_to_client) AS bytes_to_client, sum(e.retrans_segs) AS retrans_segs, quantilesBFloat16MergeState(0.5, 0.95, 0.99)(e.rtt_us) AS rtt_us, quantilesBFloat16MergeState(0.5, 0.95, 0.99)(e.connect_us) AS connect_us, min(e.first_seen) AS first_seen, max(e.last_seen) AS last_seen
+SELECT toStartOfHour(e.minute) AS hour, client_workload, server_workload, server_port, class, network, client_why, server_why, client_zone, client_region, client_release, server_zone, server_region, server_release, sum(e.connections) AS connections, sum(e.closed) AS closed, sum(e.resets) AS resets, sumIf(e.open, e.minute = toStartOfHour(e.minute) + toIntervalMinute(59)) AS open, sumIf(e.unanswered, e.minute = toStartOfHour(e.minute) + toIntervalMinute(59)) AS unanswered, sum(e.failures) AS failures, sumMap(e.failures_by_reason) AS failures_by_reason, sum(e.bytes_to_server) AS bytes_to_server, sum(e.bytes_to_client) AS bytes_to_client, sum(e.retrans_segs) AS retrans_segs, sumMap(e.rtt_us_histogram) AS rtt_us_histogram, sumMap(e.connect_us_histogram) AS connect_us_histogram, min(e.first_seen) AS first_seen, max(e.last_seen) AS last_seen
 FROM tributary.edges_1m AS e
 WHERE e.minute >= (SELECT max(start) + toIntervalHour(count() > 0) FROM tributary.closed WHERE step = 'hour')
 GROUP BY hour, client_workload, server_workload, server_port, class, network, client_why, server_why, client_zone, client_region, client_release, server_zone, server_region, server_release;
@@ -411,12 +411,12 @@ SELECT
     sum(e.retrans_segs) AS retrans_segs,
     min(e.first_seen) AS first_seen,
     max(e.last_seen) AS last_seen,
-    toUInt32(ifNotFinite(quantilesBFloat16Merge(0.5, 0.95, 0.99)(e.rtt_us)[1], 0)) AS rtt_us_p50,
-    toUInt32(ifNotFinite(quantilesBFloat16Merge(0.5, 0.95, 0.99)(e.rtt_us)[2], 0)) AS rtt_us_p95,
-    toUInt32(ifNotFinite(quantilesBFloat16Merge(0.5, 0.95, 0.99)(e.rtt_us)[3], 0)) AS rtt_us_p99,
-    toUInt32(ifNotFinite(quantilesBFloat16Merge(0.5, 0.95, 0.99)(e.connect_us)[1], 0)) AS connect_us_p50,
-    toUInt32(ifNotFinite(quantilesBFloat16Merge(0.5, 0.95, 0.99)(e.connect_us)[2], 0)) AS connect_us_p95,
-    toUInt32(ifNotFinite(quantilesBFloat16Merge(0.5, 0.95, 0.99)(e.connect_us)[3], 0)) AS connect_us_p99,
+    if(quantilesExactWeightedArray(0.5, 0.95, 0.99)(mapKeys(e.rtt_us_histogram), mapValues(e.rtt_us_histogram))[1] = 0, 0, toUInt32(round(exp2(quantilesExactWeightedArray(0.5, 0.95, 0.99)(mapKeys(e.rtt_us_histogram), mapValues(e.rtt_us_histogram))[1] / 5)))) AS rtt_us_p50,
+    if(quantilesExactWeightedArray(0.5, 0.95, 0.99)(mapKeys(e.rtt_us_histogram), mapValues(e.rtt_us_histogram))[2] = 0, 0, toUInt32(round(exp2(quantilesExactWeightedArray(0.5, 0.95, 0.99)(mapKeys(e.rtt_us_histogram), mapValues(e.rtt_us_histogram))[2] / 5)))) AS rtt_us_p95,
+    if(quantilesExactWeightedArray(0.5, 0.95, 0.99)(mapKeys(e.rtt_us_histogram), mapValues(e.rtt_us_histogram))[3] = 0, 0, toUInt32(round(exp2(quantilesExactWeightedArray(0.5, 0.95, 0.99)(mapKeys(e.rtt_us_histogram), mapValues(e.rtt_us_histogram))[3] / 5)))) AS rtt_us_p99,
+    if(quantilesExactWeightedArray(0.5, 0.95, 0.99)(mapKeys(e.connect_us_histogram), mapValues(e.connect_us_histogram))[1] = 0, 0, toUInt32(round(exp2(quantilesExactWeightedArray(0.5, 0.95, 0.99)(mapKeys(e.connect_us_histogram), mapValues(e.connect_us_histogram))[1] / 5)))) AS connect_us_p50,
+    if(quantilesExactWeightedArray(0.5, 0.95, 0.99)(mapKeys(e.connect_us_histogram), mapValues(e.connect_us_histogram))[2] = 0, 0, toUInt32(round(exp2(quantilesExactWeightedArray(0.5, 0.95, 0.99)(mapKeys(e.connect_us_histogram), mapValues(e.connect_us_histogram))[2] / 5)))) AS connect_us_p95,
+    if(quantilesExactWeightedArray(0.5, 0.95, 0.99)(mapKeys(e.connect_us_histogram), mapValues(e.connect_us_histogram))[3] = 0, 0, toUInt32(round(exp2(quantilesExactWeightedArray(0.5, 0.95, 0.99)(mapKeys(e.connect_us_histogram), mapValues(e.connect_us_histogram))[3] / 5)))) AS connect_us_p99,
     sumIf(e.connections, e.class = 'client_only') AS client_only,
     sumIf(e.connections, e.class = 'server_only') AS server_only,
     sumIf(e.connections, e.class = 'both') AS both,
@@ -519,67 +519,7 @@ LEFT JOIN tributary.recorded_1m AS w ON w.minute = c.minute AND w.exporter_id = 
 
 -- migration 4: edges_without_replays
 
--- Edges of the minutes that are not closed yet are read through these views: a recording (replay) is in none of them.
-CREATE OR REPLACE VIEW tributary.edges_1m AS
-SELECT minute, client_workload, server_workload, server_port, class, network, client_why, server_why, client_zone, client_region, client_release, server_zone, server_region, server_release, connections, closed, resets, open, unanswered, failures, failures_by_reason, bytes_to_server, bytes_to_client, retrans_segs, rtt_us, connect_us, first_seen, last_seen
-FROM tributary.edges_1m_gens
-WHERE (minute, gen) IN (SELECT start, gen FROM tributary.closed_latest WHERE step = 'minute')
-UNION ALL
-WITH
-    role = 'client' AS by_client,
-    cityHash64(network, if(role = 'client', local_addr, remote_addr), if(role = 'client', local_port, remote_port), if(role = 'client', remote_addr, local_addr), if(role = 'client', remote_port, local_port)) AS connection,
-    cityHash64(exporter_id, flow_id) AS flow,
-    arrayExists(s -> s.1 != role AND if(by_client,
-        start_time_ns <= s.2 + toIntervalSecond(5) AND end_time_ns >= s.2 - toIntervalSecond(5),
-        s.2 <= start_time_ns + toIntervalSecond(5) AND s.3 >= start_time_ns - toIntervalSecond(5)), sightings) AS mirrored,
-    arrayExists(s -> s.4 = flow AND s.5 > record_seq AND s.3 < toDateTime64('2200-01-01 00:00:00', 9, 'UTC') AND s.6 = minute, sightings) AS overtaken,
-    toUInt64(own.connections) * sample_rate AS stands_for,
-    toUInt64(own.failures) * sample_rate AS failed,
-    start_observed AND record_seq = 0 AS opened,
-    kind = 'closed' AS ended,
-    kind = 'active' AND NOT overtaken AS lives,
-    toUInt32(round(exp2(round(log2(srtt_us) * 5) / 5))) AS rounded_rtt,
-    toUInt32(round(exp2(round(log2(own.connect_us) * 5) / 5))) AS rounded_connect
-SELECT
-    toStartOfMinute(toDateTime(end_time_ns, 'UTC')) AS minute,
-    if(by_client, local_workload, remote_workload) AS client_workload,
-    if(by_client, remote_workload, local_workload) AS server_workload,
-    if(by_client, remote_port, local_port) AS server_port,
-    CAST(multiIf(NOT by_client, 'server_only', mirrored, 'both', 'client_only') AS Enum8('client_only' = 1, 'server_only' = 2, 'both' = 3)) AS class,
-    own.network AS network,
-    toString(if(by_client, local_why, remote_why)) AS client_why,
-    toString(if(by_client, remote_why, local_why)) AS server_why,
-    if(by_client, local_zone, remote_zone) AS client_zone,
-    if(by_client, local_region, remote_region) AS client_region,
-    if(by_client, local_release, remote_release) AS client_release,
-    if(by_client, remote_zone, local_zone) AS server_zone,
-    if(by_client, remote_region, local_region) AS server_region,
-    if(by_client, remote_release, local_release) AS server_release,
-    sumIf(stands_for, opened) AS connections,
-    sumIf(stands_for, ended) AS closed,
-    sumIf(stands_for, ended AND close_reason IN ('rst_local', 'rst_remote')) AS resets,
-    sumIf(stands_for, lives AND last_state != 'syn_sent') AS open,
-    sumIf(stands_for, lives AND last_state = 'syn_sent') AS unanswered,
-    sum(failed) AS failures,
-    sumMapIf(map(toString(close_reason), failed), failed > 0) AS failures_by_reason,
-    sum(if(by_client, tx_bytes, rx_bytes) * sample_rate) AS bytes_to_server,
-    sum(if(by_client, rx_bytes, tx_bytes) * sample_rate) AS bytes_to_client,
-    sum(toUInt64(own.retrans_segs) * sample_rate) AS retrans_segs,
-    quantilesBFloat16StateIf(0.5, 0.95, 0.99)(rounded_rtt, rounded_rtt > 0) AS rtt_us,
-    quantilesBFloat16StateIf(0.5, 0.95, 0.99)(rounded_connect, rounded_connect > 0 AND opened AND by_client) AS connect_us,
-    toDateTime64(toDateTime(min(start_time_ns), 'UTC'), 3, 'UTC') AS first_seen,
-    toDateTime64(toDateTime(max(end_time_ns), 'UTC'), 3, 'UTC') AS last_seen
-FROM tributary.flows_raw AS own FINAL
-INNER JOIN
-(
-    SELECT cityHash64(network, if(role = 'client', local_addr, remote_addr), if(role = 'client', local_port, remote_port), if(role = 'client', remote_addr, local_addr), if(role = 'client', remote_port, local_port)) AS met, groupArray((role, start_time_ns, end_time_ns, cityHash64(exporter_id, flow_id), record_seq, toStartOfMinute(toDateTime(end_time_ns, 'UTC')))) AS sightings
-    FROM tributary.flows_raw FINAL
-    WHERE role != 'unknown' AND NOT replay AND end_time_ns >= (SELECT toDateTime64(max(start), 9, 'UTC') + toIntervalMinute(count() > 0) FROM tributary.closed WHERE step = 'minute') - toIntervalSecond(40) AND end_time_ns < toDateTime64('2200-01-01 00:00:00', 9, 'UTC') + toIntervalSecond(10) AND 1
-    GROUP BY met
-) AS near ON connection = near.met
-WHERE role != 'unknown' AND NOT replay AND end_time_ns >= (SELECT toDateTime64(max(start), 9, 'UTC') + toIntervalMinute(count() > 0) FROM tributary.closed WHERE step = 'minute') AND end_time_ns < toDateTime64('2200-01-01 00:00:00', 9, 'UTC') AND 1 AND (by_client OR NOT mirrored)
-GROUP BY minute, client_workload, server_workload, server_port, class, network, client_why, server_why, client_zone, client_region, client_release, server_zone, server_region, server_release;
-
+-- What is not closed yet is read through this view: a recording (replay) is not in it.
 CREATE OR REPLACE VIEW tributary.recorded_1m AS
 SELECT minute, exporter_id, host, workload, records, unnamed
 FROM tributary.recorded_1m_gens
@@ -895,67 +835,6 @@ ALTER TABLE tributary.reachability_gens ADD INDEX IF NOT EXISTS minute_range min
 
 ALTER TABLE tributary.reachability_gens MATERIALIZE INDEX minute_range;
 
--- The newest edges by a statement that is analysed in a third of the time.
-CREATE OR REPLACE VIEW tributary.edges_1m AS
-SELECT minute, client_workload, server_workload, server_port, class, network, client_why, server_why, client_zone, client_region, client_release, server_zone, server_region, server_release, connections, closed, resets, open, unanswered, failures, failures_by_reason, bytes_to_server, bytes_to_client, retrans_segs, rtt_us, connect_us, first_seen, last_seen
-FROM tributary.edges_1m_gens
-WHERE (minute, gen) IN (SELECT start, gen FROM tributary.closed_latest WHERE step = 'minute')
-UNION ALL
-WITH
-    role = 'client' AS by_client,
-    cityHash64(network, if(role = 'client', local_addr, remote_addr), if(role = 'client', local_port, remote_port), if(role = 'client', remote_addr, local_addr), if(role = 'client', remote_port, local_port)) AS connection,
-    cityHash64(exporter_id, flow_id) AS flow,
-    arrayExists(s -> s.1 != role AND if(by_client,
-        start_time_ns <= s.2 + toIntervalSecond(5) AND end_time_ns >= s.2 - toIntervalSecond(5),
-        s.2 <= start_time_ns + toIntervalSecond(5) AND s.3 >= start_time_ns - toIntervalSecond(5)), sightings) AS mirrored,
-    arrayExists(s -> s.4 = flow AND s.5 > record_seq AND s.3 < toDateTime64('2200-01-01 00:00:00', 9, 'UTC') AND s.6 = minute, sightings) AS overtaken,
-    toUInt64(own.connections) * sample_rate AS stands_for,
-    toUInt64(own.failures) * sample_rate AS failed,
-    start_observed AND record_seq = 0 AS opened,
-    kind = 'closed' AS ended,
-    kind = 'active' AND NOT overtaken AS lives,
-    toUInt32(round(exp2(round(log2(srtt_us) * 5) / 5))) AS rounded_rtt,
-    toUInt32(round(exp2(round(log2(own.connect_us) * 5) / 5))) AS rounded_connect
-SELECT
-    toStartOfMinute(toDateTime(end_time_ns, 'UTC')) AS minute,
-    if(by_client, local_workload, remote_workload) AS client_workload,
-    if(by_client, remote_workload, local_workload) AS server_workload,
-    if(by_client, remote_port, local_port) AS server_port,
-    CAST(multiIf(NOT by_client, 'server_only', mirrored, 'both', 'client_only') AS Enum8('client_only' = 1, 'server_only' = 2, 'both' = 3)) AS class,
-    own.network AS network,
-    toString(if(by_client, local_why, remote_why)) AS client_why,
-    toString(if(by_client, remote_why, local_why)) AS server_why,
-    if(by_client, local_zone, remote_zone) AS client_zone,
-    if(by_client, local_region, remote_region) AS client_region,
-    if(by_client, local_release, remote_release) AS client_release,
-    if(by_client, remote_zone, local_zone) AS server_zone,
-    if(by_client, remote_region, local_region) AS server_region,
-    if(by_client, remote_release, local_release) AS server_release,
-    sumIf(stands_for, opened) AS connections,
-    sumIf(stands_for, ended) AS closed,
-    sumIf(stands_for, ended AND close_reason IN ('rst_local', 'rst_remote')) AS resets,
-    sumIf(stands_for, lives AND last_state != 'syn_sent') AS open,
-    sumIf(stands_for, lives AND last_state = 'syn_sent') AS unanswered,
-    sum(failed) AS failures,
-    sumMapIf(map(toString(close_reason), failed), failed > 0) AS failures_by_reason,
-    sum(if(by_client, tx_bytes, rx_bytes) * sample_rate) AS bytes_to_server,
-    sum(if(by_client, rx_bytes, tx_bytes) * sample_rate) AS bytes_to_client,
-    sum(toUInt64(own.retrans_segs) * sample_rate) AS retrans_segs,
-    quantilesBFloat16StateIf(0.5, 0.95, 0.99)(rounded_rtt, rounded_rtt > 0) AS rtt_us,
-    quantilesBFloat16StateIf(0.5, 0.95, 0.99)(rounded_connect, rounded_connect > 0 AND opened AND by_client) AS connect_us,
-    toDateTime64(toDateTime(min(start_time_ns), 'UTC'), 3, 'UTC') AS first_seen,
-    toDateTime64(toDateTime(max(end_time_ns), 'UTC'), 3, 'UTC') AS last_seen
-FROM tributary.flows_raw AS own FINAL
-INNER JOIN
-(
-    SELECT cityHash64(network, if(role = 'client', local_addr, remote_addr), if(role = 'client', local_port, remote_port), if(role = 'client', remote_addr, local_addr), if(role = 'client', remote_port, local_port)) AS met, groupArray((role, start_time_ns, end_time_ns, cityHash64(exporter_id, flow_id), record_seq, toStartOfMinute(toDateTime(end_time_ns, 'UTC')))) AS sightings
-    FROM tributary.flows_raw FINAL
-    WHERE role != 'unknown' AND NOT replay AND end_time_ns >= (SELECT toDateTime64(max(start), 9, 'UTC') + toIntervalMinute(count() > 0) FROM tributary.closed WHERE step = 'minute') - toIntervalSecond(40) AND end_time_ns < toDateTime64('2200-01-01 00:00:00', 9, 'UTC') + toIntervalSecond(10) AND 1
-    GROUP BY met
-) AS near ON connection = near.met
-WHERE role != 'unknown' AND NOT replay AND end_time_ns >= (SELECT toDateTime64(max(start), 9, 'UTC') + toIntervalMinute(count() > 0) FROM tributary.closed WHERE step = 'minute') AND end_time_ns < toDateTime64('2200-01-01 00:00:00', 9, 'UTC') AND 1 AND (by_client OR NOT mirrored)
-GROUP BY minute, client_workload, server_workload, server_port, class, network, client_why, server_why, client_zone, client_region, client_release, server_zone, server_region, server_release;
-
 -- migration 10: smaller_edges
 
 -- A quarter less for the roll-ups (docs/schema.md): codecs by measurement, times to the second, samples of times to a fifth of an octave. What is
@@ -965,8 +844,6 @@ ALTER TABLE tributary.edges_1m_gens
     MODIFY COLUMN gen CODEC(ZSTD(9)),
     MODIFY COLUMN bytes_to_server CODEC(T64('bit'), ZSTD(1)),
     MODIFY COLUMN bytes_to_client CODEC(T64('bit'), ZSTD(1)),
-    MODIFY COLUMN rtt_us CODEC(ZSTD(9)),
-    MODIFY COLUMN connect_us CODEC(ZSTD(9)),
     MODIFY COLUMN first_seen CODEC(GCD, Delta(8), ZSTD(1)),
     MODIFY COLUMN last_seen CODEC(GCD, Delta(8), ZSTD(1)),
     COMMENT COLUMN first_seen 'second in which the first connection started',
@@ -977,136 +854,14 @@ ALTER TABLE tributary.edges_1h_gens
     MODIFY COLUMN gen CODEC(ZSTD(9)),
     MODIFY COLUMN bytes_to_server CODEC(T64('bit'), ZSTD(1)),
     MODIFY COLUMN bytes_to_client CODEC(T64('bit'), ZSTD(1)),
-    MODIFY COLUMN rtt_us CODEC(ZSTD(9)),
-    MODIFY COLUMN connect_us CODEC(ZSTD(9)),
     MODIFY COLUMN first_seen CODEC(GCD, Delta(8), ZSTD(1)),
     MODIFY COLUMN last_seen CODEC(GCD, Delta(8), ZSTD(1)),
     COMMENT COLUMN first_seen 'second in which the first connection started',
     COMMENT COLUMN last_seen 'second in which the last record ended';
 
-CREATE OR REPLACE VIEW tributary.edges_1m AS
-SELECT minute, client_workload, server_workload, server_port, class, network, client_why, server_why, client_zone, client_region, client_release, server_zone, server_region, server_release, connections, closed, resets, open, unanswered, failures, failures_by_reason, bytes_to_server, bytes_to_client, retrans_segs, rtt_us, connect_us, first_seen, last_seen
-FROM tributary.edges_1m_gens
-WHERE (minute, gen) IN (SELECT start, gen FROM tributary.closed_latest WHERE step = 'minute')
-UNION ALL
-WITH
-    role = 'client' AS by_client,
-    cityHash64(network, if(role = 'client', local_addr, remote_addr), if(role = 'client', local_port, remote_port), if(role = 'client', remote_addr, local_addr), if(role = 'client', remote_port, local_port)) AS connection,
-    cityHash64(exporter_id, flow_id) AS flow,
-    arrayExists(s -> s.1 != role AND if(by_client,
-        start_time_ns <= s.2 + toIntervalSecond(5) AND end_time_ns >= s.2 - toIntervalSecond(5),
-        s.2 <= start_time_ns + toIntervalSecond(5) AND s.3 >= start_time_ns - toIntervalSecond(5)), sightings) AS mirrored,
-    arrayExists(s -> s.4 = flow AND s.5 > record_seq AND s.3 < toDateTime64('2200-01-01 00:00:00', 9, 'UTC') AND s.6 = minute, sightings) AS overtaken,
-    toUInt64(own.connections) * sample_rate AS stands_for,
-    toUInt64(own.failures) * sample_rate AS failed,
-    start_observed AND record_seq = 0 AS opened,
-    kind = 'closed' AS ended,
-    kind = 'active' AND NOT overtaken AS lives,
-    toUInt32(round(exp2(round(log2(srtt_us) * 5) / 5))) AS rounded_rtt,
-    toUInt32(round(exp2(round(log2(own.connect_us) * 5) / 5))) AS rounded_connect
-SELECT
-    toStartOfMinute(toDateTime(end_time_ns, 'UTC')) AS minute,
-    if(by_client, local_workload, remote_workload) AS client_workload,
-    if(by_client, remote_workload, local_workload) AS server_workload,
-    if(by_client, remote_port, local_port) AS server_port,
-    CAST(multiIf(NOT by_client, 'server_only', mirrored, 'both', 'client_only') AS Enum8('client_only' = 1, 'server_only' = 2, 'both' = 3)) AS class,
-    own.network AS network,
-    toString(if(by_client, local_why, remote_why)) AS client_why,
-    toString(if(by_client, remote_why, local_why)) AS server_why,
-    if(by_client, local_zone, remote_zone) AS client_zone,
-    if(by_client, local_region, remote_region) AS client_region,
-    if(by_client, local_release, remote_release) AS client_release,
-    if(by_client, remote_zone, local_zone) AS server_zone,
-    if(by_client, remote_region, local_region) AS server_region,
-    if(by_client, remote_release, local_release) AS server_release,
-    sumIf(stands_for, opened) AS connections,
-    sumIf(stands_for, ended) AS closed,
-    sumIf(stands_for, ended AND close_reason IN ('rst_local', 'rst_remote')) AS resets,
-    sumIf(stands_for, lives AND last_state != 'syn_sent') AS open,
-    sumIf(stands_for, lives AND last_state = 'syn_sent') AS unanswered,
-    sum(failed) AS failures,
-    sumMapIf(map(toString(close_reason), failed), failed > 0) AS failures_by_reason,
-    sum(if(by_client, tx_bytes, rx_bytes) * sample_rate) AS bytes_to_server,
-    sum(if(by_client, rx_bytes, tx_bytes) * sample_rate) AS bytes_to_client,
-    sum(toUInt64(own.retrans_segs) * sample_rate) AS retrans_segs,
-    quantilesBFloat16StateIf(0.5, 0.95, 0.99)(rounded_rtt, rounded_rtt > 0) AS rtt_us,
-    quantilesBFloat16StateIf(0.5, 0.95, 0.99)(rounded_connect, rounded_connect > 0 AND opened AND by_client) AS connect_us,
-    toDateTime64(toDateTime(min(start_time_ns), 'UTC'), 3, 'UTC') AS first_seen,
-    toDateTime64(toDateTime(max(end_time_ns), 'UTC'), 3, 'UTC') AS last_seen
-FROM tributary.flows_raw AS own FINAL
-INNER JOIN
-(
-    SELECT cityHash64(network, if(role = 'client', local_addr, remote_addr), if(role = 'client', local_port, remote_port), if(role = 'client', remote_addr, local_addr), if(role = 'client', remote_port, local_port)) AS met, groupArray((role, start_time_ns, end_time_ns, cityHash64(exporter_id, flow_id), record_seq, toStartOfMinute(toDateTime(end_time_ns, 'UTC')))) AS sightings
-    FROM tributary.flows_raw FINAL
-    WHERE role != 'unknown' AND NOT replay AND end_time_ns >= (SELECT toDateTime64(max(start), 9, 'UTC') + toIntervalMinute(count() > 0) FROM tributary.closed WHERE step = 'minute') - toIntervalSecond(40) AND end_time_ns < toDateTime64('2200-01-01 00:00:00', 9, 'UTC') + toIntervalSecond(10) AND 1
-    GROUP BY met
-) AS near ON connection = near.met
-WHERE role != 'unknown' AND NOT replay AND end_time_ns >= (SELECT toDateTime64(max(start), 9, 'UTC') + toIntervalMinute(count() > 0) FROM tributary.closed WHERE step = 'minute') AND end_time_ns < toDateTime64('2200-01-01 00:00:00', 9, 'UTC') AND 1 AND (by_client OR NOT mirrored)
-GROUP BY minute, client_workload, server_workload, server_port, class, network, client_why, server_why, client_zone, client_region, client_release, server_zone, server_region, server_release;
-
 -- migration 11: quick_hashes
 
 -- The newest minutes by quicker hashes and without views in between.
-CREATE OR REPLACE VIEW tributary.edges_1m AS
-SELECT minute, client_workload, server_workload, server_port, class, network, client_why, server_why, client_zone, client_region, client_release, server_zone, server_region, server_release, connections, closed, resets, open, unanswered, failures, failures_by_reason, bytes_to_server, bytes_to_client, retrans_segs, rtt_us, connect_us, first_seen, last_seen
-FROM tributary.edges_1m_gens
-WHERE (minute, gen) IN (SELECT start, gen FROM tributary.closed_latest WHERE step = 'minute')
-UNION ALL
-WITH
-    role = 'client' AS by_client,
-    cityHash64(network, if(role = 'client', local_addr, remote_addr), if(role = 'client', local_port, remote_port), if(role = 'client', remote_addr, local_addr), if(role = 'client', remote_port, local_port)) AS connection,
-    cityHash64(exporter_id, flow_id) AS flow,
-    arrayExists(s -> s.1 != role AND if(by_client,
-        start_time_ns <= s.2 + toIntervalSecond(5) AND end_time_ns >= s.2 - toIntervalSecond(5),
-        s.2 <= start_time_ns + toIntervalSecond(5) AND s.3 >= start_time_ns - toIntervalSecond(5)), sightings) AS mirrored,
-    arrayExists(s -> s.4 = flow AND s.5 > record_seq AND s.3 < toDateTime64('2200-01-01 00:00:00', 9, 'UTC') AND s.6 = minute, sightings) AS overtaken,
-    toUInt64(own.connections) * sample_rate AS stands_for,
-    toUInt64(own.failures) * sample_rate AS failed,
-    start_observed AND record_seq = 0 AS opened,
-    kind = 'closed' AS ended,
-    kind = 'active' AND NOT overtaken AS lives,
-    toUInt32(round(exp2(round(log2(srtt_us) * 5) / 5))) AS rounded_rtt,
-    toUInt32(round(exp2(round(log2(own.connect_us) * 5) / 5))) AS rounded_connect
-SELECT
-    toStartOfMinute(toDateTime(end_time_ns, 'UTC')) AS minute,
-    if(by_client, local_workload, remote_workload) AS client_workload,
-    if(by_client, remote_workload, local_workload) AS server_workload,
-    if(by_client, remote_port, local_port) AS server_port,
-    CAST(multiIf(NOT by_client, 'server_only', mirrored, 'both', 'client_only') AS Enum8('client_only' = 1, 'server_only' = 2, 'both' = 3)) AS class,
-    own.network AS network,
-    toString(if(by_client, local_why, remote_why)) AS client_why,
-    toString(if(by_client, remote_why, local_why)) AS server_why,
-    if(by_client, local_zone, remote_zone) AS client_zone,
-    if(by_client, local_region, remote_region) AS client_region,
-    if(by_client, local_release, remote_release) AS client_release,
-    if(by_client, remote_zone, local_zone) AS server_zone,
-    if(by_client, remote_region, local_region) AS server_region,
-    if(by_client, remote_release, local_release) AS server_release,
-    sumIf(stands_for, opened) AS connections,
-    sumIf(stands_for, ended) AS closed,
-    sumIf(stands_for, ended AND close_reason IN ('rst_local', 'rst_remote')) AS resets,
-    sumIf(stands_for, lives AND last_state != 'syn_sent') AS open,
-    sumIf(stands_for, lives AND last_state = 'syn_sent') AS unanswered,
-    sum(failed) AS failures,
-    sumMapIf(map(toString(close_reason), failed), failed > 0) AS failures_by_reason,
-    sum(if(by_client, tx_bytes, rx_bytes) * sample_rate) AS bytes_to_server,
-    sum(if(by_client, rx_bytes, tx_bytes) * sample_rate) AS bytes_to_client,
-    sum(toUInt64(own.retrans_segs) * sample_rate) AS retrans_segs,
-    quantilesBFloat16StateIf(0.5, 0.95, 0.99)(rounded_rtt, rounded_rtt > 0) AS rtt_us,
-    quantilesBFloat16StateIf(0.5, 0.95, 0.99)(rounded_connect, rounded_connect > 0 AND opened AND by_client) AS connect_us,
-    toDateTime64(toDateTime(min(start_time_ns), 'UTC'), 3, 'UTC') AS first_seen,
-    toDateTime64(toDateTime(max(end_time_ns), 'UTC'), 3, 'UTC') AS last_seen
-FROM tributary.flows_raw AS own FINAL
-INNER JOIN
-(
-    SELECT cityHash64(network, if(role = 'client', local_addr, remote_addr), if(role = 'client', local_port, remote_port), if(role = 'client', remote_addr, local_addr), if(role = 'client', remote_port, local_port)) AS met, groupArray((role, start_time_ns, end_time_ns, cityHash64(exporter_id, flow_id), record_seq, toStartOfMinute(toDateTime(end_time_ns, 'UTC')))) AS sightings
-    FROM tributary.flows_raw FINAL
-    WHERE role != 'unknown' AND NOT replay AND end_time_ns >= (SELECT toDateTime64(max(start), 9, 'UTC') + toIntervalMinute(count() > 0) FROM tributary.closed WHERE step = 'minute') - toIntervalSecond(40) AND end_time_ns < toDateTime64('2200-01-01 00:00:00', 9, 'UTC') + toIntervalSecond(10) AND 1
-    GROUP BY met
-) AS near ON connection = near.met
-WHERE role != 'unknown' AND NOT replay AND end_time_ns >= (SELECT toDateTime64(max(start), 9, 'UTC') + toIntervalMinute(count() > 0) FROM tributary.closed WHERE step = 'minute') AND end_time_ns < toDateTime64('2200-01-01 00:00:00', 9, 'UTC') AND 1 AND (by_client OR NOT mirrored)
-GROUP BY minute, client_workload, server_workload, server_port, class, network, client_why, server_why, client_zone, client_region, client_release, server_zone, server_region, server_release;
-
 CREATE OR REPLACE VIEW tributary.recorded_1m AS
 SELECT minute, exporter_id, host, workload, records, unnamed
 FROM tributary.recorded_1m_gens
@@ -1268,3 +1023,138 @@ SELECT made, exporter_id, flow_id, record_seq, was_workload, was_evidence, remot
     end_time_ns, network, remote_addr, remote_port, peer_exporter_id
 FROM tributary.renames
 WHERE job = 'pairs' AND was_workload != '' AND was_workload != remote_workload;
+
+-- migration 16: histograms
+
+-- Times of edges as histograms in place of states of quantiles, which took two thirds of a map's processor time (docs/schema.md). What the states
+-- hold is taken over: a million rows a few seconds. If the migration is repeated their columns come back empty for a moment.
+ALTER TABLE tributary.edges_1m_gens
+    ADD COLUMN IF NOT EXISTS rtt_us_histogram SimpleAggregateFunction(sumMap, Map(UInt8, UInt64)) COMMENT 'round trip times, one sample a record: how many were 2^(key/5) microseconds' CODEC(ZSTD(5)) AFTER retrans_segs,
+    ADD COLUMN IF NOT EXISTS connect_us_histogram SimpleAggregateFunction(sumMap, Map(UInt8, UInt64)) COMMENT 'times to connect, one sample a connection that a client opened: how many took 2^(key/5) microseconds' CODEC(ZSTD(5)) AFTER rtt_us_histogram,
+    ADD COLUMN IF NOT EXISTS rtt_us AggregateFunction(quantilesBFloat16(0.5, 0.95, 0.99), UInt32),
+    ADD COLUMN IF NOT EXISTS connect_us AggregateFunction(quantilesBFloat16(0.5, 0.95, 0.99), UInt32);
+
+ALTER TABLE tributary.edges_1m_gens
+    UPDATE rtt_us_histogram = CAST(arrayReduce('sumMap',
+        [arrayMap(s -> toUInt8(round(log2(greatest(reinterpretAsFloat32(concat('\0\0', substring(s, 1, 2))), 1)) * 5)), arrayMap(i -> substring(toString(rtt_us), length(toString(rtt_us)) % 10 + 10 * i + 1, 10), range(intDiv(length(toString(rtt_us)), 10))))],
+        [arrayMap(s -> reinterpretAsUInt64(substring(s, 3)), arrayMap(i -> substring(toString(rtt_us), length(toString(rtt_us)) % 10 + 10 * i + 1, 10), range(intDiv(length(toString(rtt_us)), 10))))]), 'Map(UInt8, UInt64)'), connect_us_histogram = CAST(arrayReduce('sumMap',
+        [arrayMap(s -> toUInt8(round(log2(greatest(reinterpretAsFloat32(concat('\0\0', substring(s, 1, 2))), 1)) * 5)), arrayMap(i -> substring(toString(connect_us), length(toString(connect_us)) % 10 + 10 * i + 1, 10), range(intDiv(length(toString(connect_us)), 10))))],
+        [arrayMap(s -> reinterpretAsUInt64(substring(s, 3)), arrayMap(i -> substring(toString(connect_us), length(toString(connect_us)) % 10 + 10 * i + 1, 10), range(intDiv(length(toString(connect_us)), 10))))]), 'Map(UInt8, UInt64)')
+    WHERE empty(rtt_us_histogram) AND empty(connect_us_histogram) AND length(toString(rtt_us)) + length(toString(connect_us)) > 2
+    SETTINGS mutations_sync = 2;
+
+ALTER TABLE tributary.edges_1h_gens
+    ADD COLUMN IF NOT EXISTS rtt_us_histogram SimpleAggregateFunction(sumMap, Map(UInt8, UInt64)) COMMENT 'round trip times, one sample a record: how many were 2^(key/5) microseconds' CODEC(ZSTD(5)) AFTER retrans_segs,
+    ADD COLUMN IF NOT EXISTS connect_us_histogram SimpleAggregateFunction(sumMap, Map(UInt8, UInt64)) COMMENT 'times to connect, one sample a connection that a client opened: how many took 2^(key/5) microseconds' CODEC(ZSTD(5)) AFTER rtt_us_histogram,
+    ADD COLUMN IF NOT EXISTS rtt_us AggregateFunction(quantilesBFloat16(0.5, 0.95, 0.99), UInt32),
+    ADD COLUMN IF NOT EXISTS connect_us AggregateFunction(quantilesBFloat16(0.5, 0.95, 0.99), UInt32);
+
+ALTER TABLE tributary.edges_1h_gens
+    UPDATE rtt_us_histogram = CAST(arrayReduce('sumMap',
+        [arrayMap(s -> toUInt8(round(log2(greatest(reinterpretAsFloat32(concat('\0\0', substring(s, 1, 2))), 1)) * 5)), arrayMap(i -> substring(toString(rtt_us), length(toString(rtt_us)) % 10 + 10 * i + 1, 10), range(intDiv(length(toString(rtt_us)), 10))))],
+        [arrayMap(s -> reinterpretAsUInt64(substring(s, 3)), arrayMap(i -> substring(toString(rtt_us), length(toString(rtt_us)) % 10 + 10 * i + 1, 10), range(intDiv(length(toString(rtt_us)), 10))))]), 'Map(UInt8, UInt64)'), connect_us_histogram = CAST(arrayReduce('sumMap',
+        [arrayMap(s -> toUInt8(round(log2(greatest(reinterpretAsFloat32(concat('\0\0', substring(s, 1, 2))), 1)) * 5)), arrayMap(i -> substring(toString(connect_us), length(toString(connect_us)) % 10 + 10 * i + 1, 10), range(intDiv(length(toString(connect_us)), 10))))],
+        [arrayMap(s -> reinterpretAsUInt64(substring(s, 3)), arrayMap(i -> substring(toString(connect_us), length(toString(connect_us)) % 10 + 10 * i + 1, 10), range(intDiv(length(toString(connect_us)), 10))))]), 'Map(UInt8, UInt64)')
+    WHERE empty(rtt_us_histogram) AND empty(connect_us_histogram) AND length(toString(rtt_us)) + length(toString(connect_us)) > 2
+    SETTINGS mutations_sync = 2;
+
+CREATE OR REPLACE VIEW tributary.edges_1m AS
+SELECT minute, client_workload, server_workload, server_port, class, network, client_why, server_why, client_zone, client_region, client_release, server_zone, server_region, server_release, connections, closed, resets, open, unanswered, failures, failures_by_reason, bytes_to_server, bytes_to_client, retrans_segs, rtt_us_histogram, connect_us_histogram, first_seen, last_seen
+FROM tributary.edges_1m_gens
+WHERE (minute, gen) IN (SELECT start, gen FROM tributary.closed_latest WHERE step = 'minute')
+UNION ALL
+WITH
+    role = 'client' AS by_client,
+    cityHash64(network, if(role = 'client', local_addr, remote_addr), if(role = 'client', local_port, remote_port), if(role = 'client', remote_addr, local_addr), if(role = 'client', remote_port, local_port)) AS connection,
+    cityHash64(exporter_id, flow_id) AS flow,
+    arrayExists(s -> s.1 != role AND if(by_client,
+        start_time_ns <= s.2 + toIntervalSecond(5) AND end_time_ns >= s.2 - toIntervalSecond(5),
+        s.2 <= start_time_ns + toIntervalSecond(5) AND s.3 >= start_time_ns - toIntervalSecond(5)), sightings) AS mirrored,
+    arrayExists(s -> s.4 = flow AND s.5 > record_seq AND s.3 < toDateTime64('2200-01-01 00:00:00', 9, 'UTC') AND s.6 = minute, sightings) AS overtaken,
+    toUInt64(own.connections) * sample_rate AS stands_for,
+    toUInt64(own.failures) * sample_rate AS failed,
+    start_observed AND record_seq = 0 AS opened,
+    kind = 'closed' AS ended,
+    kind = 'active' AND NOT overtaken AS lives,
+    toUInt8(round(log2(greatest(srtt_us, 1)) * 5)) AS rtt_bucket,
+    toUInt8(round(log2(greatest(connect_us, 1)) * 5)) AS connect_bucket
+SELECT
+    toStartOfMinute(toDateTime(end_time_ns, 'UTC')) AS minute,
+    if(by_client, local_workload, remote_workload) AS client_workload,
+    if(by_client, remote_workload, local_workload) AS server_workload,
+    if(by_client, remote_port, local_port) AS server_port,
+    CAST(multiIf(NOT by_client, 'server_only', mirrored, 'both', 'client_only') AS Enum8('client_only' = 1, 'server_only' = 2, 'both' = 3)) AS class,
+    own.network AS network,
+    toString(if(by_client, local_why, remote_why)) AS client_why,
+    toString(if(by_client, remote_why, local_why)) AS server_why,
+    if(by_client, local_zone, remote_zone) AS client_zone,
+    if(by_client, local_region, remote_region) AS client_region,
+    if(by_client, local_release, remote_release) AS client_release,
+    if(by_client, remote_zone, local_zone) AS server_zone,
+    if(by_client, remote_region, local_region) AS server_region,
+    if(by_client, remote_release, local_release) AS server_release,
+    sumIf(stands_for, opened) AS connections,
+    sumIf(stands_for, ended) AS closed,
+    sumIf(stands_for, ended AND close_reason IN ('rst_local', 'rst_remote')) AS resets,
+    sumIf(stands_for, lives AND last_state != 'syn_sent') AS open,
+    sumIf(stands_for, lives AND last_state = 'syn_sent') AS unanswered,
+    sum(failed) AS failures,
+    sumMapIf(map(toString(close_reason), failed), failed > 0) AS failures_by_reason,
+    sum(if(by_client, tx_bytes, rx_bytes) * sample_rate) AS bytes_to_server,
+    sum(if(by_client, rx_bytes, tx_bytes) * sample_rate) AS bytes_to_client,
+    sum(toUInt64(own.retrans_segs) * sample_rate) AS retrans_segs,
+    sumMapIf(map(rtt_bucket, toUInt64(1)), srtt_us > 0) AS rtt_us_histogram,
+    sumMapIf(map(connect_bucket, toUInt64(1)), connect_us > 0 AND opened AND by_client) AS connect_us_histogram,
+    toDateTime64(toDateTime(min(start_time_ns), 'UTC'), 3, 'UTC') AS first_seen,
+    toDateTime64(toDateTime(max(end_time_ns), 'UTC'), 3, 'UTC') AS last_seen
+FROM tributary.flows_raw AS own FINAL
+INNER JOIN
+(
+    SELECT cityHash64(network, if(role = 'client', local_addr, remote_addr), if(role = 'client', local_port, remote_port), if(role = 'client', remote_addr, local_addr), if(role = 'client', remote_port, local_port)) AS met, groupArray((role, start_time_ns, end_time_ns, cityHash64(exporter_id, flow_id), record_seq, toStartOfMinute(toDateTime(end_time_ns, 'UTC')))) AS sightings
+    FROM tributary.flows_raw FINAL
+    WHERE role != 'unknown' AND NOT replay AND end_time_ns >= (SELECT toDateTime64(max(start), 9, 'UTC') + toIntervalMinute(count() > 0) FROM tributary.closed WHERE step = 'minute') - toIntervalSecond(40) AND end_time_ns < toDateTime64('2200-01-01 00:00:00', 9, 'UTC') + toIntervalSecond(10) AND 1
+    GROUP BY met
+) AS near ON connection = near.met
+WHERE role != 'unknown' AND NOT replay AND end_time_ns >= (SELECT toDateTime64(max(start), 9, 'UTC') + toIntervalMinute(count() > 0) FROM tributary.closed WHERE step = 'minute') AND end_time_ns < toDateTime64('2200-01-01 00:00:00', 9, 'UTC') AND 1 AND (by_client OR NOT mirrored)
+GROUP BY minute, client_workload, server_workload, server_port, class, network, client_why, server_why, client_zone, client_region, client_release, server_zone, server_region, server_release;
+
+CREATE OR REPLACE VIEW tributary.edges_1h AS
+SELECT hour, client_workload, server_workload, server_port, class, network, client_why, server_why, client_zone, client_region, client_release, server_zone, server_region, server_release, connections, closed, resets, open, unanswered, failures, failures_by_reason, bytes_to_server, bytes_to_client, retrans_segs, rtt_us_histogram, connect_us_histogram, first_seen, last_seen
+FROM tributary.edges_1h_gens
+WHERE (hour, gen) IN (SELECT start, gen FROM tributary.closed_latest WHERE step = 'hour')
+UNION ALL
+SELECT toStartOfHour(e.minute) AS hour, client_workload, server_workload, server_port, class, network, client_why, server_why, client_zone, client_region, client_release, server_zone, server_region, server_release, sum(e.connections) AS connections, sum(e.closed) AS closed, sum(e.resets) AS resets, sumIf(e.open, e.minute = toStartOfHour(e.minute) + toIntervalMinute(59)) AS open, sumIf(e.unanswered, e.minute = toStartOfHour(e.minute) + toIntervalMinute(59)) AS unanswered, sum(e.failures) AS failures, sumMap(e.failures_by_reason) AS failures_by_reason, sum(e.bytes_to_server) AS bytes_to_server, sum(e.bytes_to_client) AS bytes_to_client, sum(e.retrans_segs) AS retrans_segs, sumMap(e.rtt_us_histogram) AS rtt_us_histogram, sumMap(e.connect_us_histogram) AS connect_us_histogram, min(e.first_seen) AS first_seen, max(e.last_seen) AS last_seen
+FROM tributary.edges_1m AS e
+WHERE e.minute >= (SELECT max(start) + toIntervalHour(count() > 0) FROM tributary.closed WHERE step = 'hour')
+GROUP BY hour, client_workload, server_workload, server_port, class, network, client_why, server_why, client_zone, client_region, client_release, server_zone, server_region, server_release;
+
+CREATE OR REPLACE VIEW tributary.edges AS
+SELECT
+    client_workload, client_why, server_workload, server_why, server_port,
+    sum(e.connections) AS connections,
+    sum(e.closed) AS closed,
+    sum(e.resets) AS resets,
+    sum(e.failures) AS failures,
+    sumMap(e.failures_by_reason) AS failures_by_reason,
+    sum(e.bytes_to_server) AS bytes_to_server,
+    sum(e.bytes_to_client) AS bytes_to_client,
+    sum(e.retrans_segs) AS retrans_segs,
+    min(e.first_seen) AS first_seen,
+    max(e.last_seen) AS last_seen,
+    if(quantilesExactWeightedArray(0.5, 0.95, 0.99)(mapKeys(e.rtt_us_histogram), mapValues(e.rtt_us_histogram))[1] = 0, 0, toUInt32(round(exp2(quantilesExactWeightedArray(0.5, 0.95, 0.99)(mapKeys(e.rtt_us_histogram), mapValues(e.rtt_us_histogram))[1] / 5)))) AS rtt_us_p50,
+    if(quantilesExactWeightedArray(0.5, 0.95, 0.99)(mapKeys(e.rtt_us_histogram), mapValues(e.rtt_us_histogram))[2] = 0, 0, toUInt32(round(exp2(quantilesExactWeightedArray(0.5, 0.95, 0.99)(mapKeys(e.rtt_us_histogram), mapValues(e.rtt_us_histogram))[2] / 5)))) AS rtt_us_p95,
+    if(quantilesExactWeightedArray(0.5, 0.95, 0.99)(mapKeys(e.rtt_us_histogram), mapValues(e.rtt_us_histogram))[3] = 0, 0, toUInt32(round(exp2(quantilesExactWeightedArray(0.5, 0.95, 0.99)(mapKeys(e.rtt_us_histogram), mapValues(e.rtt_us_histogram))[3] / 5)))) AS rtt_us_p99,
+    if(quantilesExactWeightedArray(0.5, 0.95, 0.99)(mapKeys(e.connect_us_histogram), mapValues(e.connect_us_histogram))[1] = 0, 0, toUInt32(round(exp2(quantilesExactWeightedArray(0.5, 0.95, 0.99)(mapKeys(e.connect_us_histogram), mapValues(e.connect_us_histogram))[1] / 5)))) AS connect_us_p50,
+    if(quantilesExactWeightedArray(0.5, 0.95, 0.99)(mapKeys(e.connect_us_histogram), mapValues(e.connect_us_histogram))[2] = 0, 0, toUInt32(round(exp2(quantilesExactWeightedArray(0.5, 0.95, 0.99)(mapKeys(e.connect_us_histogram), mapValues(e.connect_us_histogram))[2] / 5)))) AS connect_us_p95,
+    if(quantilesExactWeightedArray(0.5, 0.95, 0.99)(mapKeys(e.connect_us_histogram), mapValues(e.connect_us_histogram))[3] = 0, 0, toUInt32(round(exp2(quantilesExactWeightedArray(0.5, 0.95, 0.99)(mapKeys(e.connect_us_histogram), mapValues(e.connect_us_histogram))[3] / 5)))) AS connect_us_p99,
+    sumIf(e.connections, e.class = 'client_only') AS client_only,
+    sumIf(e.connections, e.class = 'server_only') AS server_only,
+    sumIf(e.connections, e.class = 'both') AS both,
+    sumIf(e.open, e.minute = toStartOfMinute(now('UTC') - toIntervalMinute(1))) AS open,
+    sumIf(e.unanswered, e.minute = toStartOfMinute(now('UTC') - toIntervalMinute(1))) AS unanswered
+FROM tributary.edges_1m AS e
+GROUP BY client_workload, client_why, server_workload, server_why, server_port;
+
+ALTER TABLE tributary.edges_1m_gens DROP COLUMN IF EXISTS rtt_us, DROP COLUMN IF EXISTS connect_us;
+
+ALTER TABLE tributary.edges_1h_gens DROP COLUMN IF EXISTS rtt_us, DROP COLUMN IF EXISTS connect_us;

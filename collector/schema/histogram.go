@@ -1,0 +1,49 @@
+package schema
+
+import (
+	"strconv"
+	"strings"
+)
+
+// The times of edges are kept as histograms: how many samples there were of 5·log₂ microseconds, rounded. So a bucket is a fifth of an octave
+// wide, and a quantile, which is the middle of the bucket that the nearest rank falls into, is at most 7.2 % off (2^0.1, and half a
+// microsecond). Histograms add up exactly and in any order, so that all collectors compute the same. They are smaller than states of
+// quantiles, and several times as quick to merge (docs/schema.md).
+const (
+	histogramType  = "SimpleAggregateFunction(sumMap, Map(UInt8, UInt64))"
+	histogramCodec = "ZSTD(5)"
+	rttDoc         = "round trip times, one sample a record: how many were 2^(key/5) microseconds"
+	connectDoc     = "times to connect, one sample a connection that a client opened: how many took 2^(key/5) microseconds"
+	// What was kept before migration 16: samples rounded in the same way, or to an eighth of an octave.
+	stateType = "AggregateFunction(quantilesBFloat16(0.5, 0.95, 0.99), UInt32)"
+)
+
+// histogramColumn is what stands behind its name in ADD COLUMN.
+func histogramColumn(doc string) string {
+	return histogramType + " COMMENT '" + doc + "' CODEC(" + histogramCodec + ")"
+}
+
+func bucketOf(micros string) string { return "toUInt8(round(log2(greatest(" + micros + ", 1)) * 5))" }
+
+// showQuantiles returns the columns name_p50, name_p95 and name_p99, microseconds, of rows e of a group. No samples, like a microsecond, show as 0.
+func showQuantiles(name string) []string {
+	histogram := "e." + name + "_histogram"
+	buckets := "quantilesExactWeightedArray(0.5, 0.95, 0.99)(mapKeys(" + histogram + "), mapValues(" + histogram + "))"
+	var out []string
+	for i, p := range []string{"p50", "p95", "p99"} {
+		bucket := buckets + "[" + strconv.Itoa(i+1) + "]"
+		out = append(out, "if("+bucket+" = 0, 0, toUInt32(round(exp2("+bucket+" / 5)))) AS "+name+"_"+p)
+	}
+	return out
+}
+
+// histogramOf makes a histogram of a state of quantilesBFloat16. As text the state is a variable-length count of pairs of 10 bytes: the upper half of
+// a Float32, and an UInt64, how many there were. As the bytes of the count are fewer than 10, they are what 10 does not divide.
+func histogramOf(state string) string {
+	const of = `CAST(arrayReduce('sumMap',
+        [arrayMap(s -> $bucket, $pairs)],
+        [arrayMap(s -> reinterpretAsUInt64(substring(s, 3)), $pairs)]), 'Map(UInt8, UInt64)')`
+	const pairs = "arrayMap(i -> substring(toString($state), length(toString($state)) % 10 + 10 * i + 1, 10), range(intDiv(length(toString($state)), 10)))"
+	bucket := bucketOf(`reinterpretAsFloat32(concat('\0\0', substring(s, 1, 2)))`)
+	return strings.ReplaceAll(strings.NewReplacer("$bucket", bucket, "$pairs", pairs).Replace(of), "$state", state)
+}

@@ -1,0 +1,1028 @@
+-- The schema as of migration 14, as its tables and views were then, and rows of it: two connections in a closed minute and hour, a third in no edge yet.
+CREATE DATABASE $database;
+
+CREATE TABLE $database.alerts_told
+(
+    `target` String COMMENT 'alertmanager or webhook, its host, and a hash of the rest of its address',
+    `alert` String COMMENT 'cause_of and when it opened',
+    `state` Enum8('firing' = 1, 'resolved' = 2) COMMENT 'what was said',
+    `told` DateTime64(3, 'UTC') COMMENT 'when it was taken'
+)
+ENGINE = ReplacingMergeTree(told)
+ORDER BY (target, alert, state)
+TTL toDateTime(told) + toIntervalDay(30)
+SETTINGS non_replicated_deduplication_window = 1000, fsync_after_insert = 1, index_granularity = 8192;
+
+CREATE TABLE $database.closed
+(
+    `step` Enum8('minute' = 1, 'hour' = 2) COMMENT 'of edges_1m or of edges_1h',
+    `start` DateTime('UTC') COMMENT 'start of the minute or hour',
+    `gen` UInt64 COMMENT 'the computation',
+    `rows` UInt64 COMMENT 'records that it covers',
+    `versions` UInt64 COMMENT 'sum of their versions: a record that is named later raises it',
+    `started` DateTime64(3, 'UTC') COMMENT 'what was stored then is covered',
+    `collector` String COMMENT 'who computed'
+)
+ENGINE = MergeTree
+PARTITION BY toYYYYMM(start, 'UTC')
+ORDER BY (step, start, gen)
+TTL start + toIntervalDay(if(step = 'minute', 31, 400))
+SETTINGS non_replicated_deduplication_window = 1000, index_granularity = 8192;
+
+CREATE TABLE $database.edges_1h_gens
+(
+    `hour` DateTime('UTC') COMMENT 'start of the hour' CODEC(ZSTD(9)),
+    `gen` UInt64 COMMENT 'the computation' CODEC(ZSTD(9)),
+    `client_workload` LowCardinality(String) COMMENT 'as in flows' CODEC(ZSTD(1)),
+    `server_workload` LowCardinality(String) COMMENT 'as in flows' CODEC(ZSTD(1)),
+    `server_port` UInt16 COMMENT 'the server\'s port' CODEC(ZSTD(1)),
+    `class` Enum8('client_only' = 1, 'server_only' = 2, 'both' = 3) COMMENT 'whose records: client_only, server_only (no client recorded the connection), both (the client\'s count)' CODEC(ZSTD(1)),
+    `network` LowCardinality(String) COMMENT 'as in flows' CODEC(ZSTD(1)),
+    `client_why` LowCardinality(String) COMMENT 'why the client has no name' CODEC(ZSTD(1)),
+    `server_why` LowCardinality(String) COMMENT 'why the server has no name' CODEC(ZSTD(1)),
+    `client_zone` LowCardinality(String) COMMENT 'as in flows' CODEC(ZSTD(1)),
+    `client_region` LowCardinality(String) COMMENT 'as in flows' CODEC(ZSTD(1)),
+    `client_release` LowCardinality(String) COMMENT 'as in flows' CODEC(ZSTD(1)),
+    `server_zone` LowCardinality(String) COMMENT 'as in flows' CODEC(ZSTD(1)),
+    `server_region` LowCardinality(String) COMMENT 'as in flows' CODEC(ZSTD(1)),
+    `server_release` LowCardinality(String) COMMENT 'as in flows' CODEC(ZSTD(1)),
+    `connections` SimpleAggregateFunction(sum, UInt64) COMMENT 'connections opened, failed attempts among them' CODEC(T64, ZSTD(1)),
+    `closed` SimpleAggregateFunction(sum, UInt64) COMMENT 'connections that ended after they had been established' CODEC(T64, ZSTD(1)),
+    `resets` SimpleAggregateFunction(sum, UInt64) COMMENT 'of those closed, ended by a reset' CODEC(T64, ZSTD(1)),
+    `open` SimpleAggregateFunction(sum, UInt64) COMMENT 'connections that live at the end of the minute or hour' CODEC(T64, ZSTD(1)),
+    `unanswered` SimpleAggregateFunction(sum, UInt64) COMMENT 'attempts that still wait at the end of the minute or hour' CODEC(T64, ZSTD(1)),
+    `failures` SimpleAggregateFunction(sum, UInt64) COMMENT 'attempts that failed' CODEC(T64, ZSTD(1)),
+    `failures_by_reason` SimpleAggregateFunction(sumMap, Map(String, UInt64)) COMMENT 'failed attempts by close_reason' CODEC(ZSTD(1)),
+    `bytes_to_server` SimpleAggregateFunction(sum, UInt64) COMMENT 'payload bytes from client to server' CODEC(T64('bit'), ZSTD(1)),
+    `bytes_to_client` SimpleAggregateFunction(sum, UInt64) COMMENT 'payload bytes from server to client' CODEC(T64('bit'), ZSTD(1)),
+    `retrans_segs` SimpleAggregateFunction(sum, UInt64) COMMENT 'segments sent again by the end whose record counts' CODEC(T64, ZSTD(1)),
+    `rtt_us` AggregateFunction(quantilesBFloat16(0.5, 0.95, 0.99), UInt32) COMMENT 'round trip times, microseconds: one sample a record' CODEC(ZSTD(9)),
+    `connect_us` AggregateFunction(quantilesBFloat16(0.5, 0.95, 0.99), UInt32) COMMENT 'times to connect, microseconds: one sample a connection that a client opened' CODEC(ZSTD(9)),
+    `first_seen` SimpleAggregateFunction(min, DateTime64(3, 'UTC')) COMMENT 'second in which the first connection started' CODEC(GCD, Delta(8), ZSTD(1)),
+    `last_seen` SimpleAggregateFunction(max, DateTime64(3, 'UTC')) COMMENT 'second in which the last record ended' CODEC(GCD, Delta(8), ZSTD(1)),
+    INDEX hour_range hour TYPE minmax GRANULARITY 1,
+    INDEX ends_filter (client_workload, server_workload) TYPE bloom_filter(0.01) GRANULARITY 1
+)
+ENGINE = AggregatingMergeTree
+PARTITION BY toYYYYMM(hour, 'UTC')
+ORDER BY (toDate(hour, 'UTC'), client_workload, server_workload, server_port, class, network, client_why, server_why, client_zone, client_region, client_release, server_zone, server_region, server_release, hour, gen)
+TTL hour + toIntervalDay(400)
+SETTINGS non_replicated_deduplication_window = 1000, ttl_only_drop_parts = 1, index_granularity = 8192;
+
+CREATE TABLE $database.edges_1m_gens
+(
+    `minute` DateTime('UTC') COMMENT 'start of the minute' CODEC(ZSTD(9)),
+    `gen` UInt64 COMMENT 'the computation' CODEC(ZSTD(9)),
+    `client_workload` LowCardinality(String) COMMENT 'as in flows' CODEC(ZSTD(1)),
+    `server_workload` LowCardinality(String) COMMENT 'as in flows' CODEC(ZSTD(1)),
+    `server_port` UInt16 COMMENT 'the server\'s port' CODEC(ZSTD(1)),
+    `class` Enum8('client_only' = 1, 'server_only' = 2, 'both' = 3) COMMENT 'whose records: client_only, server_only (no client recorded the connection), both (the client\'s count)' CODEC(ZSTD(1)),
+    `network` LowCardinality(String) COMMENT 'as in flows' CODEC(ZSTD(1)),
+    `client_why` LowCardinality(String) COMMENT 'why the client has no name' CODEC(ZSTD(1)),
+    `server_why` LowCardinality(String) COMMENT 'why the server has no name' CODEC(ZSTD(1)),
+    `client_zone` LowCardinality(String) COMMENT 'as in flows' CODEC(ZSTD(1)),
+    `client_region` LowCardinality(String) COMMENT 'as in flows' CODEC(ZSTD(1)),
+    `client_release` LowCardinality(String) COMMENT 'as in flows' CODEC(ZSTD(1)),
+    `server_zone` LowCardinality(String) COMMENT 'as in flows' CODEC(ZSTD(1)),
+    `server_region` LowCardinality(String) COMMENT 'as in flows' CODEC(ZSTD(1)),
+    `server_release` LowCardinality(String) COMMENT 'as in flows' CODEC(ZSTD(1)),
+    `connections` SimpleAggregateFunction(sum, UInt64) COMMENT 'connections opened, failed attempts among them' CODEC(T64, ZSTD(1)),
+    `closed` SimpleAggregateFunction(sum, UInt64) COMMENT 'connections that ended after they had been established' CODEC(T64, ZSTD(1)),
+    `resets` SimpleAggregateFunction(sum, UInt64) COMMENT 'of those closed, ended by a reset' CODEC(T64, ZSTD(1)),
+    `open` SimpleAggregateFunction(sum, UInt64) COMMENT 'connections that live at the end of the minute or hour' CODEC(T64, ZSTD(1)),
+    `unanswered` SimpleAggregateFunction(sum, UInt64) COMMENT 'attempts that still wait at the end of the minute or hour' CODEC(T64, ZSTD(1)),
+    `failures` SimpleAggregateFunction(sum, UInt64) COMMENT 'attempts that failed' CODEC(T64, ZSTD(1)),
+    `failures_by_reason` SimpleAggregateFunction(sumMap, Map(String, UInt64)) COMMENT 'failed attempts by close_reason' CODEC(ZSTD(1)),
+    `bytes_to_server` SimpleAggregateFunction(sum, UInt64) COMMENT 'payload bytes from client to server' CODEC(T64('bit'), ZSTD(1)),
+    `bytes_to_client` SimpleAggregateFunction(sum, UInt64) COMMENT 'payload bytes from server to client' CODEC(T64('bit'), ZSTD(1)),
+    `retrans_segs` SimpleAggregateFunction(sum, UInt64) COMMENT 'segments sent again by the end whose record counts' CODEC(T64, ZSTD(1)),
+    `rtt_us` AggregateFunction(quantilesBFloat16(0.5, 0.95, 0.99), UInt32) COMMENT 'round trip times, microseconds: one sample a record' CODEC(ZSTD(9)),
+    `connect_us` AggregateFunction(quantilesBFloat16(0.5, 0.95, 0.99), UInt32) COMMENT 'times to connect, microseconds: one sample a connection that a client opened' CODEC(ZSTD(9)),
+    `first_seen` SimpleAggregateFunction(min, DateTime64(3, 'UTC')) COMMENT 'second in which the first connection started' CODEC(GCD, Delta(8), ZSTD(1)),
+    `last_seen` SimpleAggregateFunction(max, DateTime64(3, 'UTC')) COMMENT 'second in which the last record ended' CODEC(GCD, Delta(8), ZSTD(1)),
+    INDEX minute_range minute TYPE minmax GRANULARITY 1,
+    INDEX ends_filter (client_workload, server_workload) TYPE bloom_filter(0.01) GRANULARITY 1
+)
+ENGINE = AggregatingMergeTree
+PARTITION BY toDate(minute, 'UTC')
+ORDER BY (toStartOfHour(minute), client_workload, server_workload, server_port, class, network, client_why, server_why, client_zone, client_region, client_release, server_zone, server_region, server_release, minute, gen)
+TTL minute + toIntervalDay(30)
+SETTINGS non_replicated_deduplication_window = 1000, ttl_only_drop_parts = 1, index_granularity = 8192;
+
+CREATE TABLE $database.exporter_health
+(
+    `minute` DateTime('UTC') COMMENT 'minute of the reading, by the exporter\'s clock' CODEC(Delta(4), ZSTD(1)),
+    `exporter_id` LowCardinality(String) COMMENT 'one run of one exporter' CODEC(ZSTD(1)),
+    `host` LowCardinality(String) COMMENT 'name of the host it runs on' CODEC(ZSTD(1)),
+    `read_time_ns` DateTime64(9, 'UTC') COMMENT 'when it read its counters, by its clock' CODEC(Delta(8), ZSTD(1)),
+    `counters` Map(LowCardinality(String), UInt64) COMMENT 'name to value, as in the headers of its batches' CODEC(ZSTD(1))
+)
+ENGINE = ReplacingMergeTree(read_time_ns)
+PARTITION BY toDate(minute, 'UTC')
+ORDER BY (exporter_id, minute)
+TTL minute + toIntervalDay(30)
+SETTINGS non_replicated_deduplication_window = 1000, ttl_only_drop_parts = 1, index_granularity = 8192;
+
+CREATE TABLE $database.flows_raw
+(
+    `exporter_id` LowCardinality(String) COMMENT 'one run of one exporter; with flow_id and record_seq the row\'s key' CODEC(ZSTD(1)),
+    `host` LowCardinality(String) COMMENT 'name of the host the exporter ran on' CODEC(ZSTD(1)),
+    `boot_id` LowCardinality(String) COMMENT 'one boot of that host' CODEC(ZSTD(1)),
+    `network` LowCardinality(String) COMMENT 'address space of both addresses: equal addresses in different networks are different machines' CODEC(ZSTD(1)),
+    `comm` LowCardinality(String) COMMENT 'name of the program\'s thread (at most 15 bytes) that opened, accepted or closed the socket' CODEC(ZSTD(1)),
+    `netns` LowCardinality(String) COMMENT 'network namespace of the socket: its inode number, as in /proc/PID/ns/net' CODEC(ZSTD(1)),
+    `flow_id` UInt64 COMMENT 'one end of one connection; counts up within exporter_id' CODEC(T64, ZSTD(1)),
+    `record_seq` UInt32 COMMENT 'number of the record within its flow, from 0' CODEC(T64, ZSTD(1)),
+    `batch_seq` UInt64 COMMENT 'the batch that carried the row; counts up within exporter_id, from 1' CODEC(Delta(8), ZSTD(1)),
+    `sock_cookie` UInt64 COMMENT 'the kernel\'s number of the socket, unique for a boot' CODEC(T64, ZSTD(1)),
+    `cgroup_id` UInt64 COMMENT 'cgroup (v2) of the socket\'s owner' CODEC(ZSTD(1)),
+    `version` UInt32 COMMENT 'rank of the evidence of both ends in the high bits, then a counter; of rows with the same key the highest version is the answer' CODEC(T64, ZSTD(1)),
+    `kind` Enum8('unknown' = 0, 'active' = 1, 'closed' = 2, 'failed' = 3, 'rollup' = 4) COMMENT 'active: the connection lives on, counters since the record before; closed: its end; failed: never established; rollup: stands for several connections' CODEC(ZSTD(1)),
+    `role` Enum8('unknown' = 0, 'client' = 1, 'server' = 2) COMMENT 'whether the local end opened the connection (client) or accepted it (server)' CODEC(ZSTD(1)),
+    `role_source` Enum8('observed' = 0, 'guessed' = 1) COMMENT 'observed: the opening was seen; guessed: the socket was older than the exporter' CODEC(ZSTD(1)),
+    `close_reason` Enum8('unknown' = 0, 'fin_local' = 1, 'fin_remote' = 2, 'rst_local' = 3, 'rst_remote' = 4, 'timeout' = 5, 'refused' = 6, 'unreachable' = 7, 'no_port' = 8, 'policy' = 9, 'keepalive' = 10, 'aborted' = 11) COMMENT 'what ended the connection or the attempt' CODEC(ZSTD(1)),
+    `last_state` Enum8('unknown' = 0, 'established' = 1, 'syn_sent' = 2, 'syn_recv' = 3, 'fin_wait1' = 4, 'fin_wait2' = 5, 'time_wait' = 6, 'close' = 7, 'close_wait' = 8, 'last_ack' = 9, 'listen' = 10, 'closing' = 11, 'new_syn_recv' = 12) COMMENT 'TCP state before CLOSE; of an active record, the present state' CODEC(ZSTD(1)),
+    `sample_rate` UInt32 DEFAULT 1 COMMENT '1: every connection is recorded; N: the row stands for N connections like it' CODEC(T64, ZSTD(1)),
+    `connections` UInt32 DEFAULT 1 COMMENT '1; in rollups the number of connections' CODEC(T64, ZSTD(1)),
+    `failures` UInt32 COMMENT '1 in failed records, else 0; in rollups the number of failed connections' CODEC(T64, ZSTD(1)),
+    `start_time_ns` DateTime64(9) COMMENT 'start of the connection: of a client its first SYN, of a server ESTABLISHED minus the round trip of the SYN-ACK' CODEC(ZSTD(1)),
+    `interval_start_ns` DateTime64(9) COMMENT 'start of the interval the row\'s counters cover' CODEC(T64, ZSTD(1)),
+    `end_time_ns` DateTime64(9) COMMENT 'end of the interval; in closed and failed records the end of the connection; decides partition and minute' CODEC(T64, ZSTD(1)),
+    `received_time_ns` DateTime64(9) COMMENT 'when the collector took the batch in, by its clock' CODEC(ZSTD(1)),
+    `local_addr` IPv6 COMMENT 'the local end\'s address; IPv4 mapped (::ffff:a.b.c.d)' CODEC(ZSTD(1)),
+    `remote_addr` IPv6 COMMENT 'the remote end\'s address; IPv4 mapped' CODEC(ZSTD(1)),
+    `orig_remote_addr` IPv6 COMMENT 'the address the program asked for, where NAT or a virtual address changed it' CODEC(ZSTD(1)),
+    `local_port` UInt16 COMMENT 'the local end\'s port' CODEC(T64, ZSTD(1)),
+    `remote_port` UInt16 COMMENT 'the remote end\'s port' CODEC(ZSTD(1)),
+    `orig_remote_port` UInt16 COMMENT 'the port the program asked for, where NAT or a virtual address changed it' CODEC(T64, ZSTD(1)),
+    `tx_bytes` UInt64 COMMENT 'payload bytes sent in the interval, without retransmissions, SYN and FIN' CODEC(T64, ZSTD(1)),
+    `rx_bytes` UInt64 COMMENT 'payload bytes received in the interval, without SYN and FIN' CODEC(T64, ZSTD(1)),
+    `tx_bytes_before` UInt64 COMMENT 'payload bytes sent before the exporter found the connection; in its first record only; never part of sums' CODEC(T64, ZSTD(1)),
+    `rx_bytes_before` UInt64 COMMENT 'payload bytes received before the exporter found the connection; in its first record only; never part of sums' CODEC(T64, ZSTD(1)),
+    `tx_segs` UInt32 COMMENT 'segments sent in the interval, all kinds' CODEC(T64, ZSTD(1)),
+    `rx_segs` UInt32 COMMENT 'segments received in the interval, all kinds' CODEC(T64, ZSTD(1)),
+    `retrans_segs` UInt32 COMMENT 'segments sent again in the interval' CODEC(T64, ZSTD(1)),
+    `retrans_syn` UInt32 COMMENT 'SYN or SYN-ACK segments sent again' CODEC(T64, ZSTD(1)),
+    `retrans_closing` UInt32 COMMENT 'segments sent again after the connection began to close' CODEC(T64, ZSTD(1)),
+    `retrans_bytes` UInt32 COMMENT 'payload bytes sent again in the interval' CODEC(T64, ZSTD(1)),
+    `lost_segs` UInt32 COMMENT 'segments the kernel took for lost in the interval' CODEC(T64, ZSTD(1)),
+    `reord_seen` UInt32 COMMENT 'reorderings the kernel noticed in the interval' CODEC(T64, ZSTD(1)),
+    `delivered_ce` UInt32 COMMENT 'segments acknowledged with a congestion mark (ECN) in the interval' CODEC(T64, ZSTD(1)),
+    `rst_sent` UInt32 COMMENT 'resets sent on the connection' CODEC(T64, ZSTD(1)),
+    `rst_received` UInt32 COMMENT 'resets received on the connection' CODEC(T64, ZSTD(1)),
+    `rto` UInt32 COMMENT 'retransmission timeouts in the interval' CODEC(T64, ZSTD(1)),
+    `srtt_us` UInt32 COMMENT 'smoothed round trip time at the end of the interval, microseconds' CODEC(T64, ZSTD(1)),
+    `min_rtt_us` UInt32 COMMENT 'least round trip time in the kernel\'s window (5 min by default), microseconds' CODEC(T64, ZSTD(1)),
+    `rttvar_us` UInt32 COMMENT 'variation of the round trip time, microseconds' CODEC(T64, ZSTD(1)),
+    `connect_us` UInt32 COMMENT 'time to connect as the client saw it, retransmitted SYNs included, microseconds; clients only' CODEC(T64, ZSTD(1)),
+    `busy_us` UInt32 COMMENT 'time in the interval with data to send, microseconds' CODEC(T64, ZSTD(1)),
+    `rwnd_limited_us` UInt32 COMMENT 'time in the interval limited by the peer\'s receive window, microseconds' CODEC(T64, ZSTD(1)),
+    `sndbuf_limited_us` UInt32 COMMENT 'time in the interval limited by the send buffer, microseconds' CODEC(T64, ZSTD(1)),
+    `snd_cwnd` UInt32 COMMENT 'congestion window at the end of the interval, segments' CODEC(T64, ZSTD(1)),
+    `mss` UInt32 COMMENT 'largest payload of a segment sent, bytes' CODEC(T64, ZSTD(1)),
+    `start_observed` Bool COMMENT 'the opening of the connection was seen; with record_seq 0 the row counts one opened connection' CODEC(ZSTD(1)),
+    `accepted` Bool COMMENT 'a server\'s connection that the program has accepted' CODEC(ZSTD(1)),
+    `replay` Bool COMMENT 'the row comes from a recording' CODEC(ZSTD(1)),
+    `errno` UInt16 COMMENT 'Linux error number of the end of the connection (111 is ECONNREFUSED)' CODEC(T64, ZSTD(1)),
+    `pid` UInt32 COMMENT 'process that opened, accepted or closed the socket' CODEC(ZSTD(1)),
+    `uid` UInt32 COMMENT 'user of that process' CODEC(ZSTD(1)),
+    `local_workload` LowCardinality(String) COMMENT 'workload that owned the local end, namespace/name' CODEC(ZSTD(1)),
+    `local_instance` LowCardinality(String) COMMENT 'instance of that workload: pod UID, container id or host id' CODEC(ZSTD(1)),
+    `local_zone` LowCardinality(String) COMMENT 'zone of the local end' CODEC(ZSTD(1)),
+    `local_region` LowCardinality(String) COMMENT 'region of the local end' CODEC(ZSTD(1)),
+    `local_release` LowCardinality(String) COMMENT 'release of the local workload' CODEC(ZSTD(1)),
+    `remote_workload` LowCardinality(String) COMMENT 'workload that owned the remote end at interval_start_ns; empty where that is not certain' CODEC(ZSTD(1)),
+    `remote_instance` LowCardinality(String) COMMENT 'instance of that workload' CODEC(ZSTD(1)),
+    `remote_zone` LowCardinality(String) COMMENT 'zone of the remote end' CODEC(ZSTD(1)),
+    `remote_region` LowCardinality(String) COMMENT 'region of the remote end' CODEC(ZSTD(1)),
+    `remote_release` LowCardinality(String) COMMENT 'release of the remote workload' CODEC(ZSTD(1)),
+    `local_evidence` Enum8('none' = 0, 'socket' = 1, 'cgroup' = 2, 'netns' = 3, 'port' = 4, 'address' = 5, 'certificate' = 6, 'unit' = 7, 'program' = 8, 'claim' = 9, 'mirror' = 10, 'assignment' = 11, 'static' = 12) COMMENT 'what named the local end' CODEC(ZSTD(1)),
+    `remote_evidence` Enum8('none' = 0, 'socket' = 1, 'cgroup' = 2, 'netns' = 3, 'port' = 4, 'address' = 5, 'certificate' = 6, 'unit' = 7, 'program' = 8, 'claim' = 9, 'mirror' = 10, 'assignment' = 11, 'static' = 12) COMMENT 'what named the remote end' CODEC(ZSTD(1)),
+    `local_why` Enum8('named' = 0, 'no_evidence' = 1, 'gap' = 2, 'conflict' = 3, 'shared_address' = 4, 'external' = 5, 'pending' = 6, 'late' = 7, 'clock' = 8, 'refused_claim' = 9, 'peer_region_down' = 10) COMMENT 'why the local end has no name' CODEC(ZSTD(1)),
+    `remote_why` Enum8('named' = 0, 'no_evidence' = 1, 'gap' = 2, 'conflict' = 3, 'shared_address' = 4, 'external' = 5, 'pending' = 6, 'late' = 7, 'clock' = 8, 'refused_claim' = 9, 'peer_region_down' = 10) COMMENT 'why the remote end has no name' CODEC(ZSTD(1)),
+    `peer_observed` Enum8('unknown' = 0, 'no' = 1, 'yes' = 2) COMMENT 'whether the peer\'s own record of this connection was seen' CODEC(ZSTD(1)),
+    `remote_last_workload` LowCardinality(String) COMMENT 'the address\'s owner before, only on attempts without an answer; never an edge' CODEC(ZSTD(1)),
+    `remote_last_instance` LowCardinality(String) COMMENT 'instance of that owner' CODEC(ZSTD(1)),
+    `remote_last_seen_ns` DateTime64(9) COMMENT 'until when that owner is known to have had the address' CODEC(ZSTD(1)),
+    INDEX local_addr_filter local_addr TYPE bloom_filter(0.1) GRANULARITY 1,
+    INDEX remote_addr_filter remote_addr TYPE bloom_filter(0.1) GRANULARITY 1,
+    INDEX flow_filter flow_id TYPE bloom_filter(0.1) GRANULARITY 1
+)
+ENGINE = ReplacingMergeTree(version)
+PARTITION BY toDate(end_time_ns, 'UTC')
+ORDER BY (toStartOfMinute(end_time_ns), exporter_id, cgroup_id, flow_id, record_seq)
+TTL toDateTime(end_time_ns) + toIntervalHour(168)
+SETTINGS non_replicated_deduplication_window = 10000, fsync_after_insert = 1, fsync_part_directory = 1, ttl_only_drop_parts = 1, index_granularity = 8192;
+
+CREATE TABLE $database.listeners_1m
+(
+    `minute` DateTime('UTC') COMMENT 'minute of the reading, by the exporter\'s clock' CODEC(Delta(4), ZSTD(1)),
+    `exporter_id` LowCardinality(String) COMMENT 'one run of one exporter' CODEC(ZSTD(1)),
+    `host` LowCardinality(String) COMMENT 'name of the host it runs on' CODEC(ZSTD(1)),
+    `network` LowCardinality(String) COMMENT 'address space of local_addr; empty where that is every address' CODEC(ZSTD(1)),
+    `netns` LowCardinality(String) COMMENT 'network namespace: its inode number' CODEC(ZSTD(1)),
+    `local_addr` IPv6 COMMENT 'address that is listened on; ::ffff:0.0.0.0 and :: are every address of the namespace' CODEC(ZSTD(1)),
+    `local_port` UInt16 COMMENT 'port that is listened on' CODEC(ZSTD(1)),
+    `local_workload` LowCardinality(String) COMMENT 'whose it is' CODEC(ZSTD(1)),
+    `local_instance` LowCardinality(String) COMMENT 'instance of local_workload' CODEC(ZSTD(1)),
+    `local_zone` LowCardinality(String) COMMENT 'zone of local_workload' CODEC(ZSTD(1)),
+    `local_region` LowCardinality(String) COMMENT 'region of local_workload' CODEC(ZSTD(1)),
+    `local_release` LowCardinality(String) COMMENT 'release of local_workload' CODEC(ZSTD(1)),
+    `local_evidence` Enum8('none' = 0, 'socket' = 1, 'cgroup' = 2, 'netns' = 3, 'port' = 4, 'address' = 5, 'certificate' = 6, 'unit' = 7, 'program' = 8, 'claim' = 9, 'mirror' = 10, 'assignment' = 11, 'static' = 12) COMMENT 'what named it' CODEC(ZSTD(1)),
+    `local_why` Enum8('named' = 0, 'no_evidence' = 1, 'gap' = 2, 'conflict' = 3, 'shared_address' = 4, 'external' = 5, 'pending' = 6, 'late' = 7, 'clock' = 8, 'refused_claim' = 9, 'peer_region_down' = 10) COMMENT 'why it has no name' CODEC(ZSTD(1)),
+    `cgroup_id` UInt64 COMMENT 'cgroup (v2) of the process' CODEC(ZSTD(1)),
+    `pid` UInt32 COMMENT 'process that holds the socket, in the first pid namespace: who called listen, or else the first that has it open; 0 unknown' CODEC(ZSTD(1)),
+    `uid` UInt32 COMMENT 'user of the process' CODEC(ZSTD(1)),
+    `comm` LowCardinality(String) COMMENT 'name of the process (at most 15 bytes)' CODEC(ZSTD(1)),
+    `sockets` UInt32 COMMENT 'sockets that share the address and port (SO_REUSEPORT)' CODEC(T64, ZSTD(1)),
+    `since_ns` DateTime64(9, 'UTC') COMMENT 'when it began to listen; where since_observed is false, when the exporter found it' CODEC(ZSTD(1)),
+    `since_observed` Bool COMMENT 'the beginning was seen' CODEC(ZSTD(1)),
+    `ended_ns` DateTime64(9, 'UTC') COMMENT 'when it was seen to have ended, at most 2 s late; 1970: it listens' CODEC(ZSTD(1)),
+    `last_accepted_ns` DateTime64(9, 'UTC') COMMENT 'when the program last accepted a connection, at most 2 s off; 1970: never since since_ns' CODEC(ZSTD(1)),
+    `accepted` UInt64 COMMENT 'connections that the program has accepted' CODEC(T64, ZSTD(1)),
+    `accept_overflows` UInt64 COMMENT 'segments dropped because the accept queue was full: each try of a client counts, so one client may count several times' CODEC(T64, ZSTD(1)),
+    `syn_overflows` UInt64 COMMENT 'SYNs dropped, or answered by a SYN cookie, because the SYN queue was full' CODEC(T64, ZSTD(1)),
+    `drops` UInt64 COMMENT 'segments for the listening socket that the kernel dropped for any reason (sk_drops)' CODEC(T64, ZSTD(1)),
+    `accept_queue` UInt32 COMMENT 'connections that wait to be accepted' CODEC(T64, ZSTD(1)),
+    `accept_queue_limit` UInt32 COMMENT 'how many may wait' CODEC(T64, ZSTD(1)),
+    `syn_queue` UInt32 COMMENT 'handshakes under way' CODEC(T64, ZSTD(1)),
+    `read_time_ns` DateTime64(9, 'UTC') COMMENT 'when the exporter read all this, by its clock' CODEC(Delta(8), ZSTD(1))
+)
+ENGINE = ReplacingMergeTree(read_time_ns)
+PARTITION BY toDate(minute, 'UTC')
+ORDER BY (minute, host, netns, local_port, local_addr, exporter_id)
+TTL minute + toIntervalDay(7)
+SETTINGS non_replicated_deduplication_window = 1000, ttl_only_drop_parts = 1, index_granularity = 8192;
+
+CREATE TABLE $database.ownership
+(
+    `received_ns` DateTime64(9, 'UTC') COMMENT 'when the collector took it in, by its clock' CODEC(Delta(8), ZSTD(1)),
+    `seq` UInt64 COMMENT 'order within one run of a collector' CODEC(Delta(8), ZSTD(1)),
+    `collector` LowCardinality(String) COMMENT 'one run of one collector' CODEC(ZSTD(1)),
+    `exporter_id` LowCardinality(String) COMMENT 'one run of one exporter, or a feed of assignments' CODEC(ZSTD(1)),
+    `host` LowCardinality(String) COMMENT 'name of the host it runs on' CODEC(ZSTD(1)),
+    `stream` Int64 COMMENT 'number of the stream that it came by; what an older stream says counts no more' CODEC(Delta(8), ZSTD(1)),
+    `event` Enum8('hello' = 0, 'claim' = 1, 'release' = 2, 'whole_set' = 3, 'repeated_claim' = 4, 'repeated_set' = 5, 'watermark' = 6) COMMENT 'whole_set: what was not claimed on this stream has ended; repeated: said again for those who come later' CODEC(ZSTD(1)),
+    `network` LowCardinality(String) COMMENT 'address space of addr' CODEC(ZSTD(1)),
+    `addr` IPv6 COMMENT 'the address; IPv4 mapped' CODEC(ZSTD(1)),
+    `port_from` UInt16 COMMENT 'first port; 0: all of them' CODEC(ZSTD(1)),
+    `port_to` UInt16 COMMENT 'last port' CODEC(ZSTD(1)),
+    `workload` LowCardinality(String) COMMENT 'whose it is' CODEC(ZSTD(1)),
+    `instance` LowCardinality(String) COMMENT 'instance of workload' CODEC(ZSTD(1)),
+    `instance_derived` Bool COMMENT 'nobody named the instance' CODEC(ZSTD(1)),
+    `zone` LowCardinality(String) COMMENT 'zone of workload' CODEC(ZSTD(1)),
+    `region` LowCardinality(String) COMMENT 'region of workload' CODEC(ZSTD(1)),
+    `release` LowCardinality(String) COMMENT 'release of workload' CODEC(ZSTD(1)),
+    `evidence` Enum8('none' = 0, 'socket' = 1, 'cgroup' = 2, 'netns' = 3, 'port' = 4, 'address' = 5, 'certificate' = 6, 'unit' = 7, 'program' = 8, 'claim' = 9, 'mirror' = 10, 'assignment' = 11, 'static' = 12) COMMENT 'claim or assignment' CODEC(ZSTD(1)),
+    `at_ns` DateTime64(9, 'UTC') COMMENT 'since when (claim), or when it ended (release), by the exporter\'s clock' CODEC(Delta(8), ZSTD(1)),
+    `verified_to_ns` DateTime64(9, 'UTC') COMMENT 'up to when the exporter had verified its claims when this was said' CODEC(Delta(8), ZSTD(1)),
+    `clock_ns` DateTime64(9, 'UTC') COMMENT 'the exporter\'s clock when it said so' CODEC(Delta(8), ZSTD(1)),
+    `marked_ns` DateTime64(9, 'UTC') COMMENT 'when the collector was told of verified_to_ns' CODEC(Delta(8), ZSTD(1))
+)
+ENGINE = ReplacingMergeTree
+PARTITION BY toDate(received_ns, 'UTC')
+ORDER BY (toStartOfMinute(received_ns), exporter_id, received_ns, collector, seq)
+TTL toDateTime(received_ns) + toIntervalDay(8)
+SETTINGS non_replicated_deduplication_window = 1000, ttl_only_drop_parts = 1, index_granularity = 8192;
+
+CREATE TABLE $database.reachability_gens
+(
+    `minute` DateTime('UTC') COMMENT 'start of the minute' CODEC(Delta(4), ZSTD(1)),
+    `gen` UInt64 COMMENT 'the computation' CODEC(ZSTD(1)),
+    `client_workload` LowCardinality(String) COMMENT 'who tried' CODEC(ZSTD(1)),
+    `server_workload` LowCardinality(String) COMMENT 'the owner of the address, or the last one that it had' CODEC(ZSTD(1)),
+    `server_port` UInt16 COMMENT 'the server\'s port' CODEC(ZSTD(1)),
+    `attempts` SimpleAggregateFunction(sum, UInt64) COMMENT 'connections tried; not those given up before an answer was due' CODEC(T64, ZSTD(1)),
+    `successes` SimpleAggregateFunction(sum, UInt64) COMMENT 'of those, established' CODEC(T64, ZSTD(1)),
+    `replies` SimpleAggregateFunction(sum, UInt64) COMMENT 'connections of at most 5 s that brought bytes back' CODEC(T64, ZSTD(1)),
+    `failures` SimpleAggregateFunction(sum, UInt64) COMMENT 'failures of either phase' CODEC(T64, ZSTD(1)),
+    `failures_by_cause` SimpleAggregateFunction(sumMap, Map(String, UInt64)) COMMENT 'the same by phase and cause: connect.refused, data.reset, …' CODEC(ZSTD(1)),
+    `sample_rate` SimpleAggregateFunction(max, UInt32) COMMENT 'the highest of the records' CODEC(T64, ZSTD(1)),
+    `last_success` SimpleAggregateFunction(max, DateTime64(3, 'UTC')) COMMENT 'start of the last established connection; 1970: none' CODEC(Delta(8), ZSTD(1)),
+    `last_failure` SimpleAggregateFunction(max, DateTime64(3, 'UTC')) COMMENT 'start of the last one that failed; 1970: none' CODEC(Delta(8), ZSTD(1)),
+    INDEX minute_range minute TYPE minmax GRANULARITY 1
+)
+ENGINE = AggregatingMergeTree
+PARTITION BY toDate(minute, 'UTC')
+ORDER BY (toStartOfHour(minute), client_workload, server_workload, server_port, minute, gen)
+TTL minute + toIntervalDay(30)
+SETTINGS non_replicated_deduplication_window = 1000, ttl_only_drop_parts = 1, index_granularity = 8192;
+
+CREATE TABLE $database.reachability_judges
+(
+    `collector` String COMMENT 'one run of one collector',
+    `started` DateTime64(3, 'UTC') COMMENT 'when it began',
+    `seen` DateTime64(3, 'UTC') COMMENT 'when it last looked, by the clock of the server'
+)
+ENGINE = ReplacingMergeTree(seen)
+ORDER BY collector
+TTL toDateTime(seen) + toIntervalDay(1)
+SETTINGS non_replicated_deduplication_window = 1000, index_granularity = 8192;
+
+CREATE TABLE $database.reachability_silences
+(
+    `id` String,
+    `client_workload` String COMMENT 'pattern: * stands for anything',
+    `server_workload` String COMMENT 'pattern',
+    `server_port` UInt16 COMMENT '0: any',
+    `until` DateTime('UTC') COMMENT 'when it ends',
+    `comment` String,
+    `written` DateTime64(3, 'UTC') COMMENT 'the last version of an id is the answer'
+)
+ENGINE = ReplacingMergeTree(written)
+ORDER BY id
+TTL until + toIntervalDay(30)
+SETTINGS non_replicated_deduplication_window = 1000, fsync_after_insert = 1, index_granularity = 8192;
+
+CREATE TABLE $database.recorded_1m_gens
+(
+    `minute` DateTime('UTC') COMMENT 'start of the minute' CODEC(Delta(4), ZSTD(1)),
+    `gen` UInt64 COMMENT 'the computation' CODEC(ZSTD(1)),
+    `exporter_id` LowCardinality(String) COMMENT 'one run of one exporter' CODEC(ZSTD(1)),
+    `host` LowCardinality(String) COMMENT 'name of the host it ran on' CODEC(ZSTD(1)),
+    `workload` LowCardinality(String) COMMENT 'local_workload of the records' CODEC(ZSTD(1)),
+    `records` SimpleAggregateFunction(sum, UInt64) COMMENT 'its records' CODEC(T64, ZSTD(1)),
+    `unnamed` SimpleAggregateFunction(sumMap, Map(String, UInt64)) COMMENT 'of those, without a remote name, by remote_why; external ones have none by nature' CODEC(ZSTD(1)),
+    INDEX minute_range minute TYPE minmax GRANULARITY 1
+)
+ENGINE = AggregatingMergeTree
+PARTITION BY toDate(minute, 'UTC')
+ORDER BY (toStartOfHour(minute), exporter_id, host, workload, minute, gen)
+TTL minute + toIntervalDay(30)
+SETTINGS non_replicated_deduplication_window = 1000, ttl_only_drop_parts = 1, index_granularity = 8192;
+
+CREATE TABLE $database.regressions_raw
+(
+    `id` String COMMENT 'one regression of one path' CODEC(ZSTD(1)),
+    `version` UInt64 COMMENT 'the highest is the answer',
+    `client_workload` LowCardinality(String) COMMENT 'who tries',
+    `server_workload` LowCardinality(String) COMMENT 'whom',
+    `server_port` UInt16 COMMENT 'on which port',
+    `cause_of` LowCardinality(String) COMMENT 'what has one cause has the same: server:NAME or client:NAME',
+    `verdict` LowCardinality(String) COMMENT 'no_listener, rejected, dropped, no_answer, listener_overflow, unreachable, reset, no_reply, early_close, no_port, policy',
+    `explanation` String COMMENT 'the verdict in a sentence, with what both ends show' CODEC(ZSTD(1)),
+    `evidence` String COMMENT 'the first failing flows, JSON' CODEC(ZSTD(1)),
+    `last_success` DateTime64(3, 'UTC') COMMENT 'start of the last attempt that went well before it; 1970: longer ago than a day',
+    `broke_at` DateTime64(3, 'UTC') COMMENT 'start of the first failing attempt',
+    `opened_at` DateTime64(3, 'UTC') COMMENT 'when it was found',
+    `closed_at` DateTime64(3, 'UTC') COMMENT 'when it ended; 1970: it lasts',
+    `closed_why` LowCardinality(String) COMMENT 'healed, nobody_tries, client_gone or released; empty: it lasts',
+    `last_seen` DateTime64(3, 'UTC') COMMENT 'start of the last attempt, of either outcome',
+    `lost_sight` Bool COMMENT 'the client\'s exporters are silent: whether it lasts is not known',
+    `failures` UInt64 COMMENT 'failing attempts, while it is young: of five minutes',
+    `usual_rate` Float64 COMMENT 'attempts a minute on the day before',
+    `least_rx` UInt64 COMMENT 'no connection that went well brought back less',
+    `times` UInt32 COMMENT '1; more if the one before had ended less than 10 minutes ago: one more than that had',
+    `collector` LowCardinality(String) COMMENT 'who wrote this version'
+)
+ENGINE = ReplacingMergeTree(version)
+ORDER BY id
+TTL toDateTime(opened_at) + toIntervalDay(400)
+SETTINGS non_replicated_deduplication_window = 1000, fsync_after_insert = 1, index_granularity = 8192;
+
+CREATE TABLE $database.renames
+(
+    `job` Enum8('reattribute' = 0, 'pairs' = 1) COMMENT 'what found it' CODEC(ZSTD(1)),
+    `run` UInt64 COMMENT 'one statement of the job' CODEC(ZSTD(1)),
+    `made` DateTime('UTC') DEFAULT now() COMMENT 'when' CODEC(ZSTD(1)),
+    `exporter_id` LowCardinality(String) COMMENT 'key of the row' CODEC(ZSTD(1)),
+    `flow_id` UInt64 COMMENT 'key of the row' CODEC(ZSTD(1)),
+    `record_seq` UInt32 COMMENT 'key of the row' CODEC(ZSTD(1)),
+    `version` UInt32 COMMENT 'of the row that is written' CODEC(ZSTD(1)),
+    `remote_workload` LowCardinality(String) COMMENT 'as in flows' CODEC(ZSTD(1)),
+    `remote_instance` LowCardinality(String) COMMENT 'as in flows' CODEC(ZSTD(1)),
+    `remote_zone` LowCardinality(String) COMMENT 'as in flows' CODEC(ZSTD(1)),
+    `remote_region` LowCardinality(String) COMMENT 'as in flows' CODEC(ZSTD(1)),
+    `remote_release` LowCardinality(String) COMMENT 'as in flows' CODEC(ZSTD(1)),
+    `remote_evidence` Enum8('none' = 0, 'socket' = 1, 'cgroup' = 2, 'netns' = 3, 'port' = 4, 'address' = 5, 'certificate' = 6, 'unit' = 7, 'program' = 8, 'claim' = 9, 'mirror' = 10, 'assignment' = 11, 'static' = 12) COMMENT 'as in flows' CODEC(ZSTD(1)),
+    `remote_why` Enum8('named' = 0, 'no_evidence' = 1, 'gap' = 2, 'conflict' = 3, 'shared_address' = 4, 'external' = 5, 'pending' = 6, 'late' = 7, 'clock' = 8, 'refused_claim' = 9, 'peer_region_down' = 10) COMMENT 'as in flows' CODEC(ZSTD(1)),
+    `was_workload` LowCardinality(String) COMMENT 'remote_workload before' CODEC(ZSTD(1)),
+    `was_evidence` Enum8('none' = 0, 'socket' = 1, 'cgroup' = 2, 'netns' = 3, 'port' = 4, 'address' = 5, 'certificate' = 6, 'unit' = 7, 'program' = 8, 'claim' = 9, 'mirror' = 10, 'assignment' = 11, 'static' = 12) COMMENT 'remote_evidence before' CODEC(ZSTD(1))
+)
+ENGINE = MergeTree
+ORDER BY (job, made, run, exporter_id, flow_id, record_seq)
+TTL made + toIntervalDay(1)
+SETTINGS index_granularity = 8192;
+
+CREATE TABLE $database.schema_migrations
+(
+    `version` UInt32,
+    `name` String,
+    `applied_at` DateTime DEFAULT now()
+)
+ENGINE = ReplacingMergeTree
+ORDER BY version
+SETTINGS fsync_after_insert = 1, fsync_part_directory = 1, index_granularity = 8192;
+
+CREATE TABLE $database.touched
+(
+    `minute` DateTime('UTC') COMMENT 'start of the minute',
+    `touched_minute` DateTime('UTC') COMMENT 'minute of the writing, by the clock of the server',
+    `touched` SimpleAggregateFunction(max, DateTime64(3, 'UTC')) COMMENT 'the last writing in it',
+    `rows` SimpleAggregateFunction(sum, UInt64) COMMENT 'rows of the minute itself that were written'
+)
+ENGINE = AggregatingMergeTree
+ORDER BY (minute, touched_minute)
+TTL touched_minute + toIntervalDay(30)
+SETTINGS non_replicated_deduplication_window = 1000, index_granularity = 8192;
+
+CREATE VIEW $database.closed_latest
+AS SELECT
+    c.step AS step,
+    c.start AS start,
+    argMax(c.gen, (c.rows, c.versions, c.gen)) AS gen,
+    max(c.rows) AS rows,
+    max(c.started) AS started
+FROM $database.closed AS c
+GROUP BY
+    step,
+    start;
+
+CREATE VIEW $database.disagreements
+AS SELECT
+    made,
+    exporter_id,
+    flow_id,
+    record_seq,
+    was_workload,
+    was_evidence,
+    remote_workload AS peer_workload,
+    remote_instance AS peer_instance
+FROM $database.renames
+WHERE (job = 'pairs') AND (was_workload != '') AND (was_workload != remote_workload);
+
+CREATE VIEW $database.edges_1m
+AS SELECT
+    minute,
+    client_workload,
+    server_workload,
+    server_port,
+    class,
+    network,
+    client_why,
+    server_why,
+    client_zone,
+    client_region,
+    client_release,
+    server_zone,
+    server_region,
+    server_release,
+    connections,
+    closed,
+    resets,
+    open,
+    unanswered,
+    failures,
+    failures_by_reason,
+    bytes_to_server,
+    bytes_to_client,
+    retrans_segs,
+    rtt_us,
+    connect_us,
+    first_seen,
+    last_seen
+FROM $database.edges_1m_gens
+WHERE (minute, gen) IN (
+    SELECT
+        start,
+        gen
+    FROM $database.closed_latest
+    WHERE step = 'minute'
+)
+UNION ALL
+WITH
+    role = 'client' AS by_client,
+    cityHash64(network, if(role = 'client', local_addr, remote_addr), if(role = 'client', local_port, remote_port), if(role = 'client', remote_addr, local_addr), if(role = 'client', remote_port, local_port)) AS connection,
+    cityHash64(exporter_id, flow_id) AS flow,
+    arrayExists(s -> (((s.1) != role) AND if(by_client, (start_time_ns <= ((s.2) + toIntervalSecond(5))) AND (end_time_ns >= ((s.2) - toIntervalSecond(5))), ((s.2) <= (start_time_ns + toIntervalSecond(5))) AND ((s.3) >= (start_time_ns - toIntervalSecond(5))))), sightings) AS mirrored,
+    arrayExists(s -> (((s.4) = flow) AND ((s.5) > record_seq) AND ((s.3) < toDateTime64('2200-01-01 00:00:00', 9, 'UTC')) AND ((s.6) = minute)), sightings) AS overtaken,
+    toUInt64(own.connections) * sample_rate AS stands_for,
+    toUInt64(own.failures) * sample_rate AS failed,
+    start_observed AND (record_seq = 0) AS opened,
+    kind = 'closed' AS ended,
+    (kind = 'active') AND (NOT overtaken) AS lives,
+    toUInt32(round(exp2(round(log2(srtt_us) * 5) / 5))) AS rounded_rtt,
+    toUInt32(round(exp2(round(log2(own.connect_us) * 5) / 5))) AS rounded_connect
+SELECT
+    toStartOfMinute(toDateTime(end_time_ns, 'UTC')) AS minute,
+    if(by_client, local_workload, remote_workload) AS client_workload,
+    if(by_client, remote_workload, local_workload) AS server_workload,
+    if(by_client, remote_port, local_port) AS server_port,
+    CAST(multiIf(NOT by_client, 'server_only', mirrored, 'both', 'client_only'), 'Enum8(\'client_only\' = 1, \'server_only\' = 2, \'both\' = 3)') AS class,
+    own.network AS network,
+    toString(if(by_client, local_why, remote_why)) AS client_why,
+    toString(if(by_client, remote_why, local_why)) AS server_why,
+    if(by_client, local_zone, remote_zone) AS client_zone,
+    if(by_client, local_region, remote_region) AS client_region,
+    if(by_client, local_release, remote_release) AS client_release,
+    if(by_client, remote_zone, local_zone) AS server_zone,
+    if(by_client, remote_region, local_region) AS server_region,
+    if(by_client, remote_release, local_release) AS server_release,
+    sumIf(stands_for, opened) AS connections,
+    sumIf(stands_for, ended) AS closed,
+    sumIf(stands_for, ended AND (close_reason IN ('rst_local', 'rst_remote'))) AS resets,
+    sumIf(stands_for, lives AND (last_state != 'syn_sent')) AS open,
+    sumIf(stands_for, lives AND (last_state = 'syn_sent')) AS unanswered,
+    sum(failed) AS failures,
+    sumMapIf(map(toString(close_reason), failed), failed > 0) AS failures_by_reason,
+    sum(if(by_client, tx_bytes, rx_bytes) * sample_rate) AS bytes_to_server,
+    sum(if(by_client, rx_bytes, tx_bytes) * sample_rate) AS bytes_to_client,
+    sum(toUInt64(own.retrans_segs) * sample_rate) AS retrans_segs,
+    quantilesBFloat16StateIf(0.5, 0.95, 0.99)(rounded_rtt, rounded_rtt > 0) AS rtt_us,
+    quantilesBFloat16StateIf(0.5, 0.95, 0.99)(rounded_connect, (rounded_connect > 0) AND opened AND by_client) AS connect_us,
+    toDateTime64(toDateTime(min(start_time_ns), 'UTC'), 3, 'UTC') AS first_seen,
+    toDateTime64(toDateTime(max(end_time_ns), 'UTC'), 3, 'UTC') AS last_seen
+FROM $database.flows_raw AS own
+FINAL
+INNER JOIN
+(
+    SELECT
+        cityHash64(network, if(role = 'client', local_addr, remote_addr), if(role = 'client', local_port, remote_port), if(role = 'client', remote_addr, local_addr), if(role = 'client', remote_port, local_port)) AS met,
+        groupArray((role, start_time_ns, end_time_ns, cityHash64(exporter_id, flow_id), record_seq, toStartOfMinute(toDateTime(end_time_ns, 'UTC')))) AS sightings
+    FROM $database.flows_raw
+    FINAL
+    WHERE (role != 'unknown') AND (NOT replay) AND (end_time_ns >= ((
+        SELECT toDateTime64(max(start), 9, 'UTC') + toIntervalMinute(count() > 0)
+        FROM $database.closed
+        WHERE step = 'minute'
+    ) - toIntervalSecond(40))) AND (end_time_ns < (toDateTime64('2200-01-01 00:00:00', 9, 'UTC') + toIntervalSecond(10))) AND 1
+    GROUP BY met
+) AS near ON connection = near.met
+WHERE (role != 'unknown') AND (NOT replay) AND (end_time_ns >= (
+    SELECT toDateTime64(max(start), 9, 'UTC') + toIntervalMinute(count() > 0)
+    FROM $database.closed
+    WHERE step = 'minute'
+)) AND (end_time_ns < toDateTime64('2200-01-01 00:00:00', 9, 'UTC')) AND 1 AND (by_client OR (NOT mirrored))
+GROUP BY
+    minute,
+    client_workload,
+    server_workload,
+    server_port,
+    class,
+    network,
+    client_why,
+    server_why,
+    client_zone,
+    client_region,
+    client_release,
+    server_zone,
+    server_region,
+    server_release;
+
+CREATE VIEW $database.exporter_completeness
+AS SELECT
+    minute,
+    exporter_id,
+    host,
+    made + lost_before AS captured,
+    lost_records AS lost,
+    lost_before + lost_after AS lost_rows,
+    pending,
+    if(captured = 0, 1, 1 - (least(captured, lost_rows) / captured)) AS complete
+FROM
+(
+    SELECT
+        minute,
+        exporter_id,
+        host,
+        pending,
+        toUInt64(greatest(0, read - lagInFrame(read) OVER w)) AS made,
+        mapFilter((name, n) -> (n > 0), CAST(mapSubtract(losses, lagInFrame(losses) OVER w), 'Map(String, Int64)')) AS grown,
+        CAST(grown, 'Map(String, UInt64)') AS lost_records,
+        arraySum(mapValues(mapFilter((name, n) -> startsWith(name, 'probe.'), lost_records))) AS lost_before,
+        arraySum(mapValues(mapFilter((name, n) -> (NOT startsWith(name, 'probe.')), lost_records))) AS lost_after
+    FROM
+    (
+        SELECT
+            minute,
+            exporter_id,
+            host,
+            toInt64((counters['ring.read']) + (counters['ring.walked'])) AS read,
+            CAST(mapFilter((name, n) -> ((name IN ('probe.ring_full', 'probe.ends_missed', 'probe.recursion', 'probe.map_full', 'probe.map_nomem', 'ring.invalid', 'batch.refused_rows', 'spool.rejected_rows')) OR match(name, '[._](dropped|lost)_')), counters), 'Map(String, Int64)') AS losses,
+            toUInt64(greatest(0, toInt64(((counters['spool.appended_rows']) + (counters['spool.recovered_rows'])) + (counters['spool.rollup_rows'])) - toInt64((((counters['spool.acked_rows']) + (counters['spool.rejected_rows'])) + (counters['spool.rolled_up_rows'])) + arraySum(mapValues(mapFilter((name, n) -> startsWith(name, 'spool.dropped_rows_'), counters)))))) AS pending
+        FROM $database.exporter_health
+        FINAL
+        WHERE 1
+    )
+    WINDOW w AS (PARTITION BY exporter_id ORDER BY minute ASC ROWS BETWEEN 1 PRECEDING AND CURRENT ROW)
+);
+
+CREATE VIEW $database.flows
+AS SELECT
+    exporter_id,
+    host,
+    boot_id,
+    network,
+    comm,
+    netns,
+    flow_id,
+    record_seq,
+    batch_seq,
+    sock_cookie,
+    cgroup_id,
+    version,
+    kind,
+    role,
+    role_source,
+    close_reason,
+    last_state,
+    sample_rate,
+    connections,
+    failures,
+    start_time_ns,
+    interval_start_ns,
+    end_time_ns,
+    received_time_ns,
+    local_addr,
+    remote_addr,
+    orig_remote_addr,
+    local_port,
+    remote_port,
+    orig_remote_port,
+    tx_bytes,
+    rx_bytes,
+    tx_bytes_before,
+    rx_bytes_before,
+    tx_segs,
+    rx_segs,
+    retrans_segs,
+    retrans_syn,
+    retrans_closing,
+    retrans_bytes,
+    lost_segs,
+    reord_seen,
+    delivered_ce,
+    rst_sent,
+    rst_received,
+    rto,
+    srtt_us,
+    min_rtt_us,
+    rttvar_us,
+    connect_us,
+    busy_us,
+    rwnd_limited_us,
+    sndbuf_limited_us,
+    snd_cwnd,
+    mss,
+    start_observed,
+    accepted,
+    replay,
+    errno,
+    pid,
+    uid,
+    local_workload,
+    local_instance,
+    local_zone,
+    local_region,
+    local_release,
+    remote_workload,
+    remote_instance,
+    remote_zone,
+    remote_region,
+    remote_release,
+    local_evidence,
+    remote_evidence,
+    local_why,
+    remote_why,
+    peer_observed,
+    remote_last_workload,
+    remote_last_instance,
+    remote_last_seen_ns
+FROM $database.flows_raw
+FINAL;
+
+CREATE VIEW $database.listeners
+AS SELECT * EXCEPT (minute, ended_ns)
+FROM
+(
+    SELECT *
+    FROM $database.listeners_1m
+    WHERE minute > (now('UTC') - toIntervalMinute(30))
+    ORDER BY read_time_ns DESC
+    LIMIT 1 BY
+        host,
+        netns,
+        local_addr,
+        local_port
+)
+WHERE ended_ns = toDateTime64(0, 9, 'UTC');
+
+CREATE VIEW $database.reachability
+AS SELECT
+    minute,
+    client_workload,
+    server_workload,
+    server_port,
+    attempts,
+    successes,
+    replies,
+    failures,
+    failures_by_cause,
+    sample_rate,
+    last_success,
+    last_failure
+FROM $database.reachability_gens
+WHERE (minute, gen) IN (
+    SELECT
+        start,
+        gen
+    FROM $database.closed_latest
+    WHERE step = 'minute'
+)
+UNION ALL
+SELECT
+    minute,
+    client_workload,
+    server_workload,
+    server_port,
+    sumIf(stands_for, (NOT given_up) AND opened) AS attempts,
+    sumIf(toUInt64(stands_for - least(fell, stands_for)), opened AND established) AS successes,
+    sumIf(stands_for, replied) AS replies,
+    sumIf(if(fell > 0, fell, stands_for), cause != '') AS failures,
+    sumMapIf(map(cause, if(fell > 0, fell, stands_for)), cause != '') AS failures_by_cause,
+    max(sample_rate) AS sample_rate,
+    max(if(opened AND established AND (stands_for > fell), toDateTime64(start_time_ns, 3, 'UTC'), toDateTime64(0, 3, 'UTC'))) AS last_success,
+    max(if(cause != '', toDateTime64(start_time_ns, 3, 'UTC'), toDateTime64(0, 3, 'UTC'))) AS last_failure
+FROM
+(
+    SELECT
+        toStartOfMinute(toDateTime(end_time_ns, 'UTC')) AS minute,
+        local_workload AS client_workload,
+        if(remote_workload != '', remote_workload, remote_last_workload) AS server_workload,
+        remote_port AS server_port,
+        start_time_ns,
+        sample_rate,
+        toUInt64(connections) * sample_rate AS stands_for,
+        start_observed AND (record_seq = 0) AS opened,
+        if(kind = 'rollup', toUInt64(own.failures) * sample_rate, 0) AS fell,
+        (kind = 'rollup') OR ((kind IN ('active', 'closed')) AND (last_state != 'syn_sent')) AS established,
+        (kind = 'closed') AND (record_seq = 0) AS whole,
+        whole AND (rx_bytes > 0) AS replied,
+        end_time_ns > (start_time_ns + toIntervalMillisecond(200)) AS waited,
+        (kind = 'failed') AND ((close_reason = 'unknown') OR ((close_reason = 'aborted') AND (NOT waited))) AS given_up,
+        multiIf(given_up, '', (kind = 'failed') OR (fell > 0), concat('connect.', if((close_reason IN ('refused', 'unreachable', 'no_port', 'policy')), toString(close_reason), 'no_answer')), (NOT whole) OR (rx_bytes > 0), '', close_reason = 'rst_remote', 'data.reset', close_reason = 'fin_remote', 'data.early_close', (tx_bytes > 0) AND waited, 'data.no_reply', '') AS cause
+    FROM $database.flows_raw AS own
+    FINAL
+    WHERE (role = 'client') AND (NOT replay) AND (local_workload != '') AND (end_time_ns >= (
+        SELECT toDateTime64(max(start), 9, 'UTC') + toIntervalMinute(count() > 0)
+        FROM $database.closed
+        WHERE step = 'minute'
+    )) AND (end_time_ns < toDateTime64('2200-01-01 00:00:00', 9, 'UTC'))
+)
+WHERE server_workload != ''
+GROUP BY
+    minute,
+    client_workload,
+    server_workload,
+    server_port;
+
+CREATE VIEW $database.recorded_1m
+AS SELECT
+    minute,
+    exporter_id,
+    host,
+    workload,
+    records,
+    unnamed
+FROM $database.recorded_1m_gens
+WHERE (minute, gen) IN (
+    SELECT
+        start,
+        gen
+    FROM $database.closed_latest
+    WHERE step = 'minute'
+)
+UNION ALL
+SELECT
+    toStartOfMinute(toDateTime(end_time_ns, 'UTC')) AS minute,
+    exporter_id,
+    host,
+    local_workload AS workload,
+    count() AS records,
+    sumMapIf(map(toString(remote_why), toUInt64(1)), remote_workload = '') AS unnamed
+FROM $database.flows_raw
+FINAL
+WHERE (NOT replay) AND (end_time_ns >= (
+    SELECT toDateTime64(max(start), 9, 'UTC') + toIntervalMinute(count() > 0)
+    FROM $database.closed
+    WHERE step = 'minute'
+)) AND (end_time_ns < toDateTime64('2200-01-01 00:00:00', 9, 'UTC'))
+GROUP BY
+    minute,
+    exporter_id,
+    host,
+    workload;
+
+CREATE VIEW $database.regressions
+AS SELECT
+    * EXCEPT version,
+    closed_at = toDateTime64(0, 3, 'UTC') AS open
+FROM $database.regressions_raw
+FINAL;
+
+CREATE VIEW $database.completeness
+AS SELECT
+    c.minute AS minute,
+    c.exporter_id AS exporter_id,
+    c.host AS host,
+    w.workload AS workload,
+    w.records AS records,
+    c.captured AS captured,
+    c.lost AS lost,
+    c.lost_rows AS lost_rows,
+    c.pending AS pending,
+    c.complete AS complete
+FROM $database.exporter_completeness AS c
+LEFT JOIN $database.recorded_1m AS w ON (w.minute = c.minute) AND (w.exporter_id = c.exporter_id);
+
+CREATE VIEW $database.edges
+AS SELECT
+    client_workload,
+    client_why,
+    server_workload,
+    server_why,
+    server_port,
+    sum(e.connections) AS connections,
+    sum(e.closed) AS closed,
+    sum(e.resets) AS resets,
+    sum(e.failures) AS failures,
+    sumMap(e.failures_by_reason) AS failures_by_reason,
+    sum(e.bytes_to_server) AS bytes_to_server,
+    sum(e.bytes_to_client) AS bytes_to_client,
+    sum(e.retrans_segs) AS retrans_segs,
+    min(e.first_seen) AS first_seen,
+    max(e.last_seen) AS last_seen,
+    toUInt32(ifNotFinite(quantilesBFloat16Merge(0.5, 0.95, 0.99)(e.rtt_us)[1], 0)) AS rtt_us_p50,
+    toUInt32(ifNotFinite(quantilesBFloat16Merge(0.5, 0.95, 0.99)(e.rtt_us)[2], 0)) AS rtt_us_p95,
+    toUInt32(ifNotFinite(quantilesBFloat16Merge(0.5, 0.95, 0.99)(e.rtt_us)[3], 0)) AS rtt_us_p99,
+    toUInt32(ifNotFinite(quantilesBFloat16Merge(0.5, 0.95, 0.99)(e.connect_us)[1], 0)) AS connect_us_p50,
+    toUInt32(ifNotFinite(quantilesBFloat16Merge(0.5, 0.95, 0.99)(e.connect_us)[2], 0)) AS connect_us_p95,
+    toUInt32(ifNotFinite(quantilesBFloat16Merge(0.5, 0.95, 0.99)(e.connect_us)[3], 0)) AS connect_us_p99,
+    sumIf(e.connections, e.class = 'client_only') AS client_only,
+    sumIf(e.connections, e.class = 'server_only') AS server_only,
+    sumIf(e.connections, e.class = 'both') AS both,
+    sumIf(e.open, e.minute = toStartOfMinute(now('UTC') - toIntervalMinute(1))) AS open,
+    sumIf(e.unanswered, e.minute = toStartOfMinute(now('UTC') - toIntervalMinute(1))) AS unanswered
+FROM $database.edges_1m AS e
+GROUP BY
+    client_workload,
+    client_why,
+    server_workload,
+    server_why,
+    server_port;
+
+CREATE VIEW $database.edges_1h
+AS SELECT
+    hour,
+    client_workload,
+    server_workload,
+    server_port,
+    class,
+    network,
+    client_why,
+    server_why,
+    client_zone,
+    client_region,
+    client_release,
+    server_zone,
+    server_region,
+    server_release,
+    connections,
+    closed,
+    resets,
+    open,
+    unanswered,
+    failures,
+    failures_by_reason,
+    bytes_to_server,
+    bytes_to_client,
+    retrans_segs,
+    rtt_us,
+    connect_us,
+    first_seen,
+    last_seen
+FROM $database.edges_1h_gens
+WHERE (hour, gen) IN (
+    SELECT
+        start,
+        gen
+    FROM $database.closed_latest
+    WHERE step = 'hour'
+)
+UNION ALL
+SELECT
+    toStartOfHour(e.minute) AS hour,
+    client_workload,
+    server_workload,
+    server_port,
+    class,
+    network,
+    client_why,
+    server_why,
+    client_zone,
+    client_region,
+    client_release,
+    server_zone,
+    server_region,
+    server_release,
+    sum(e.connections) AS connections,
+    sum(e.closed) AS closed,
+    sum(e.resets) AS resets,
+    sumIf(e.open, e.minute = (toStartOfHour(e.minute) + toIntervalMinute(59))) AS open,
+    sumIf(e.unanswered, e.minute = (toStartOfHour(e.minute) + toIntervalMinute(59))) AS unanswered,
+    sum(e.failures) AS failures,
+    sumMap(e.failures_by_reason) AS failures_by_reason,
+    sum(e.bytes_to_server) AS bytes_to_server,
+    sum(e.bytes_to_client) AS bytes_to_client,
+    sum(e.retrans_segs) AS retrans_segs,
+    quantilesBFloat16MergeState(0.5, 0.95, 0.99)(e.rtt_us) AS rtt_us,
+    quantilesBFloat16MergeState(0.5, 0.95, 0.99)(e.connect_us) AS connect_us,
+    min(e.first_seen) AS first_seen,
+    max(e.last_seen) AS last_seen
+FROM $database.edges_1m AS e
+WHERE e.minute >= (
+    SELECT max(start) + toIntervalHour(count() > 0)
+    FROM $database.closed
+    WHERE step = 'hour'
+)
+GROUP BY
+    hour,
+    client_workload,
+    server_workload,
+    server_port,
+    class,
+    network,
+    client_why,
+    server_why,
+    client_zone,
+    client_region,
+    client_release,
+    server_zone,
+    server_region,
+    server_release;
+
+CREATE VIEW $database.workloads
+AS SELECT
+    end.1 AS workload,
+    groupUniqArrayIf(end.2, (end.2) != '') AS zones,
+    groupUniqArrayIf(end.3, (end.3) != '') AS regions,
+    groupUniqArrayIf(end.4, (end.4) != '') AS releases,
+    sumIf(e.connections, end.5) AS connections_as_client,
+    sumIf(e.connections, NOT (end.5)) AS connections_as_server,
+    min(e.first_seen) AS first_seen,
+    max(e.last_seen) AS last_seen
+FROM
+(
+    SELECT
+        arrayJoin([(client_workload, client_zone, client_region, client_release, true), (server_workload, server_zone, server_region, server_release, false)]) AS end,
+        connections,
+        first_seen,
+        last_seen
+    FROM $database.edges_1h
+) AS e
+WHERE (end.1) != ''
+GROUP BY workload;
+
+CREATE MATERIALIZED VIEW $database.touch TO $database.touched
+(
+    `minute` DateTime('UTC'),
+    `touched_minute` DateTime('UTC'),
+    `touched` DateTime64(3, 'UTC'),
+    `rows` UInt64
+)
+AS SELECT
+    arrayJoin(arrayDistinct([toStartOfMinute(at), toStartOfMinute(at - toIntervalSecond(10)), toStartOfMinute(at + toIntervalSecond(40))])) AS minute,
+    toStartOfMinute(toDateTime(now64(3), 'UTC')) AS touched_minute,
+    max(toDateTime64(now64(3), 3, 'UTC')) AS touched,
+    sumIf(n, minute = toStartOfMinute(at)) AS rows
+FROM
+(
+    SELECT
+        toDateTime(end_time_ns, 'UTC') AS at,
+        count() AS n
+    FROM $database.flows_raw
+    GROUP BY at
+)
+GROUP BY
+    minute,
+    touched_minute;
+
+INSERT INTO $database.schema_migrations (version, name) VALUES (1, 'flows'), (2, 'edges'), (3, 'completeness'), (4, 'edges_without_replays'), (5, 'listeners'), (6, 'reachability'), (7, 'skip_indexes'), (8, 'ownership'), (9, 'minute_ranges'), (10, 'smaller_edges'), (11, 'quick_hashes'), (12, 'ends_filter'), (13, 'lighter_completeness'), (14, 'rollups');
+
+INSERT INTO $database.flows_raw (exporter_id, flow_id, kind, role, start_observed, network, local_addr, local_port, remote_addr, remote_port, local_workload, remote_workload, start_time_ns, end_time_ns)
+SELECT 'old', 1, 'closed', 'client', true, 'default', '::ffff:10.0.0.1', 40000, '::ffff:10.0.0.2', 80, 'shop/web', 'shop/api', now64(9) - toIntervalMinute(5), now64(9) - toIntervalMinute(4);
+
+INSERT INTO $database.edges_1m_gens (minute, gen, client_workload, server_workload, server_port, class, network, connections, rtt_us, connect_us, first_seen, last_seen)
+SELECT toStartOfHour(now('UTC')) - toIntervalHour(2), 7, 'shop/web', 'shop/api', 80, 'client_only', 'default', 2,
+    quantilesBFloat16State(0.5, 0.95, 0.99)(toUInt32(round(exp2(round(log2(number + 1) * 5) / 5)))),
+    quantilesBFloat16StateIf(0.5, 0.95, 0.99)(toUInt32(round(exp2(round(log2(number + 1) * 5) / 5))), number < 100), now(), now()
+FROM numbers(1000);
+
+INSERT INTO $database.edges_1h_gens (hour, gen, client_workload, server_workload, server_port, class, network, connections, rtt_us, connect_us, first_seen, last_seen)
+SELECT toStartOfHour(now('UTC')) - toIntervalHour(2), 7, 'shop/web', 'shop/api', 80, 'client_only', 'default', 2,
+    quantilesBFloat16State(0.5, 0.95, 0.99)(toUInt32(round(exp2(round(log2(number + 1) * 5) / 5)))),
+    quantilesBFloat16StateIf(0.5, 0.95, 0.99)(toUInt32(round(exp2(round(log2(number + 1) * 5) / 5))), number < 100), now(), now()
+FROM numbers(1000);
+
+INSERT INTO $database.closed (step, start, gen, rows, versions, started, collector)
+SELECT arrayJoin(['minute', 'hour']), toStartOfHour(now('UTC')) - toIntervalHour(2), 7, 2, 2, now64(3), 'old';
