@@ -92,7 +92,7 @@ func receiver(mode string, opened *atomic.Uint64, take datagrams.Take) (grantKey
 			return nil, nil, err
 		}
 		return func(exporter string) (*flowv1.DatagramKey, error) {
-			_, key, err := s.Grant(datagrams.Sender{ExporterID: exporter, Host: exporter}, 1)
+			_, key, err := s.Grant(datagrams.Sender{ExporterID: exporter, Host: exporter}, 1, "")
 			return key, err
 		}, s.Serve, nil
 	}

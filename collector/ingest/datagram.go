@@ -64,7 +64,7 @@ func (c *control) datagramRequest(m *flowv1.DatagramRequest) error {
 			sender.Grant = grant
 		}
 		var err error
-		if c.book, key, err = c.s.datagrams.Grant(sender, m.GetEpoch()); err != nil {
+		if c.book, key, err = c.s.datagrams.Grant(sender, m.GetEpoch(), m.GetBook()); err != nil {
 			return status.Error(codes.Internal, err.Error())
 		}
 	}

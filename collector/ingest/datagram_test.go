@@ -29,7 +29,7 @@ func body(t testing.TB, seq uint64, rows int) []byte {
 // TestDatagramsInIngest: what is in a datagram is taken under the names of the exporter that got the key, never waits, and its books say what became of it.
 func TestDatagramsInIngest(t *testing.T) {
 	r := start(t, Config{PendingBytes: 30 * rowBytes, Datagrams: true})
-	book, _, err := r.server.datagrams.Grant(datagrams.Sender{ExporterID: "e1", Host: "h1", BootID: "b1"}, 1)
+	book, _, err := r.server.datagrams.Grant(datagrams.Sender{ExporterID: "e1", Host: "h1", BootID: "b1"}, 1, "")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -98,7 +98,7 @@ func FuzzDatagramBatch(f *testing.F) {
 	if err != nil {
 		f.Fatal(err)
 	}
-	from, _, err := s.datagrams.Grant(datagrams.Sender{ExporterID: "e1", Host: "h1"}, 1)
+	from, _, err := s.datagrams.Grant(datagrams.Sender{ExporterID: "e1", Host: "h1"}, 1, "")
 	if err != nil {
 		f.Fatal(err)
 	}

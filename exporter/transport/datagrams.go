@@ -205,7 +205,7 @@ func (d *datagrams) tick() (out []*flowv1.ControlRequest) {
 	switch {
 	case !d.asked && (d.key == nil || now.Sub(d.keyAt) > keyLife):
 		d.asked = true
-		request := &flowv1.DatagramRequest{Epoch: d.epoch}
+		request := &flowv1.DatagramRequest{Epoch: d.epoch, Book: d.book}
 		out = append(out, &flowv1.ControlRequest{Message: &flowv1.ControlRequest_DatagramRequest{DatagramRequest: request}})
 	case d.key != nil && !d.live:
 		d.proveLocked(now)

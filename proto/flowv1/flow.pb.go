@@ -2917,6 +2917,7 @@ func (x *Health) GetClockNs() int64 {
 type DatagramRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Epoch         uint32                 `protobuf:"varint,1,opt,name=epoch,proto3" json:"epoch,omitempty"` // in which nothing was sent yet; from here on a new book counts
+	Book          string                 `protobuf:"bytes,2,opt,name=book,proto3" json:"book,omitempty"`    // that the exporter's counts belong to, '' if there is none: a collector that does not have it, or another one since, begins a new one
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2956,6 +2957,13 @@ func (x *DatagramRequest) GetEpoch() uint32 {
 		return x.Epoch
 	}
 	return 0
+}
+
+func (x *DatagramRequest) GetBook() string {
+	if x != nil {
+		return x.Book
+	}
+	return ""
 }
 
 // DatagramKey answers a DatagramRequest. It is known to this collector alone, and only for this run of the exporter.
@@ -3440,9 +3448,10 @@ const file_flow_proto_rawDesc = "" +
 	"readTimeNs\"[\n" +
 	"\x06Health\x126\n" +
 	"\bcounters\x18\x01 \x03(\v2\x1a.tributary.flow.v1.CounterR\bcounters\x12\x19\n" +
-	"\bclock_ns\x18\x02 \x01(\x12R\aclockNs\"'\n" +
+	"\bclock_ns\x18\x02 \x01(\x12R\aclockNs\";\n" +
 	"\x0fDatagramRequest\x12\x14\n" +
-	"\x05epoch\x18\x01 \x01(\rR\x05epoch\"d\n" +
+	"\x05epoch\x18\x01 \x01(\rR\x05epoch\x12\x12\n" +
+	"\x04book\x18\x02 \x01(\tR\x04book\"d\n" +
 	"\vDatagramKey\x12\x15\n" +
 	"\x06key_id\x18\x01 \x01(\x04R\x05keyId\x12\x10\n" +
 	"\x03key\x18\x02 \x01(\fR\x03key\x12\x12\n" +

@@ -55,7 +55,13 @@ type sender struct {
 
 func newSender(t testing.TB, s *Server, exporter string, epoch uint32) *sender {
 	t.Helper()
-	book, m, err := s.Grant(Sender{ExporterID: exporter}, epoch)
+	return goOn(t, s, exporter, epoch, "")
+}
+
+// goOn asks for a key for a book.
+func goOn(t testing.TB, s *Server, exporter string, epoch uint32, named string) *sender {
+	t.Helper()
+	book, m, err := s.Grant(Sender{ExporterID: exporter}, epoch, named)
 	if err != nil || m.GetBook() == "" {
 		t.Fatal(m, err)
 	}
@@ -184,11 +190,11 @@ func TestBooks(t *testing.T) {
 func TestKeysRotate(t *testing.T) {
 	s, _ := newServer(t)
 	first := newSender(t, s, "e1", 1)
-	second := newSender(t, s, "e1", 1)
+	second := goOn(t, s, "e1", 1, first.book.id)
 	first.send(Accepted, 1, 1, 1)
 	second.send(Accepted, 1, 2, 1)
 	second.send(Replayed, 1, 1, 1)
-	third := newSender(t, s, "e1", 1)
+	third := goOn(t, s, "e1", 1, first.book.id)
 	first.send(UnknownKey, 1, 3, 1)
 	second.send(Accepted, 1, 3, 1)
 	third.send(Accepted, 1, 4, 1)
@@ -201,6 +207,44 @@ func TestKeysRotate(t *testing.T) {
 	third.send(UnknownKey, 1, 5, 1)
 	if len(s.keys) > maxBooks*maxKeys {
 		t.Errorf("%d keys are kept", len(s.keys))
+	}
+}
+
+// TestBackFromAnotherCollector: an exporter that was elsewhere for longer than the books reach begins anew, and what was counted before is counted once.
+func TestBackFromAnotherCollector(t *testing.T) {
+	s, _ := newServer(t)
+	before := newSender(t, s, "e1", 1)
+	before.send(Accepted, 1, 1, 5)
+	before.book.Stored(5)
+	after := goOn(t, s, "e1", 100, "the other collector's")
+	before.send(UnknownKey, 100, 2, 1)
+	after.send(Accepted, 100, 3, 1)
+	got := after.book.Mark(&flowv1.DatagramMark{Epoch: 100, Datagrams: 1, Rows: 1})
+	if got.GetBook() == before.book.id || got.GetStoredRows() != 0 || got.GetDatagrams() != 1 || got.GetSettledEpoch() != 99 {
+		t.Errorf("%v", got)
+	}
+	if len(s.keys) != 1 {
+		t.Errorf("%d keys are kept", len(s.keys))
+	}
+}
+
+// TestTheLastNumber: a sender that counts up to the last number there is holds nobody up.
+func TestTheLastNumber(t *testing.T) {
+	s, _ := newServer(t)
+	x := newSender(t, s, "e1", 1)
+	last := ^uint64(0)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		x.send(Accepted, 1, last-3, 1)
+		x.send(Accepted, 1, last, 1)
+		x.send(Accepted, 1, last-1, 1)
+		x.send(Replayed, 1, last, 1)
+	}()
+	select {
+	case <-done:
+	case <-time.After(5 * time.Second):
+		t.Fatal("it counts for ever")
 	}
 }
 

@@ -58,8 +58,9 @@ func New(take Take, reg prometheus.Registerer, log *slog.Logger) (*Server, error
 	return s, err
 }
 
-// Grant hands out a key to an exporter that has shown who it is. The one before the last stops working. A book that is new begins with the epoch.
-func (s *Server) Grant(to Sender, epoch uint32) (*Book, *flowv1.DatagramKey, error) {
+// Grant hands out a key to an exporter that has shown who it is. The one before the last stops working. The book named goes on; an exporter that names another
+// one was elsewhere meanwhile and knows nothing of the epochs between, so it gets a new one, which begins with the epoch.
+func (s *Server) Grant(to Sender, epoch uint32, named string) (*Book, *flowv1.DatagramKey, error) {
 	var random [datagram.KeyBytes + 16]byte
 	_, _ = rand.Read(random[:]) // never fails (crypto/rand)
 	secret, id := random[:datagram.KeyBytes], binary.BigEndian.Uint64(random[datagram.KeyBytes:])
@@ -70,6 +71,10 @@ func (s *Server) Grant(to Sender, epoch uint32) (*Book, *flowv1.DatagramKey, err
 	s.granting.Lock()
 	defer s.granting.Unlock()
 	book, ok := s.books.Get(to.ExporterID)
+	if ok && book.id != named {
+		s.books.Remove(to.ExporterID)
+		ok = false
+	}
 	if !ok {
 		book = &Book{id: hex.EncodeToString(random[datagram.KeyBytes+8:]), metrics: s.metrics, settled: max(epoch, 1) - 1, marked: max(epoch, 1) - 1}
 		s.books.Add(to.ExporterID, book)

@@ -34,8 +34,9 @@ func (w *window) advance(seq uint64) {
 	if seq-w.highest >= windowSize {
 		clear(w.seen[:])
 	} else {
-		for s := w.highest + 1; s <= seq; s++ {
-			word, bit := place(s)
+		for w.highest != seq { // counts up to the last number there is
+			w.highest++
+			word, bit := place(w.highest)
 			w.seen[word] &^= bit
 		}
 	}
