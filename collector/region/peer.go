@@ -106,7 +106,6 @@ func (p *peer) stop() {
 		p.cancel()
 		<-p.done
 	}
-	p.metrics.down.DeleteLabelValues(p.name)
 }
 
 // ask says what is known of a question by now, and sees to it that more will be.

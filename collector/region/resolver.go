@@ -147,8 +147,13 @@ func (r *Resolver) use(entries []Entry) {
 	t := newTable(entries, r.cfg.Region, before, r.startPeer)
 	r.table.Store(t)
 	for name, p := range before {
-		if t.peers[name] != p {
-			p.stop()
+		if t.peers[name] == p {
+			continue
+		}
+		if p.stop(); t.peers[name] == nil {
+			r.metrics.down.DeleteLabelValues(name)
+		} else { // it is asked at other places now
+			r.metrics.down.WithLabelValues(name).Set(0)
 		}
 	}
 	r.answers.Purge() // of regions that are gone
@@ -160,7 +165,7 @@ func (r *Resolver) startPeer(e Entry) *peer {
 		metrics: r.metrics, wake: r.cfg.Wake, answered: r.keep, open: map[question]*asked{}, news: make(chan struct{}, 1),
 		line: line{collectors: e.Collectors, serverName: e.ServerName, credentials: r.cfg.Credentials},
 	}
-	r.metrics.down.WithLabelValues(p.name).Set(0)
+	r.metrics.down.WithLabelValues(p.name)
 	if v := r.virtual; v != nil {
 		p.now, p.breaker = v.Now, v.Breaker()
 		p.call = func(_ context.Context, m *flowv1.ResolveRequest) (*flowv1.ResolveResponse, error) {

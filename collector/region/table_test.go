@@ -5,6 +5,9 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
+
 	"tributary/collector/ownership"
 	"tributary/proto/flowv1"
 )
@@ -98,4 +101,23 @@ func FuzzParse(f *testing.F) {
 			newTable(entries, "eu", nil, func(e Entry) *peer { return &peer{name: e.Region} })
 		}
 	})
+}
+
+// A region that is asked at other places is the same region: whether it is down stays known. One that is gone leaves nothing behind.
+func TestTheMetricOfARegion(t *testing.T) {
+	entry := Entry{Region: "us", Network: "default", Prefixes: []netip.Prefix{netip.MustParsePrefix("10.64.0.0/10")}, Collectors: []string{"a:4747"}}
+	r, err := NewSimulated(Config{Region: "eu", Wake: func() {}}, Simulation{Breaker: func() Breaker { return nil }}, []Entry{entry}, prometheus.NewRegistry())
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.metrics.down.WithLabelValues("us").Set(1) // it was, at its old places
+	entry.Collectors = []string{"b:4747"}
+	r.use([]Entry{entry})
+	if n := testutil.CollectAndCount(r.metrics.down); n != 1 || testutil.ToFloat64(r.metrics.down) != 0 {
+		t.Errorf("%d series after the region has moved, want one that is 0", n)
+	}
+	r.use(nil)
+	if n := testutil.CollectAndCount(r.metrics.down); n != 0 {
+		t.Errorf("%d series of regions that are gone", n)
+	}
 }
