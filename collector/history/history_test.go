@@ -220,3 +220,17 @@ func TestWaitingIsBounded(t *testing.T) {
 		t.Errorf("the last is %d", last.Received)
 	}
 }
+
+// Nothing stays of exporters that have been silent for long, whether they ever sent a watermark or not: a replay sends none.
+func TestSilentExportersAreForgotten(t *testing.T) {
+	w := NewWriter("c1", schema.Server{URL: "http://127.0.0.1:9", Database: "tributary"}, prometheus.NewRegistry(), slog.New(slog.DiscardHandler))
+	now := time.Now()
+	w.Publish("a replay", "h1", 1, &flowv1.OwnershipStep{ReceivedNs: now.UnixNano(), Hello: true})
+	w.Mark(&flowv1.ExporterWatermark{ExporterId: "e1", Host: "h1", Stream: 1, VerifiedToNs: now.UnixNano(), ReceivedNs: now.UnixNano()})
+	if w.takeMarks(now.Add(time.Minute)); len(w.marks) != 2 {
+		t.Errorf("%d exporters are remembered after a minute", len(w.marks))
+	}
+	if w.takeMarks(now.Add(3 * time.Hour)); len(w.marks) != 0 {
+		t.Errorf("%d exporters are remembered after three hours", len(w.marks))
+	}
+}

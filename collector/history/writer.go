@@ -93,7 +93,8 @@ type mark struct {
 	verified, clock int64
 	received        int64
 	written         bool
-	lastSet         int64 // when a repeated set was written last
+	lastSet         int64     // when a repeated set was written last
+	heard           time.Time // when its exporter last said anything
 }
 
 // Writer writes what this collector is told. It is safe for concurrent use.
@@ -200,7 +201,7 @@ func (w *Writer) markOf(exporter, host string, stream int64) *mark {
 		m = &mark{lastSet: time.Now().UnixNano()}
 		w.marks[exporter] = m
 	}
-	m.host, m.stream = host, stream
+	m.host, m.stream, m.heard = host, stream, time.Now()
 	return m
 }
 
@@ -217,8 +218,8 @@ func (w *Writer) takeMarks(now time.Time) {
 	w.marked = now
 	for id, m := range w.marks {
 		switch {
-		case now.UnixNano()-m.received > int64(2*setEvery) && m.written:
-			delete(w.marks, id)
+		case now.Sub(m.heard) > 2*setEvery:
+			delete(w.marks, id) // its last watermark was written an hour ago at least
 		case !m.written && m.received != 0:
 			m.written = true
 			w.add(event{
