@@ -30,7 +30,6 @@ import (
 	"tributary/collector/schema"
 	"tributary/collector/settings"
 	"tributary/collector/sink"
-	"tributary/collector/sink/kafka"
 	"tributary/proto/flow"
 	"tributary/service/listen"
 	"tributary/service/log"
@@ -281,17 +280,16 @@ func (c *collector) drain(ctx context.Context) {
 	c.ingest.Stop(last)
 }
 
-// done acknowledges a batch that all sinks have. Without an acknowledgement its exporter sends it again.
+// done acknowledges a batch that all sinks have, and refuses one that a sink will never take. Without either its exporter sends it again.
 func (c *collector) done(b *flow.Batch, err error) {
-	if errors.Is(err, kafka.ErrDropped) {
-		c.ingest.Refuse(b, err.Error())
-		return
-	}
-	if err != nil {
+	switch {
+	case err == nil:
+		c.ingest.Done(b)
+	case stops(err):
 		c.limited.Warn("batch not stored", "exporter_id", b.ExporterID, "batch_seq", b.Seq, "reason", err)
-		return
+	default:
+		c.ingest.Refuse(b, err.Error())
 	}
-	c.ingest.Done(b)
 }
 
 // expire lets the ownership table forget what is past its retention, a little at a time.

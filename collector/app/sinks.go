@@ -65,6 +65,11 @@ func (s *sinks) bus() sink.Sink {
 	return nil
 }
 
+// stops says that a sink did not take a batch because it stops: the batch comes again. Any other error is of one that it will never take.
+func stops(err error) bool {
+	return errors.Is(err, clickhouse.ErrClosed) || errors.Is(err, kafka.ErrStopped)
+}
+
 // unready returns a sentence for each required sink that does not work.
 func (s *sinks) unready() []string {
 	var out []string
@@ -124,7 +129,7 @@ func (c *collector) startLogs() (err error) {
 		}
 		kept, err := backlog.New(backlog.Config{
 			Name: name, Dir: filepath.Join(c.cfg.Data, "best_effort", name), Run: c.id, MaxBytes: c.cfg.BestEffort.MaxBytes, MaxAge: c.cfg.BestEffort.MaxAge,
-			Refused: func(err error) bool { return errors.Is(err, kafka.ErrDropped) },
+			Refused: func(err error) bool { return !stops(err) },
 		}, behind, c.registry, c.limited)
 		if err == nil {
 			running.Go(func() { kept.Run(ctx) })

@@ -62,6 +62,7 @@ type Backlog struct {
 
 	underWay atomic.Int64
 	room     chan struct{} // underWay fell
+	closed   atomic.Bool   // the sink takes nothing any more
 }
 
 // New returns a backlog that keeps in memory until Run.
@@ -115,7 +116,7 @@ func (l *Backlog) Run(ctx context.Context) {
 	rooms.Go(func() { l.spool.Run(ctx) })
 	defer rooms.Wait()
 	for ctx.Err() == nil {
-		if l.underWay.Load() < l.cfg.UnderWay && l.next() {
+		if !l.closed.Load() && l.underWay.Load() < l.cfg.UnderWay && l.next() {
 			continue
 		}
 		select {
@@ -145,7 +146,9 @@ func (l *Backlog) next() bool {
 			l.spool.Ack(kept.Run, kept.Seq, kept.Seq)
 		case l.cfg.Refused(err):
 			l.reject(kept, err)
-		} // any other error says that the process stops: the next start sends it again
+		default: // the process stops: the next start sends it again, and the rest
+			l.closed.Store(true)
+		}
 		l.underWay.Add(-size)
 		select {
 		case l.room <- struct{}{}:

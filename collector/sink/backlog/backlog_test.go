@@ -173,6 +173,32 @@ func TestAnAbsentSinkCostsNothing(t *testing.T) {
 	}
 }
 
+// A sink that is closed gives back what it is given: the log is not read through for that.
+func TestAClosedSinkIsLeftAlone(t *testing.T) {
+	behind := &sink{rows: map[uint64]int{}, names: map[string]string{}, away: true}
+	r := start(t, t.TempDir(), "one", behind, func(c *Config) { c.UnderWay = 1 })
+	r.write(t, 1, 20)
+	closed := &closedSink{}
+	eventually(t, "the sink has the first one", func() bool { behind.mu.Lock(); defer behind.mu.Unlock(); return len(behind.waiting) == 1 })
+	r.sink = closed
+	behind.giveBack()
+	time.Sleep(50 * time.Millisecond)
+	r.stop()
+	if closed.given > 1 {
+		t.Errorf("%d batches were given to a sink that is closed", closed.given)
+	}
+	if n := r.spool.Stats().Pending.Batches; n != 20 {
+		t.Errorf("%d batches are left for the next start", n)
+	}
+}
+
+type closedSink struct{ given int }
+
+func (s *closedSink) Write(_ *flow.Batch, done func(error)) {
+	s.given++
+	done(errStopped)
+}
+
 // TestTheLogIsBounded: what overflows is the oldest, and counted by reason; what the sink will never take goes to the quarantine.
 func TestTheLogIsBounded(t *testing.T) {
 	behind := &sink{away: true, rows: map[uint64]int{}, names: map[string]string{}}
