@@ -286,3 +286,22 @@ func TestTopic(t *testing.T) {
 		t.Errorf("the contradiction is over: %s", got)
 	}
 }
+
+// TestTopicIsBounded: any number of keys costs a bounded amount of memory.
+func TestTopicIsBounded(t *testing.T) {
+	r := newRig(t, Kafka)
+	topic := NewTopic(r.Source)
+	topic.total = maxAddresses - 1 // of other keys
+	says := func(key, text string, total, changed int, refused float64) {
+		t.Helper()
+		topic.Set(key, []byte(text), time.Now())
+		if n := r.counter("refused_total too_many kafka"); n != refused || topic.total != total || len(topic.changed) != changed {
+			t.Errorf("%s: %v refused, %d kept, %d keys changed", key, n, topic.total, len(topic.changed))
+		}
+	}
+	says("a", `{"workload": "edge/a", "addresses": ["10.9.0.1"]}`, maxAddresses, 1, 0)
+	says("b", `{"workload": "edge/b", "addresses": ["10.9.0.2"]}`, maxAddresses, 1, 1)
+	says("a", `{"workload": "edge/c", "addresses": ["10.9.0.1", "10.9.0.3"]}`, maxAddresses-1, 1, 3) // what it said before holds no more either
+	says("b", `{"workload": "edge/b", "addresses": ["10.9.0.2"]}`, maxAddresses, 2, 3)
+	says("nobody", "", maxAddresses, 2, 3)
+}
