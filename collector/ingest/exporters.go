@@ -161,11 +161,13 @@ func (e *exporter) finish(seq, life uint64) {
 	e.wakeLocked()
 }
 
-// forget takes back takeIn for a batch that will not be done: its exporter sends it again.
-func (e *exporter) forget(seq uint64) {
+// forget takes back takeIn for a batch that will not be done: its exporter sends it again. One of an earlier life is forgotten already.
+func (e *exporter) forget(seq, life uint64) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	delete(e.inFlight, seq)
+	if life == e.life {
+		delete(e.inFlight, seq)
+	}
 }
 
 // maxRejected bounds the rejections that wait to be told; what is over is told when it is sent again.

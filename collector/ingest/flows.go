@@ -283,7 +283,7 @@ func (s *Server) Refuse(b *flow.Batch, reason string) {
 	if t.book != nil {
 		t.book.Dropped(t.rows)
 	} else {
-		t.exporter.forget(t.seq)
+		t.exporter.forget(t.seq, t.life)
 		t.exporter.reject(&flowv1.Rejected{BatchSeq: t.seq, Reason: reason, Code: uint32(codes.FailedPrecondition)})
 	}
 	s.recycle(b, t.book)

@@ -152,6 +152,9 @@ func TestRequestsThatAreRefused(t *testing.T) {
 		"no such stream":              {"POST", "/v1/flows", 2, 404, nil},
 		"no such stream on this node": {"GET", "/v1/control", 0, 404, nil},
 		"no host":                     {"POST", "/v1/flows", 1, 400, nil},
+		"not a message of this stream": {"POST", "/v1/control", 1, 400, func(r *http.Request) {
+			r.ContentLength, r.Body = 3, io.NopCloser(strings.NewReader("\xff\xff\xff"))
+		}},
 	} {
 		name := fmt.Sprintf("%032x", len(say))
 		status, content := ask(t, c.method, "http://"+address+c.path, c.part, helloRequest(), func(r *http.Request) {

@@ -393,6 +393,20 @@ func TestRanges(t *testing.T) {
 	}
 }
 
+// TestRefusedInAnotherLife: a batch that came again after the store forgot is not forgotten because a sink refuses what came before.
+func TestRefusedInAnotherLife(t *testing.T) {
+	e := newExporter("e1")
+	_, before := e.arrived(1)
+	e.forgetAll()
+	if v, _ := e.arrived(1); v != takeIn {
+		t.Fatal("it is not taken in again")
+	}
+	e.forget(1, before)
+	if v, _ := e.arrived(1); v != underway {
+		t.Errorf("verdict %d on a batch that is on its way", v)
+	}
+}
+
 // TestStreamsAreSpread: after a random time an exporter is asked to connect anew, and a server that stops takes nobody in.
 func TestStreamsAreSpread(t *testing.T) {
 	r := start(t, Config{StreamLife: 20 * time.Millisecond})

@@ -39,9 +39,9 @@ func (d *door) stream(r *http.Request, kind string, open bool) (*posts, error) {
 // run handles a stream as if it were gRPC's.
 func (d *door) run(p *posts) error {
 	if p.kind == "flows" {
-		return d.s.flows(flowsPosts{p, &d.bodies})
+		return d.s.flows(flowsPosts{p, d.recycle})
 	}
-	return d.s.control(controlPosts{p, &d.bodies})
+	return d.s.control(controlPosts{p, d.recycle})
 }
 
 func hexadecimal(s string) bool {

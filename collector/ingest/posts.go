@@ -8,6 +8,8 @@ import (
 	"sync"
 	"time"
 
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/encoding/protodelim"
 	"google.golang.org/protobuf/proto"
 
@@ -64,14 +66,16 @@ func newPosts(ctx context.Context, kind, key, peer string) *posts {
 func (p *posts) Context() context.Context { return p.ctx }
 
 // recv takes the next message.
-func (p *posts) recv(m proto.Message, reuse *sync.Pool) error {
+func (p *posts) recv(m proto.Message, recycle func(*bytes.Buffer)) error {
 	select {
 	case body := <-p.in:
 		<-p.turn
 		err := proto.Unmarshal(body.Bytes(), m)
-		body.Reset()
-		reuse.Put(body)
-		return err
+		recycle(body)
+		if err != nil {
+			return status.Error(codes.InvalidArgument, "the body of a POST is not a message of this stream")
+		}
+		return nil
 	case <-p.ctx.Done():
 		return context.Cause(p.ctx)
 	}
@@ -181,18 +185,18 @@ func (p *posts) took(part uint64) {
 type (
 	flowsPosts struct {
 		*posts
-		reuse *sync.Pool
+		recycle func(*bytes.Buffer)
 	}
 	controlPosts struct {
 		*posts
-		reuse *sync.Pool
+		recycle func(*bytes.Buffer)
 	}
 )
 
 // Recv implements carrier.
 func (f flowsPosts) Recv() (*flowv1.FlowsRequest, error) {
 	m := new(flowv1.FlowsRequest)
-	return m, f.recv(m, f.reuse)
+	return m, f.recv(m, f.recycle)
 }
 
 // Send implements carrier.
@@ -201,7 +205,7 @@ func (f flowsPosts) Send(m *flowv1.FlowsResponse) error { return f.send(m) }
 // Recv implements carrier.
 func (c controlPosts) Recv() (*flowv1.ControlRequest, error) {
 	m := new(flowv1.ControlRequest)
-	return m, c.recv(m, c.reuse)
+	return m, c.recv(m, c.recycle)
 }
 
 // Send implements carrier.
