@@ -54,10 +54,9 @@ func (a *Assigned) Run(ctx context.Context) {
 	}
 }
 
-// round reads every partition once and says whether all of it is known now.
+// round reads every partition once and says whether all of it is known now. Each request has requestTimeout, all of them as long as they take: a large topic
+// is not read in that.
 func (a *Assigned) round(ctx context.Context, next *[]int64) (whole bool, err error) {
-	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
-	defer cancel()
 	count, err := a.f.partitions(ctx)
 	if err != nil {
 		return false, err

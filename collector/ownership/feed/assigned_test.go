@@ -1,0 +1,62 @@
+package feed
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net"
+	"testing"
+	"time"
+
+	"github.com/segmentio/kafka-go"
+	"github.com/segmentio/kafka-go/protocol"
+	"github.com/segmentio/kafka-go/protocol/fetch"
+	"github.com/segmentio/kafka-go/protocol/listoffsets"
+	"github.com/segmentio/kafka-go/protocol/metadata"
+)
+
+// longTopic is a broker that gives one message a request, and notes how long it may take for that.
+type longTopic struct {
+	name     string
+	messages int64
+	least    time.Duration
+}
+
+// RoundTrip implements kafka.RoundTripper.
+func (l *longTopic) RoundTrip(ctx context.Context, _ net.Addr, r kafka.Request) (kafka.Response, error) {
+	if end, ok := ctx.Deadline(); ok {
+		l.least = min(l.least, time.Until(end))
+	}
+	switch r := r.(type) {
+	case *metadata.Request:
+		return &metadata.Response{Topics: []metadata.ResponseTopic{{Name: l.name, Partitions: []metadata.ResponsePartition{{}}}}}, nil
+	case *listoffsets.Request:
+		end := map[int64]int64{kafka.FirstOffset: 0, kafka.LastOffset: l.messages}[r.Topics[0].Partitions[0].Timestamp]
+		answer := listoffsets.ResponsePartition{Timestamp: r.Topics[0].Partitions[0].Timestamp, Offset: end}
+		return &listoffsets.Response{Topics: []listoffsets.ResponseTopic{{Topic: l.name, Partitions: []listoffsets.ResponsePartition{answer}}}}, nil
+	case *fetch.Request:
+		at := r.Topics[0].Partitions[0].FetchOffset
+		one := protocol.NewRecordReader(protocol.Record{Offset: at, Key: protocol.NewBytes([]byte("k")), Value: protocol.NewBytes([]byte("v"))})
+		return &fetch.Response{Topics: []fetch.ResponseTopic{{Topic: l.name, Partitions: []fetch.ResponsePartition{{
+			HighWatermark: l.messages, RecordSet: protocol.RecordSet{Records: one},
+		}}}}}, nil
+	}
+	return nil, fmt.Errorf("%T was not expected", r)
+}
+
+// A topic that takes longer to read than one request may is read all the same.
+func TestALongTopicIsReadWhole(t *testing.T) {
+	broker := &longTopic{name: "assignments", messages: 3, least: time.Hour}
+	n := 0
+	a := NewAssigned([]string{"127.0.0.1:9"}, broker, broker.name, func(string, []byte, time.Time) {
+		n++
+		time.Sleep(500 * time.Millisecond) // what a message costs
+	}, func() {}, slog.New(slog.DiscardHandler))
+	var next []int64
+	if whole, err := a.round(t.Context(), &next); err != nil || !whole || n != 3 {
+		t.Fatalf("%d messages, whole %t, %v", n, whole, err)
+	}
+	if broker.least < requestTimeout-400*time.Millisecond {
+		t.Errorf("a request had %v: the messages before it were counted in", broker.least)
+	}
+}
