@@ -11,6 +11,9 @@ import (
 	"tributary/proto/flowv1"
 )
 
+// maxExporters bounds the runs of exporters of which a partition holds a watermark or a miss: as many as the table has at once.
+const maxExporters = 64 << 10
+
 // outbox gathers what waits for Kafka, by partition: steps in order, watermarks only the latest. Before the partitions are known there is one.
 type outbox struct {
 	room int // bytes of steps, over all partitions
@@ -77,7 +80,9 @@ func (o *outbox) step(exporter, host string, stream int64, step *flowv1.Ownershi
 	defer o.mu.Unlock()
 	p := o.of(exporter)
 	if o.bytes+size > o.room {
-		p.missed[exporter] = struct{}{}
+		if len(p.missed) < maxExporters { // of others the whole set follows all the same, within RepeatEvery
+			p.missed[exporter] = struct{}{}
+		}
 		return false
 	}
 	o.bytes += size
@@ -95,7 +100,10 @@ func (o *outbox) step(exporter, host string, stream int64, step *flowv1.Ownershi
 func (o *outbox) mark(w *flowv1.ExporterWatermark) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.of(w.GetExporterId()).marks[w.GetExporterId()] = w
+	marks := o.of(w.GetExporterId()).marks
+	if _, known := marks[w.GetExporterId()]; known || len(marks) < maxExporters {
+		marks[w.GetExporterId()] = w
+	} // else Kafka has been away for long: another one follows in a second
 }
 
 // take empties a partition.
