@@ -3,6 +3,7 @@ package reachability
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -17,6 +18,9 @@ type asked struct {
 	Path
 	since int64 // ns
 }
+
+// askAtOnce bounds the paths of one statement, whose text is bounded by the server: when much fails at once, all of it must be judged.
+const askAtOnce = 1000
 
 func pathsLiteral(paths []asked) string {
 	rows := make([]string, len(paths))
@@ -41,16 +45,15 @@ GROUP BY client_workload, server_workload, server_port`
 // usual asks the ledger about the time before the paths began to fail.
 func (j *Judge) usual(ctx context.Context, paths []asked, now time.Time) (map[Path]usual, error) {
 	out := map[Path]usual{}
-	if len(paths) == 0 {
-		return out, nil
-	}
-	text := strings.NewReplacer("$paths", pathsLiteral(paths), "$from", nanos(time.Duration(now.Add(-usualOver).UnixNano()))).Replace(usualSQL)
-	found, err := schema.Rows[usual](ctx, j.store, j.statement(text))
-	if err != nil {
-		return nil, fmt.Errorf("ask what is usual: %w", err)
-	}
-	for _, u := range found {
-		out[u.Path] = u
+	for part := range slices.Chunk(paths, askAtOnce) {
+		text := strings.NewReplacer("$paths", pathsLiteral(part), "$from", nanos(time.Duration(now.Add(-usualOver).UnixNano()))).Replace(usualSQL)
+		found, err := schema.Rows[usual](ctx, j.store, j.statement(text))
+		if err != nil {
+			return nil, fmt.Errorf("ask what is usual: %w", err)
+		}
+		for _, u := range found {
+			out[u.Path] = u
+		}
 	}
 	return out, nil
 }
@@ -84,13 +87,19 @@ type serverRow struct {
 // serverSides asks what the servers' ends show of failing paths.
 func (j *Judge) serverSides(ctx context.Context, paths []asked, seen sight, now time.Time) (map[Path]serverSide, error) {
 	out := map[Path]serverSide{}
-	if len(paths) == 0 {
-		return out, nil
+	for part := range slices.Chunk(paths, askAtOnce) {
+		if err := j.askServers(ctx, part, seen, now, out); err != nil {
+			return nil, err
+		}
 	}
+	return out, nil
+}
+
+func (j *Judge) askServers(ctx context.Context, paths []asked, seen sight, now time.Time, out map[Path]serverSide) error {
 	text := strings.NewReplacer("$paths", pathsLiteral(paths), "$from", nanos(time.Duration(now.Add(-window).UnixNano()))).Replace(serverSideSQL)
 	found, err := schema.Rows[serverRow](ctx, j.store, j.statement(text))
 	if err != nil {
-		return nil, fmt.Errorf("ask the servers' side: %w", err)
+		return fmt.Errorf("ask the servers' side: %w", err)
 	}
 	servers := make([]string, len(paths))
 	for i, p := range paths {
@@ -98,11 +107,11 @@ func (j *Judge) serverSides(ctx context.Context, paths []asked, seen sight, now 
 	}
 	machines, err := j.machines(ctx, servers, machinesOver, now)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	listening, err := j.listening(ctx, paths, now)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	for _, p := range paths {
 		s := listening[p.Path]
@@ -117,7 +126,7 @@ func (j *Judge) serverSides(ctx context.Context, paths []asked, seen sight, now 
 		s.Answered, s.FromClient, s.WithReply, s.NotAccepted, s.ResetByServer = r.Answered, r.FromClient, r.WithReply, r.NotAccepted, r.ResetByServer
 		out[r.Path] = s
 	}
-	return out, nil
+	return nil
 }
 
 // listenersOver is longer than the time in which an exporter repeats what it says of a listener.

@@ -137,3 +137,19 @@ func TestBreaks(t *testing.T) {
 		}
 	}
 }
+
+// TestAllFailsAtOnce: where a network fails, thousands of paths do, more than one statement can name.
+func TestAllFailsAtOnce(t *testing.T) {
+	j := newJudge(t, schematest.Migrated(t))
+	var paths []asked
+	for i := range 8 * askAtOnce {
+		paths = append(paths, asked{Path{fmt.Sprintf("a-team-with-a-long-name/client-%06d", i), "another-team-with-a-long-name/database", 5432}, t0.UnixNano()})
+	}
+	if _, err := j.usual(t.Context(), paths, t0); err != nil {
+		t.Error(err)
+	}
+	sides, err := j.serverSides(t.Context(), paths, sight{}, t0)
+	if err != nil || len(sides) != len(paths) {
+		t.Errorf("%d of %d servers' sides, %v", len(sides), len(paths), err)
+	}
+}
