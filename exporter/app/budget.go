@@ -13,6 +13,7 @@ import (
 
 	"tributary/exporter/budget"
 	"tributary/exporter/config"
+	"tributary/exporter/identity"
 	"tributary/service/spool"
 )
 
@@ -26,6 +27,12 @@ const (
 	// measureAfter ends it is worth measuring, for as long as measureFor, and at most every measureEvery.
 	measureAfter, measureFor, measureEvery = 10_000, 200 * time.Millisecond, time.Minute
 )
+
+// limitsHere are the limits of the configuration for this process.
+func limitsHere(c config.Budget) budget.Limits {
+	cgroups := identity.OwnCgroups()
+	return limitsOf(c, budget.CPUs(cgroups), budget.MemoryBytes(cgroups))
+}
 
 // limitsOf are the limits of the configuration on this host, or in this cgroup.
 func limitsOf(c config.Budget, cpus float64, memory uint64) budget.Limits {
@@ -42,7 +49,7 @@ func limitsOf(c config.Budget, cpus float64, memory uint64) budget.Limits {
 func (a *App) buildBudget(registry *prometheus.Registry) (err error) {
 	meter := &meter{app: a, perEnd: perEndAtFirst}
 	a.budget, err = budget.New(budget.Config{
-		Limits: limitsOf(a.config.Budget, budget.CPUs(), budget.MemoryBytes()), Usage: meter.read, Apply: a.ease,
+		Limits: limitsHere(a.config.Budget), Usage: meter.read, Apply: a.ease,
 	}, registry, a.log)
 	return err
 }

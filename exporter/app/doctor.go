@@ -36,7 +36,7 @@ func Doctor(ctx context.Context, c config.Config, out io.Writer) error {
 	if c.Conntrack {
 		d.Should(nat.Check(), "connection tracking answers: connections to virtual addresses (DNAT) show their real servers")
 	}
-	d.budget(limitsOf(c.Budget, budget.CPUs(), budget.MemoryBytes()))
+	d.budget(limitsHere(c.Budget))
 	d.spool(c.Spool.Dir)
 	d.ways(ctx, c)
 	return d.Verdict(errDoctor)

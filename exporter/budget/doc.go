@@ -11,5 +11,5 @@
 //  3. and one of 2, 4, 8 … of the established connections is recorded, up to Limits.SampleMost; with the default of 1 this is never done.
 //
 // Each step is logged, counted and part of exporter_health. What a step left out is counted where it was left out. The room reads no
-// clock and no kernel itself except for the limits of cgroups ([CPUs]); what a step means is its caller's to do.
+// clock and no kernel itself except for the limits of cgroups that it is told of ([CPUs]); what a step means is its caller's to do.
 package budget

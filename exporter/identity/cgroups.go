@@ -221,6 +221,28 @@ func CgroupID(path string) (uint64, error) {
 	return id, nil
 }
 
+// OwnCgroups returns the directories of the cgroup (v2) that this process is in and of all above it, the innermost first; none where no hierarchy is mounted.
+// In a container that sees only its own part of the hierarchy the path is "/", and the root is its own.
+func OwnCgroups() []string {
+	data, err := os.ReadFile("/proc/self/cgroup")
+	if err != nil {
+		return nil
+	}
+	return cgroupsUp(cgroupRoot(), unifiedPath(string(data)))
+}
+
+func cgroupsUp(root, path string) (dirs []string) {
+	if root == "" || path == "" {
+		return nil
+	}
+	for path = filepath.Clean("/" + path); ; path = filepath.Dir(path) {
+		dirs = append(dirs, filepath.Join(root, path))
+		if path == "/" {
+			return dirs
+		}
+	}
+}
+
 // unifiedPath is the cgroup v2 path in the text of a /proc/PID/cgroup, "" if there is none.
 func unifiedPath(text string) string {
 	for line := range strings.Lines(text) {
