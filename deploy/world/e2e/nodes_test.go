@@ -78,6 +78,7 @@ type fleet struct {
 type member struct {
 	f                     *fleet
 	name, listen, metrics string
+	store                 []string // arguments
 	program               *program
 }
 
@@ -95,7 +96,7 @@ func newFleet(t *testing.T) *fleet {
 }
 
 func (f *fleet) collector(name string) *member {
-	m := &member{f: f, name: name, listen: freeAddress(f.t), metrics: freeAddress(f.t)}
+	m := &member{f: f, name: name, listen: freeAddress(f.t), metrics: freeAddress(f.t), store: []string{"--clickhouse", "none"}}
 	f.t.Cleanup(func() {
 		if m.program != nil {
 			m.program.end(f.t)
@@ -108,8 +109,10 @@ func (f *fleet) flowsTopic() string { return "flows." + f.ownershipTopic() }
 
 func (m *member) up() {
 	m.f.t.Helper()
-	m.program = m.f.start("tributary-collector", "serve", "--data", filepath.Join(m.f.dir, m.name), "--clickhouse", "none", "--kafka", m.f.kafka,
-		"--kafka-topic", m.f.flowsTopic(), "--kafka-ownership-topic", m.f.ownershipTopic(), "--listen", m.listen, "--metrics-listen", m.metrics, "--api-listen", "")
+	m.program = m.f.start("tributary-collector", append([]string{
+		"serve", "--data", filepath.Join(m.f.dir, m.name), "--kafka", m.f.kafka, "--kafka-topic", m.f.flowsTopic(), "--kafka-ownership-topic", m.f.ownershipTopic(),
+		"--listen", m.listen, "--metrics-listen", m.metrics, "--api-listen", "",
+	}, m.store...)...)
 	m.f.ready(m.program, m.metrics)
 }
 
