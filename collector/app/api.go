@@ -31,6 +31,7 @@ func (c *collector) startAPI(ctx context.Context, assignments http.Handler) erro
 	}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET "+query.WhoisPath, c.answerWhois)
+	mux.HandleFunc("GET "+query.DisagreementsPath, c.answerDisagreements)
 	mux.Handle(assignment.Path, assignments)
 	c.settings.Register(mux)
 	s := &http.Server{

@@ -66,6 +66,7 @@ type collector struct {
 	listeners  *listeners.Store
 	history    *history.Writer
 	hold       *hold.Hold
+	attributor *attribute.Attributor
 	regions    *region.Resolver // nil without other regions
 	settings   *settings.Settings
 	ingest     *ingest.Server
@@ -211,13 +212,13 @@ func (c *collector) startPipeline() error {
 	if err != nil {
 		return err
 	}
-	attributor, err := attribute.New(attribute.Config{Tolerance: c.cfg.Hold.Tolerance, Refused: c.book.Refused, Regions: regions}, c.table, c.registry)
+	c.attributor, err = attribute.New(attribute.Config{Tolerance: c.cfg.Hold.Tolerance, Refused: c.book.Refused, Regions: regions}, c.table, c.registry)
 	if err != nil {
 		return err
 	}
 	fan := sink.NewFanout(c.sinks.all()...)
 	emit := func(b *flow.Batch) { fan.Write(b, func(err error) { c.done(b, err) }) }
-	c.hold, err = hold.New(hold.Config{MaxWait: c.cfg.Hold.Wait, MaxBytes: int(c.cfg.Hold.Bytes)}, c.table, attributor, emit, c.registry)
+	c.hold, err = hold.New(hold.Config{MaxWait: c.cfg.Hold.Wait, MaxBytes: int(c.cfg.Hold.Bytes)}, c.table, c.attributor, emit, c.registry)
 	if err != nil {
 		return err
 	}

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"hash/maphash"
 	"math"
+	"strings"
 	"sync"
 	"time"
 
@@ -56,6 +57,9 @@ func (c Config) withDefaults() Config {
 // namesRemembered bounds the names of local ends that share one pointer.
 const namesRemembered = 64 << 10
 
+// exportersRemembered bounds the exporters that can be called by their ids in a disagreement.
+const exportersRemembered = 16 << 10
+
 // flowKey names a flow. exporter is a hash of the exporter's id.
 type flowKey struct{ exporter, flow uint64 }
 
@@ -74,6 +78,9 @@ type Attributor struct {
 	names   *lru.Cache[ownership.Owner, *ownership.Owner]
 	scratch sync.Pool
 	metrics metrics
+
+	exporters     *lru.Cache[uint64, string] // ids by their hashes
+	disagreements disagreements
 }
 
 // metrics count only what is known after the whole batch, so that rows do not touch shared memory.
@@ -94,6 +101,9 @@ func New(cfg Config, table *ownership.Table, reg prometheus.Registerer) (*Attrib
 		return nil, fmt.Errorf("memory of names: %w", err)
 	}
 	a.flows, a.names = flows, names
+	if a.exporters, err = lru.New[uint64, string](exportersRemembered); err != nil {
+		return nil, fmt.Errorf("memory of exporters: %w", err)
+	}
 	a.mirror = newMirror(a.cfg.MirrorEntries)
 	a.scratch.New = func() any { return newScratch() }
 	mirrors := prometheus.NewCounterVec(prometheus.CounterOpts{
@@ -126,6 +136,9 @@ func (a *Attributor) Begin(b *flow.Batch, v ownership.View, open []uint32) []uin
 	s := a.scratch.Get().(*scratch)
 	defer a.scratch.Put(s)
 	s.begin(a, b, v)
+	if !a.exporters.Contains(s.exporter) {
+		a.exporters.Add(s.exporter, strings.Clone(b.ExporterID))
+	}
 	prepare(b)
 	for row := range b.Rows {
 		s.note(row)
@@ -171,7 +184,7 @@ func (a *Attributor) GiveUp(b *flow.Batch, open []uint32, round uint32) {
 	for _, row := range open {
 		if b.U32[flow.RemoteWhy][row] == flow.WhyPending {
 			b.U32[flow.RemoteWhy][row] = flow.WhyLate
-			b.U32[flow.Version][row] = version(b.Get32(flow.LocalEvidence, int(row)), flow.EvidenceNone, round)
+			b.U32[flow.Version][row] = version(localEvidence(b, int(row)), flow.EvidenceNone, round)
 		}
 	}
 }
@@ -184,7 +197,7 @@ func prepare(b *flow.Batch) {
 	b.AttrStrings = append(b.AttrStrings[:0], "")
 }
 
-// version ranks the evidence of both ends in the high bits, the remote end's first, and the round below: whatever the order of
+// version ranks the evidence of both ends (the local end's as localEvidence has it) in the high bits, the remote end's first, and the round below: whatever the order of
 // arrival, better evidence wins, and of equal evidence the later look.
 func version(local, remote, round uint32) uint32 {
 	return remoteRank[remote]<<28 | localRank[local]<<24 | round

@@ -112,8 +112,8 @@ func (m *mirror) note(s *sight) {
 }
 
 // find gives the peer's record of the same connection: the swapped 4-tuple in the same network, at the same time, in another role.
-// Two that fit and name different owners are none.
-func (m *mirror) find(s *sight, tolerance int64) (owner *ownership.Owner, seen bool) {
+// Two that fit and name different owners are none. by is the exporter of the one that names.
+func (m *mirror) find(s *sight, tolerance int64) (owner *ownership.Owner, by uint64, seen bool) {
 	want := s.swapped()
 	h := want.hash()
 	shard := &m.shards[h%mirrorShards]
@@ -133,9 +133,9 @@ func (m *mirror) find(s *sight, tolerance int64) (owner *ownership.Owner, seen b
 			continue
 		}
 		if seen && (owner == nil || e.owner == nil || *owner != *e.owner) {
-			return nil, true
+			return nil, 0, true
 		}
-		owner, seen = e.owner, true
+		owner, by, seen = e.owner, e.exporter, true
 	}
-	return owner, seen
+	return owner, by, seen
 }

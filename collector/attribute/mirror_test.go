@@ -1,6 +1,7 @@
 package attribute
 
 import (
+	"fmt"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -64,6 +65,30 @@ func TestMirrorAgainstClaim(t *testing.T) {
 	if diff := cmp.Diff(want, f.counters(t)); diff != "" {
 		t.Error(diff)
 	}
+	listed := f.Disagreements(10)
+	if len(listed) != 1 {
+		t.Fatalf("listed: %+v", listed)
+	}
+	d := listed[0]
+	got := fmt.Sprint(d.Network, " ", d.Addr.Netip(), ":", d.Port, " ", d.Named.Workload, " ", d.Evidence == flow.EvidenceClaim, " ", d.Peer.Workload, " ", d.Exporter, " ", d.PeerExporter, " ", d.FlowID)
+	if got != "n 10.0.0.1:4000 shop/wrong true shop/web x x 2" {
+		t.Error(got)
+	}
+}
+
+// TestDisagreementsAreBounded: the newest thousand, the newest first.
+func TestDisagreementsAreBounded(t *testing.T) {
+	var a Attributor
+	for i := range maxDisagreements + 5 {
+		a.disagreements.add(&Disagreement{FlowID: uint64(i)})
+	}
+	all := a.Disagreements(2 * maxDisagreements)
+	if len(all) != maxDisagreements || all[0].FlowID != maxDisagreements+4 || all[maxDisagreements-1].FlowID != 5 {
+		t.Errorf("%d, from %d to %d", len(all), all[0].FlowID, all[len(all)-1].FlowID)
+	}
+	if few := a.Disagreements(2); len(few) != 2 || few[1].FlowID != maxDisagreements+3 {
+		t.Errorf("%+v", few)
+	}
 }
 
 // TestMirrorOfSilentRest: the claim at the time of a silent last record is the next owner's, but would not have named it: no disagreement.
@@ -126,5 +151,9 @@ func TestMirrorBeyondItsGrant(t *testing.T) {
 		b := batch(t, "x", 20, rec{flow: 1, kind: flow.KindClosed, role: flow.RoleClient, network: "n", local: "10.0.0.1:4000", remote: "10.0.0.2:80", start: 10, end: 11, workload: "shop/web"})
 		f.Begin(b, f.View(sec(20)), nil)
 		expect(t, b, map[uint64]string{1: want})
+		local := map[only]uint32{"shop/api": 4, "shop/evil": 0}[grant] // what may name nobody here may not in the store
+		if got := peer.U32[flow.Version][0] >> 24 & 15; got != local {
+			t.Errorf("%s: the rank of the peer's own end is %d", grant, got)
+		}
 	}
 }

@@ -1,6 +1,8 @@
 package attribute
 
 import (
+	"strings"
+
 	"tributary/collector/ownership"
 	"tributary/proto/flow"
 )
@@ -22,12 +24,12 @@ func (s *scratch) row(row int, round uint32) (waits bool) {
 	} else {
 		claim = s.claim(row, &x, at)
 		n, why = s.named(row, &x, claim)
-		peer, seen := s.a.mirror.find(&x, s.tol)
+		peer, by, seen := s.a.mirror.find(&x, s.tol)
 		if seen {
 			s.put(flow.PeerObserved, row, flow.PeerYes)
 		}
 		if peer != nil {
-			s.countMirror(peer, n.owner)
+			s.compare(row, &x, peer, by, n)
 			s.settle(row, &x, name{peer, flow.EvidenceMirror}, round)
 			return false
 		}
@@ -160,14 +162,21 @@ func isLoopback(a ownership.Addr) bool {
 	return a.Hi == 0 && (a.Lo == 1 || a.Lo>>24 == 0xffff<<8|127)
 }
 
-func (s *scratch) countMirror(peer, claimed *ownership.Owner) {
+// compare counts whether the peer, as the record of the exporter by says, is who the ranges name.
+func (s *scratch) compare(row int, x *sight, peer *ownership.Owner, by uint64, claimed name) {
 	switch {
-	case claimed == nil:
+	case claimed.owner == nil:
 		s.alone++
-	case claimed.Workload == peer.Workload:
+	case claimed.owner.Workload == peer.Workload:
 		s.agreed++
 	default:
 		s.disagreed++
+		from, _ := s.a.exporters.Get(by)
+		s.a.disagreements.add(&Disagreement{
+			EndTimeNs: x.end, Network: strings.Clone(text(s.b, s.b.Get32(flow.Network, row))), Addr: x.remote, Port: x.remotePort,
+			Exporter: strings.Clone(s.b.ExporterID), FlowID: x.flow, RecordSeq: s.b.Get32(flow.RecordSeq, row), PeerExporter: from,
+			Named: *claimed.owner, Evidence: claimed.evidence, Peer: *peer,
+		})
 	}
 }
 
@@ -209,7 +218,7 @@ func (s *scratch) settle(row int, x *sight, n name, round uint32) {
 	s.put(flow.RemoteRelease, row, t.release)
 	b.U32[flow.RemoteEvidence][row] = n.evidence
 	b.U32[flow.RemoteWhy][row] = flow.WhyNamed
-	b.U32[flow.Version][row] = version(b.Get32(flow.LocalEvidence, row), n.evidence, round)
+	b.U32[flow.Version][row] = version(localEvidence(b, row), n.evidence, round)
 	key := flowKey{x.exporter, x.flow}
 	switch kind := b.Get32(flow.Kind, row); {
 	case kind == flow.KindRollup: // its flow_id is one of many
@@ -224,7 +233,7 @@ func (s *scratch) settle(row int, x *sight, n name, round uint32) {
 func (s *scratch) leave(row int, why, round uint32) {
 	b := s.b
 	b.U32[flow.RemoteWhy][row] = why
-	b.U32[flow.Version][row] = version(b.Get32(flow.LocalEvidence, row), flow.EvidenceNone, round)
+	b.U32[flow.Version][row] = version(localEvidence(b, row), flow.EvidenceNone, round)
 }
 
 // before notes who had the address last, on a failed record without an answer.

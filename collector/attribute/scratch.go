@@ -160,10 +160,23 @@ func (s *scratch) note(row int) {
 	}
 	x := s.sight(row)
 	x.owner = s.local(row)
-	if g := s.b.Grant; g != nil && x.owner != nil && !g.Allows(text(s.b, s.b.Get32(flow.Network, row)), x.local.As16(), x.owner.Workload) {
+	if x.owner != nil && !granted(s.b, row) {
 		return // nobody else may be named by the word of one who may not say so
 	}
 	s.a.mirror.note(&x)
+}
+
+// granted: the exporter may say whose the row's own end is.
+func granted(b *flow.Batch, row int) bool {
+	return b.Grant == nil || b.Grant.Allows(text(b, b.Get32(flow.Network, row)), b.Addr(flow.LocalAddr, row), text(b, b.Get32(flow.LocalWorkload, row)))
+}
+
+// localEvidence is what named the row's own end, and none where its exporter may not say so: package pairs goes by the rank of it.
+func localEvidence(b *flow.Batch, row int) uint32 {
+	if !granted(b, row) {
+		return flow.EvidenceNone
+	}
+	return b.Get32(flow.LocalEvidence, row)
 }
 
 // local gives the name of the row's own end, nil if it has none.

@@ -107,7 +107,7 @@ func (j *Job) Step(ctx context.Context, now time.Time) error {
 	return j.look(ctx, now)
 }
 
-// stageSQL finds what peers say of themselves. A record may have several peers' records (a connection has several); they must agree. Ranks of evidence
+// stageSQL finds what peers say of themselves, where their exporters may say so: of one that may not the rank of the local evidence is 0. A record may have several peers' records (a connection has several); they must agree. Ranks of evidence
 // are those of attribute.version: mirror is 3, in the high bits; the round is 3.
 const stageSQL = `INSERT INTO {database}.renames (job, run, exporter_id, flow_id, record_seq, version, remote_workload, remote_instance, remote_zone, remote_region,
     remote_release, remote_evidence, remote_why, was_workload, was_evidence, end_time_ns, network, remote_addr, remote_port, peer_exporter_id)
@@ -124,7 +124,7 @@ SELECT 'pairs', {run:UInt64}, a.exporter_id, a.flow_id, a.record_seq,
     any(b.local_workload), any(b.local_instance), any(b.local_zone), any(b.local_region), any(b.local_release), 'mirror', 'named',
     any(a.remote_workload), any(a.remote_evidence), any(a.end_time_ns), any(a.network), any(a.remote_addr), any(a.remote_port), any(b.exporter_id)
 FROM (SELECT * FROM recent WHERE peer_observed != 'yes') AS a
-INNER JOIN (SELECT * FROM recent WHERE local_workload != '') AS b
+INNER JOIN (SELECT * FROM recent WHERE local_workload != '' AND bitAnd(bitShiftRight(version, 24), 15) != 0) AS b
     ON a.network = b.network AND a.local_addr = b.remote_addr AND a.local_port = b.remote_port AND a.remote_addr = b.local_addr AND a.remote_port = b.local_port
 WHERE (a.exporter_id, a.flow_id) != (b.exporter_id, b.flow_id) AND (a.role != b.role OR a.role = 'unknown')
     AND b.start_time_ns <= a.end_time_ns + toIntervalNanosecond({tolerance:Int64}) AND b.end_time_ns + toIntervalNanosecond({tolerance:Int64}) >= a.start_time_ns

@@ -15,6 +15,9 @@ import (
 	"tributary/proto/flow"
 )
 
+// localAddress is the version of a record whose local end is named by its address and whose remote end by nothing.
+const localAddress = 4<<24 | 1
+
 func TestMain(m *testing.M) { schematest.Main(m) }
 
 // TestPairs: each end is named by what the other says of itself; what only looks like a pair is none.
@@ -23,13 +26,13 @@ func TestPairs(t *testing.T) {
 	t0 := time.Now().Add(-time.Minute).Truncate(time.Second)
 	client := func(id uint64, port, remote, workload string, start float64) records.Record {
 		return records.Record{
-			Exporter: "x", Flow: id, Version: 1, Kind: flow.KindClosed, Role: flow.RoleClient, Local: "10.0.0.1:" + port, Remote: remote,
+			Exporter: "x", Flow: id, Version: localAddress, Kind: flow.KindClosed, Role: flow.RoleClient, Local: "10.0.0.1:" + port, Remote: remote,
 			Names: [2]string{"shop/web", workload}, Start: start, End: start + 1, Tx: 10, Rx: 20, Reason: flow.CloseFinLocal, Observed: true,
 		}
 	}
 	server := func(id uint64, local, port, workload string, start float64) records.Record {
 		return records.Record{
-			Exporter: "y", Flow: id, Version: 1, Kind: flow.KindClosed, Role: flow.RoleServer, Local: local, Remote: "10.0.0.1:" + port,
+			Exporter: "y", Flow: id, Version: localAddress, Kind: flow.KindClosed, Role: flow.RoleServer, Local: local, Remote: "10.0.0.1:" + port,
 			Names: [2]string{workload, ""}, Why: flow.WhyNoEvidence, Start: start, End: start + 1, Tx: 20, Rx: 10, Reason: flow.CloseFinRemote, Observed: true,
 		}
 	}
@@ -39,14 +42,18 @@ func TestPairs(t *testing.T) {
 	earlier.Why = flow.WhyNoEvidence
 	twice := client(6, "4006", "10.0.0.2:80", "", 10)
 	twice.Why = flow.WhyNoEvidence
+	forged := client(8, "4008", "10.0.0.2:80", "", 10)
+	forged.Why = flow.WhyNoEvidence
+	liar := server(8, "10.0.0.2:80", "4008", "shop/api", 10)
+	liar.Version = 1 // its exporter may not name its local end
 	records.Load(t, s, t0, []records.Record{
 		unnamed, client(2, "4002", "10.0.0.2:80", "shop/api", 10), client(3, "4003", "10.0.0.2:80", "shop/wrong", 10), earlier,
-		client(5, "4005", "10.0.0.2:80", "shop/alone", 10), twice,
+		client(5, "4005", "10.0.0.2:80", "shop/alone", 10), twice, forged,
 	})
 	records.Load(t, s, t0, []records.Record{
 		server(1, "10.0.0.2:80", "4001", "shop/api", 10), server(2, "10.0.0.2:80", "4002", "shop/api", 10.05), server(3, "10.0.0.2:80", "4003", "shop/api", 10),
 		server(4, "10.0.0.2:80", "4004", "shop/api", 20), // another connection on the same ports
-		server(6, "10.0.0.2:80", "4006", "shop/api", 10), server(7, "10.0.0.2:80", "4006", "shop/other", 10),
+		server(6, "10.0.0.2:80", "4006", "shop/api", 10), server(7, "10.0.0.2:80", "4006", "shop/other", 10), liar,
 	})
 	reg := prometheus.NewRegistry()
 	j := New(Config{}, s, reg, slog.New(slog.NewTextHandler(t.Output(), nil)))
@@ -60,12 +67,14 @@ x	3	shop/api	mirror	named	yes	10
 x	4		none	no_evidence	unknown	10
 x	5	shop/alone	none	named	unknown	10
 x	6		none	no_evidence	unknown	10
+x	8		none	no_evidence	unknown	10
 y	1	shop/web	mirror	named	yes	20
 y	2	shop/web	mirror	named	yes	20
 y	3	shop/web	mirror	named	yes	20
 y	4		none	no_evidence	unknown	20
 y	6	shop/web	mirror	named	yes	20
 y	7	shop/web	mirror	named	yes	20
+y	8	shop/web	mirror	named	yes	20
 `
 	if d := cmp.Diff(want, got); d != "" {
 		t.Errorf("rows (-want +got):\n%s", d)
@@ -74,13 +83,14 @@ y	7	shop/web	mirror	named	yes	20
 # HELP tributary_collector_pairs_rows_total Records joined with their peer's in the store: the name agreed, disagreed (must stay 0), or there was none.
 # TYPE tributary_collector_pairs_rows_total counter
 tributary_collector_pairs_rows_total{result="agreed"} 1
-tributary_collector_pairs_rows_total{result="alone"} 6
+tributary_collector_pairs_rows_total{result="alone"} 7
 tributary_collector_pairs_rows_total{result="disagreed"} 1
 `
 	if err := testutil.GatherAndCompare(reg, strings.NewReader(books), "tributary_collector_pairs_rows_total"); err != nil {
 		t.Error(err)
 	}
-	if got := schematest.Query(t, s, "SELECT exporter_id, flow_id, was_workload, peer_workload FROM "+s.Database+".disagreements"); got != "x\t3\tshop/wrong\tshop/api\n" {
+	if got := schematest.Query(t, s, "SELECT exporter_id, flow_id, was_workload, peer_workload, network, remote_addr, remote_port, peer_exporter_id FROM "+s.Database+".disagreements"); got !=
+		"x\t3\tshop/wrong\tshop/api\tdefault\t::ffff:10.0.0.2\t80\ty\n" {
 		t.Errorf("disagreements: %q", got)
 	}
 	// A second look finds nothing new, and another collector rests meanwhile.

@@ -197,7 +197,7 @@ func TestPairsAreToldAtOnce(t *testing.T) {
 	t0 := time.Now().Add(-time.Minute).Truncate(time.Second)
 	end := func(exporter string, role uint32, local, remote, name string) records.Record {
 		return records.Record{
-			Exporter: exporter, Flow: 1, Version: 1, Kind: flow.KindClosed, Role: role, Local: local, Remote: remote, Names: [2]string{name, ""},
+			Exporter: exporter, Flow: 1, Version: 4<<24 | 1, Kind: flow.KindClosed, Role: role, Local: local, Remote: remote, Names: [2]string{name, ""},
 			Why: flow.WhyPending, Start: 10, End: 11, Observed: true,
 		}
 	}

@@ -5,7 +5,9 @@ import (
 	"net/url"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -41,6 +43,7 @@ func TestPairsAcrossNodes(t *testing.T) {
 	b.up()
 	f.exporters[0], f.exporters[1] = f.exporter(0, a), f.exporter(1, b)
 	clients, servers := f.reporter(a, f.exporters[0].id), f.reporter(b, f.exporters[1].id)
+	joined := f.watchPairs()
 	var met []time.Time // when the second record of each connection was reported
 	late := map[time.Time][][2]int{}
 	const tick = 100 * time.Millisecond
@@ -62,8 +65,10 @@ func TestPairsAcrossNodes(t *testing.T) {
 		}
 		delete(late, next)
 	}
-	delays := f.awaitPairs(met)
-	slices.Sort(delays)
+	delays := joined.wait(t, met)
+	if n := f.number("SELECT count() FROM disagreements"); n > 0 {
+		t.Errorf("%d disagreements", n)
+	}
 	at := func(share float64) time.Duration {
 		return delays[min(len(delays)-1, int(share*float64(len(delays))))].Round(100 * time.Millisecond)
 	}
@@ -71,26 +76,52 @@ func TestPairsAcrossNodes(t *testing.T) {
 	f.kafkaKnows(len(met))
 }
 
-// awaitPairs waits until both records of every connection are joined, and returns how long after the second that was seen. Others look at the store at
-// the same time, so it asks once a second.
-func (f *fleet) awaitPairs(met []time.Time) []time.Duration {
-	f.t.Helper()
-	joined := make(map[string]bool, len(met))
-	var delays []time.Duration
-	for end := time.Now().Add(90 * time.Second); len(joined) < len(met); time.Sleep(time.Second) {
-		for _, row := range f.rows("SELECT flow_id FROM flows WHERE peer_observed = 'yes' AND remote_evidence = 'mirror' GROUP BY flow_id HAVING count() = 2") {
-			if !joined[row[0]] {
-				joined[row[0]] = true
-				delays = append(delays, time.Since(met[parse(f.t, row[0])-1]))
+// watch notes when both records of a connection were first seen joined. Others look at the store at the same time, so it asks once a second.
+type watch struct {
+	mu   sync.Mutex
+	seen map[uint64]time.Time // by flow_id
+}
+
+func (f *fleet) watchPairs() *watch {
+	w := &watch{seen: map[uint64]time.Time{}}
+	go func() {
+		for tick := time.NewTicker(time.Second); f.ctx.Err() == nil; <-tick.C {
+			rows, err := f.sqlRows("SELECT flow_id FROM flows WHERE peer_observed = 'yes' AND remote_evidence = 'mirror' GROUP BY flow_id HAVING count() = 2")
+			if err != nil {
+				continue // it is asked again
 			}
+			now := time.Now()
+			w.mu.Lock()
+			for _, row := range rows {
+				id, _ := strconv.ParseUint(row[0], 10, 64) // a number, or nothing waits for it
+				if _, known := w.seen[id]; !known {
+					w.seen[id] = now
+				}
+			}
+			w.mu.Unlock()
 		}
+	}()
+	return w
+}
+
+// wait waits until every connection is joined and returns, in order, how long after its second record each was.
+func (w *watch) wait(t *testing.T, met []time.Time) []time.Duration {
+	t.Helper()
+	count := func() int {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		return len(w.seen)
+	}
+	for end := time.Now().Add(90 * time.Second); count() < len(met); time.Sleep(100 * time.Millisecond) {
 		if time.Now().After(end) {
-			f.t.Fatalf("%d of %d pairs are joined", len(joined), len(met))
+			t.Fatalf("%d of %d pairs are joined", count(), len(met))
 		}
 	}
-	if n := f.number("SELECT count() FROM disagreements"); n > 0 {
-		f.t.Errorf("%d disagreements", n)
+	delays := make([]time.Duration, len(met))
+	for i := range met {
+		delays[i] = w.seen[uint64(i+1)].Sub(met[i])
 	}
+	slices.Sort(delays)
 	return delays
 }
 
