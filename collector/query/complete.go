@@ -131,3 +131,10 @@ func (c *Client) silent(ctx context.Context, w window) ([]string, error) {
 	}
 	return lines, nil
 }
+
+func later(a, b time.Time) time.Time {
+	if b.After(a) {
+		return b
+	}
+	return a
+}

@@ -3,8 +3,10 @@ package query
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"strings"
 	"time"
 
@@ -71,14 +73,35 @@ func Observe(ctx context.Context, c *Client, o ObserveOptions, now Clock, w io.W
 	if o.Last > 0 {
 		limit = fmt.Sprintf(" LIMIT %d", o.Last)
 	}
-	started := now()
+	var server time.Time
+	started := time.Now()
+	if o.Follow {
+		if server, err = c.now(ctx); err != nil {
+			return err
+		}
+		v.remember = server.Add(-followBack)
+	}
 	statement := fmt.Sprintf("SELECT * FROM (SELECT %s FROM %s.flows WHERE %s AND (%s) ORDER BY end_time_ns DESC%s) ORDER BY end_time_ns",
 		v.columns(), c.database(), span.condition("end_time_ns"), condition, limit)
 	if err := v.show(ctx, statement); err != nil || !o.Follow {
 		return err
 	}
-	return v.follow(ctx, started)
+	return v.follow(ctx, func(local time.Time) time.Time { return server.Add(local.Sub(started)) })
 }
+
+// now is the time by the server's clock, which is nearer to those that stamp records than the clock of whoever asks.
+func (c *Client) now(ctx context.Context) (time.Time, error) {
+	type row struct {
+		Now int64 `json:"now"`
+	}
+	rows, err := collect[row](ctx, c, "SELECT toUnixTimestamp64Nano(now64(9)) AS now", nil)
+	if err != nil || len(rows) != 1 {
+		return time.Time{}, errors.Join(err, errNoTime)
+	}
+	return time.Unix(0, rows[0].Now), nil
+}
+
+var errNoTime = errors.New("the store does not say what time it is")
 
 // viewer prints rows, each once.
 type viewer struct {
@@ -89,8 +112,9 @@ type viewer struct {
 	condition string // of the filters
 	params    map[string]string
 
-	table *table
-	shown map[rowKey]int64 // to received_time_ns
+	table    *table
+	remember time.Time        // rows that were received since then are asked for again; the zero time: none
+	shown    map[rowKey]int64 // those rows, to received_time_ns
 }
 
 // columns are those of a table, or in JSON all of the record. received_ns is added for follow.
@@ -105,7 +129,8 @@ const (
 	followBack  = 30 * time.Second
 )
 
-func (v *viewer) follow(ctx context.Context, newest time.Time) error {
+// follow looks for what came since the last look, and a while before it.
+func (v *viewer) follow(ctx context.Context, byServer func(time.Time) time.Time) error {
 	tick := time.NewTicker(followEvery)
 	defer tick.Stop()
 	for {
@@ -114,7 +139,7 @@ func (v *viewer) follow(ctx context.Context, newest time.Time) error {
 			return nil
 		case <-tick.C:
 		}
-		from := newest.Add(-followBack)
+		looked, from := time.Now(), v.remember
 		statement := fmt.Sprintf("SELECT %s FROM %s.flows WHERE received_time_ns >= fromUnixTimestamp64Nano(%d) AND end_time_ns >= fromUnixTimestamp64Nano(%d) AND (%s) ORDER BY end_time_ns",
 			v.columns(), v.client.database(), from.UnixNano(), from.Add(-time.Hour).UnixNano(), v.condition)
 		if err := v.show(ctx, statement); err != nil {
@@ -123,20 +148,9 @@ func (v *viewer) follow(ctx context.Context, newest time.Time) error {
 			}
 			return err
 		}
-		for key, received := range v.shown {
-			newest = later(newest, time.Unix(0, received))
-			if received < from.UnixNano() {
-				delete(v.shown, key)
-			}
-		}
+		v.remember = byServer(looked).Add(-followBack)
+		maps.DeleteFunc(v.shown, func(_ rowKey, received int64) bool { return received < v.remember.UnixNano() })
 	}
-}
-
-func later(a, b time.Time) time.Time {
-	if b.After(a) {
-		return b
-	}
-	return a
 }
 
 func (v *viewer) show(ctx context.Context, statement string) error {
@@ -149,7 +163,9 @@ func (v *viewer) show(ctx context.Context, statement string) error {
 		if _, seen := v.shown[key]; seen {
 			return nil
 		}
-		v.shown[key] = row.ReceivedNs
+		if !v.remember.IsZero() && row.ReceivedNs >= v.remember.UnixNano() {
+			v.shown[key] = row.ReceivedNs
+		}
 		if v.format == FormatJSON {
 			return v.printJSON(line)
 		}

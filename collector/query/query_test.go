@@ -216,20 +216,22 @@ func (l *lines) Write(p []byte) (int, error) {
 	return n, err
 }
 
+// TestObserveFollows: by the clock of the store, also where the clock of whoever asks is wrong.
 func TestObserveFollows(t *testing.T) {
 	s := migrated(t)
 	first, second := world()[:2], world()[2:3]
-	load(t, s, first)
+	arrive := func(r []records.Record) { records.Load(t, s, time.Now().Truncate(time.Second), r) }
+	arrive(first)
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()
 	out := &lines{want: 3, stop: cancel}
 	done := make(chan error, 1)
-	now := func() time.Time { return t0.Add(time.Second) } // rows are received at t0
+	ahead := func() time.Time { return time.Now().Add(5 * time.Minute) }
 	go func() {
-		done <- Observe(ctx, client(t, s), ObserveOptions{Since: t0.Format(time.RFC3339), Follow: true, Format: FormatJSON}, now, out)
+		done <- Observe(ctx, client(t, s), ObserveOptions{Since: t0.Format(time.RFC3339), Follow: true, Format: FormatJSON}, ahead, out)
 	}()
 	time.Sleep(200 * time.Millisecond)
-	load(t, s, second)
+	arrive(second)
 	if err := <-done; err != nil {
 		t.Error(err)
 	}
