@@ -8,8 +8,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/url"
+	"strings"
 	"time"
 
 	"tributary/collector/schema"
@@ -34,6 +36,8 @@ const (
 	retryAfter = 5 * time.Second
 	// firesFor is how long Alertmanager believes an alert that it is not told again: a few repeats.
 	firesFor = 4
+	// keptAlerts are remembered beside twice those that are told of.
+	keptAlerts = 1000
 	// maxAnswer of an error is kept.
 	maxAnswer = 500
 )
@@ -74,20 +78,25 @@ func (t *target) tell(ctx context.Context, now time.Time) error {
 	if err := t.recall(ctx); err != nil {
 		return err
 	}
+	t.forget(what)
 	due := t.due(what, now)
 	if len(due) == 0 {
 		return nil
 	}
 	if t.kind == targetWebhook {
+		var refused error // one that is not taken holds up no other
 		for _, a := range due {
-			if err := t.post(ctx, t.url, t.webhookBody(a)); err != nil {
-				return err
+			err := t.post(ctx, t.url, t.webhookBody(a))
+			if err == nil {
+				err = t.note(ctx, []*Alert{a}, now)
 			}
-			if err := t.note(ctx, []*Alert{a}, now); err != nil {
+			if answered := (*answerError)(nil); errors.As(err, &answered) {
+				refused = err
+			} else if err != nil {
 				return err
 			}
 		}
-		return nil
+		return refused
 	}
 	u, err := url.Parse(t.url)
 	if err != nil {
@@ -125,6 +134,22 @@ func (t *target) due(what []*Alert, now time.Time) []*Alert {
 		}
 	}
 	return due
+}
+
+// forget drops what concerns alerts that are told of no more.
+func (t *target) forget(what []*Alert) {
+	if len(t.owed) <= 2*len(what)+keptAlerts {
+		return
+	}
+	now := make(map[string]bool, len(what))
+	for _, a := range what {
+		now[a.key()] = true
+	}
+	maps.DeleteFunc(t.owed, func(key string, _ bool) bool { return !now[key] })
+	maps.DeleteFunc(t.again, func(key string, _ time.Time) bool { return !now[key] })
+	maps.DeleteFunc(t.told, func(key string, _ bool) bool {
+		return !now[strings.TrimSuffix(strings.TrimSuffix(key, " "+stateFiring), " "+stateResolved)]
+	})
 }
 
 func stateOf(a *Alert) string { return " " + a.state() }
@@ -235,6 +260,13 @@ func (t *target) webhookBody(a *Alert) any {
 	return w
 }
 
+// answerError is what a target says that does not take an alert.
+type answerError struct{ kind, status, said string }
+
+func (e *answerError) Error() string {
+	return fmt.Sprintf("the %s answers %s: %s", e.kind, e.status, e.said)
+}
+
 // withoutURL leaves out of an error the address, which may hold a password.
 func withoutURL(err error) error {
 	var cause *url.Error
@@ -261,7 +293,7 @@ func (t *target) post(ctx context.Context, to string, body any) error {
 	defer answer.Body.Close()
 	said, _ := io.ReadAll(io.LimitReader(answer.Body, maxAnswer))
 	if answer.StatusCode/100 != 2 {
-		return fmt.Errorf("the %s answers %s: %s", t.kind, answer.Status, said)
+		return &answerError{t.kind, answer.Status, string(said)}
 	}
 	return nil
 }

@@ -130,6 +130,48 @@ func TestWebhook(t *testing.T) {
 	}
 }
 
+// TestOneIsNotTaken: an alert that the webhook refuses holds up no other.
+func TestOneIsNotTaken(t *testing.T) {
+	var got []string
+	h := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		body, _ := io.ReadAll(r.Body)
+		text := ofWebhook(body)
+		if strings.Contains(text, "many") {
+			http.Error(w, "too large for me", http.StatusRequestEntityTooLarge)
+			return
+		}
+		got = append(got, text)
+	}))
+	defer h.Close()
+	j, hooked := teller(t, schematest.Migrated(t), targetWebhook, h.URL)
+	other := firing("shop/web")
+	other.CauseOf = "server:shop/other"
+	j.alerts.set([]*Alert{firing("shop/many"), other})
+	for range 2 {
+		if err := hooked.tell(t.Context(), time.Now()); err == nil || !strings.Contains(err.Error(), "too large for me") {
+			t.Errorf("the webhook refuses one: %v", err)
+		}
+	}
+	if diff := cmp.Diff([]string{"firing shop/other: shop/web"}, got); diff != "" {
+		t.Errorf("told (-want +got):\n%s", diff)
+	}
+}
+
+// TestForgets: what a target was told is kept as long as the alert is told of, and not for ever.
+func TestForgets(t *testing.T) {
+	s := newTarget(&alerts{}, targetWebhook, "")
+	stays := firing("shop/web")
+	for i := range 10_000 {
+		key := fmt.Sprint("server:shop/db at ", i)
+		s.owed[key], s.told[key+" "+stateFiring], s.told[key+" "+stateResolved], s.again[key] = true, true, true, time.Now()
+	}
+	s.owed[stays.key()], s.told[stays.key()+stateOf(stays)], s.again[stays.key()] = true, true, time.Now()
+	s.forget([]*Alert{stays})
+	if len(s.owed) != 1 || len(s.told) != 1 || len(s.again) != 1 || !s.told[stays.key()+stateOf(stays)] {
+		t.Errorf("%d owed, %d told and %d to be told again are remembered of 1 alert", len(s.owed), len(s.told), len(s.again))
+	}
+}
+
 // TestAlertmanager: the real one gets an alert once, from two collectors, and again what it missed while it was away.
 func TestAlertmanager(t *testing.T) {
 	h := newHook(t, func(body []byte) string {
