@@ -26,7 +26,7 @@ func (r *Rollup) statement(text string, params map[string]string) schema.Stateme
 
 // An hour is over when a minute after it is closed: minutes close in order. It is computed again when its minutes cover something else,
 // or were computed after it.
-const dueHours = `SELECT toUnixTimestamp(m.hour) AS start, toBool(h.gen > 0) AS again
+const dueHours = `SELECT toUnixTimestamp(m.hour) AS start, toBool(h.gen > 0) AS again, m.gen AS after
 FROM
 (
     SELECT toStartOfHour(start) AS hour, sum(c.1) AS rows, sum(c.2) AS versions, max(c.3) AS gen
@@ -73,7 +73,7 @@ GROUP BY $key`
 func (r *Rollup) hour(ctx context.Context, d due) error {
 	began := time.Now()
 	params := map[string]string{"start": strconv.FormatInt(d.Start, 10)}
-	gen := r.newGen()
+	gen := r.newGen(d.After)
 	found, err := schema.Rows[covered](ctx, r.store, r.statement(hourCovered, params))
 	if err != nil {
 		return err

@@ -105,8 +105,9 @@ func (r *Rollup) Step(ctx context.Context, now time.Time) error {
 
 // due is a minute or an hour to be computed.
 type due struct {
-	Start int64 `json:"start"` // unix seconds
-	Again bool  `json:"again"`
+	Start int64  `json:"start"` // unix seconds
+	Again bool   `json:"again"`
+	After uint64 `json:"after"` // of hours: the newest gen of their minutes
 }
 
 func (d due) start() time.Time { return time.Unix(d.Start, 0).UTC() }
@@ -139,9 +140,10 @@ func (r *Rollup) frozen(now time.Time) int64 {
 	return now.Add(min(freeze, r.cfg.RawTTL/4) - r.cfg.RawTTL).Unix()
 }
 
-// newGen returns a number that no other computation has, and that is higher than those begun before.
-func (r *Rollup) newGen() uint64 {
-	r.gens = max(r.gens+1, uint64(time.Now().UnixNano()))
+// newGen returns a number that no other computation has, and that is higher than those begun before and than another, which may be of a
+// collector whose clock is ahead.
+func (r *Rollup) newGen(after uint64) uint64 {
+	r.gens = max(r.gens+1, after+1, uint64(time.Now().UnixNano()))
 	return r.gens
 }
 
@@ -168,7 +170,7 @@ func (r *Rollup) minute(ctx context.Context, d due) error {
 	if len(found) != 1 {
 		return fmt.Errorf("%d answers where one was expected", len(found))
 	}
-	gen := r.newGen()
+	gen := r.newGen(d.After)
 	if err := r.insertMinute(ctx, from, to, gen, found[0].Rows); err != nil {
 		return err
 	}

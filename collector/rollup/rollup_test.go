@@ -177,13 +177,13 @@ func TestHalfAComputationIsNotSeen(t *testing.T) {
 	step(t, r, at(2*3600))
 	want := edges(t, s, "edges_1m")
 	killed := newRollup(t, s, "killed")
-	if err := killed.insertMinute(t.Context(), t0, t0.Add(time.Minute), killed.newGen(), 2); err != nil {
+	if err := killed.insertMinute(t.Context(), t0, t0.Add(time.Minute), killed.newGen(0), 2); err != nil {
 		t.Fatal(err)
 	}
 	if got := edges(t, s, "edges_1m"); got != want {
 		t.Errorf("an uncommitted computation is seen:\n%s", got)
 	}
-	if err := killed.commit(t.Context(), "minute", due{Start: t0.Unix()}, killed.newGen(), covered{Rows: 1, Started: "2026-01-01 00:00:00.000"}); err != nil {
+	if err := killed.commit(t.Context(), "minute", due{Start: t0.Unix()}, killed.newGen(0), covered{Rows: 1, Started: "2026-01-01 00:00:00.000"}); err != nil {
 		t.Fatal(err)
 	}
 	if got := edges(t, s, "edges_1m"); got != want {
@@ -198,6 +198,27 @@ func TestHalfAComputationIsNotSeen(t *testing.T) {
 	}
 }
 
+// TestClockAhead: an hour whose minutes were computed by a collector with a clock ahead is computed once.
+func TestClockAhead(t *testing.T) {
+	s := schematest.Migrated(t)
+	records.Load(t, s, t0, append(pair(1, 10, 20), pair(2, 4000, 4001)...))
+	ahead, r := newRollup(t, s, "ahead"), newRollup(t, s, "c1")
+	ahead.gens = uint64(time.Now().Add(time.Hour).UnixNano())
+	for _, minute := range []time.Duration{0, time.Hour} {
+		if err := ahead.minute(t.Context(), due{Start: t0.Add(minute).Unix()}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for range 3 {
+		if err := r.hours(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := schematest.Query(t, s, "SELECT count() FROM "+s.Database+".closed WHERE step = 'hour'"); got != "1\n" {
+		t.Errorf("the hour was computed %s times", got)
+	}
+}
+
 func TestSlicesAddUp(t *testing.T) {
 	s := schematest.Migrated(t)
 	var rows []records.Record
@@ -206,7 +227,7 @@ func TestSlicesAddUp(t *testing.T) {
 	}
 	records.Load(t, s, t0, rows)
 	r := newRollup(t, s, "c1")
-	gen := r.newGen()
+	gen := r.newGen(0)
 	if err := r.insertMinute(t.Context(), t0, t0.Add(time.Minute), gen, 3*sliceRows); err != nil {
 		t.Fatal(err)
 	}
