@@ -1,12 +1,12 @@
 package history
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -294,15 +294,10 @@ func (j *job) stage(ctx context.Context, renames []rename) error {
 	if len(renames) == 0 {
 		return nil
 	}
-	var body bytes.Buffer
-	out := json.NewEncoder(&body)
 	for i := range renames {
 		renames[i].Job, renames[i].Run = "reattribute", j.run
-		if err := out.Encode(renames[i]); err != nil {
-			return fmt.Errorf("write a name: %w", err)
-		}
 	}
-	if err := j.store.Exec(ctx, schema.Statement{Text: "INSERT INTO " + j.store.Server().Database + ".renames FORMAT JSONEachRow", Data: &body}); err != nil {
+	if err := schema.Insert(ctx, j.store, "renames", slices.Values(renames)); err != nil {
 		return fmt.Errorf("write names: %w", err)
 	}
 	j.staged += len(renames)

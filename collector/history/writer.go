@@ -1,12 +1,11 @@
 package history
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
@@ -233,19 +232,7 @@ func (w *Writer) takeMarks(now time.Time) {
 // Run writes until ctx ends, and then what still waits, if the store takes it within a second.
 func (w *Writer) Run(ctx context.Context) {
 	defer w.store.Close()
-	tick := time.NewTicker(writeEvery)
-	defer tick.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			last, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
-			defer cancel()
-			w.Write(last, time.Now(), true)
-			return
-		case now := <-tick.C:
-			w.Write(ctx, now, false)
-		}
-	}
+	schema.WriteEvery(ctx, writeEvery, func(ctx context.Context, last bool) { w.Write(ctx, time.Now(), last) })
 }
 
 // Write writes what waits; marks asks for the watermarks too, before their minute is over.
@@ -278,14 +265,8 @@ func (w *Writer) Write(ctx context.Context, now time.Time, marks bool) {
 
 // insert writes events. A repeat replaces itself.
 func (w *Writer) insert(ctx context.Context, events []event) error {
-	var body bytes.Buffer
-	out := json.NewEncoder(&body)
 	for i := range events {
-		e := events[i]
-		e.Addr = netip.AddrFrom16(e.Addr.As16())
-		if err := out.Encode(e); err != nil {
-			return fmt.Errorf("write an event: %w", err)
-		}
+		events[i].Addr = netip.AddrFrom16(events[i].Addr.As16())
 	}
-	return w.store.Exec(ctx, schema.Statement{Text: "INSERT INTO " + w.store.Server().Database + ".ownership FORMAT JSONEachRow", Data: &body})
+	return schema.Insert(ctx, w.store, "ownership", slices.Values(events))
 }

@@ -8,11 +8,8 @@
 package ledger
 
 import (
-	"bytes"
 	"cmp"
 	"context"
-	"encoding/json"
-	"fmt"
 	"log/slog"
 	"maps"
 	"slices"
@@ -122,19 +119,7 @@ func (l *Ledger) dropOldest() {
 // Run writes until ctx ends, and then what still waits, if the store takes it within a second.
 func (l *Ledger) Run(ctx context.Context) {
 	defer l.store.Close()
-	tick := time.NewTicker(l.cfg.Every)
-	defer tick.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			last, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
-			defer cancel()
-			l.write(last)
-			return
-		case <-tick.C:
-			l.write(ctx)
-		}
-	}
+	schema.WriteEvery(ctx, l.cfg.Every, func(ctx context.Context, _ bool) { l.write(ctx) })
 }
 
 func (l *Ledger) write(ctx context.Context) {
@@ -166,20 +151,15 @@ type row struct {
 
 // insert writes readings. A repeat replaces itself.
 func (l *Ledger) insert(ctx context.Context, readings map[key]reading) error {
-	var body bytes.Buffer
-	out := json.NewEncoder(&body)
-	for k, r := range readings {
-		counters := make(map[string]uint64, len(r.counters))
-		for _, c := range r.counters {
-			counters[c.Name] = c.Value
+	return schema.Insert(ctx, l.store, "exporter_health", func(yield func(row) bool) {
+		for k, r := range readings {
+			counters := make(map[string]uint64, len(r.counters))
+			for _, c := range r.counters {
+				counters[c.Name] = c.Value
+			}
+			if !yield(row{k.minute * 60, k.exporter, r.host, time.Unix(0, r.at).UTC().Format("2006-01-02 15:04:05.000000000"), counters}) {
+				return
+			}
 		}
-		at := time.Unix(0, r.at).UTC().Format("2006-01-02 15:04:05.000000000")
-		if err := out.Encode(row{k.minute * 60, k.exporter, r.host, at, counters}); err != nil {
-			return fmt.Errorf("write a reading: %w", err)
-		}
-	}
-	return l.store.Exec(ctx, schema.Statement{
-		Text: "INSERT INTO " + l.store.Server().Database + ".exporter_health (minute, exporter_id, host, read_time_ns, counters) FORMAT JSONEachRow",
-		Data: &body,
 	})
 }

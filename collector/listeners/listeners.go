@@ -7,11 +7,8 @@
 package listeners
 
 import (
-	"bytes"
 	"cmp"
 	"context"
-	"encoding/json"
-	"fmt"
 	"log/slog"
 	"maps"
 	"net/netip"
@@ -121,19 +118,7 @@ func (s *Store) keep(k key, w word) {
 // Run writes until ctx ends, and then what still waits, if the store takes it within a second.
 func (s *Store) Run(ctx context.Context) {
 	defer s.store.Close()
-	tick := time.NewTicker(s.config.Every)
-	defer tick.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			last, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
-			defer cancel()
-			s.write(last)
-			return
-		case <-tick.C:
-			s.write(ctx)
-		}
-	}
+	schema.WriteEvery(ctx, s.config.Every, func(ctx context.Context, _ bool) { s.write(ctx) })
 }
 
 func (s *Store) write(ctx context.Context) {
@@ -214,12 +199,11 @@ func rowOf(k key, w word) row {
 
 // insert writes words. A repeat replaces itself.
 func (s *Store) insert(ctx context.Context, words map[key]word) error {
-	var body bytes.Buffer
-	out := json.NewEncoder(&body)
-	for k, w := range words {
-		if err := out.Encode(rowOf(k, w)); err != nil {
-			return fmt.Errorf("write a listener: %w", err)
+	return schema.Insert(ctx, s.store, "listeners_1m", func(yield func(row) bool) {
+		for k, w := range words {
+			if !yield(rowOf(k, w)) {
+				return
+			}
 		}
-	}
-	return s.store.Exec(ctx, schema.Statement{Text: "INSERT INTO " + s.store.Server().Database + ".listeners_1m FORMAT JSONEachRow", Data: &body})
+	})
 }

@@ -1,12 +1,11 @@
 package reachability
 
 import (
-	"bytes"
 	"context"
 	"crypto/rand"
 	"encoding/hex"
-	"encoding/json"
 	"fmt"
+	"slices"
 	"time"
 
 	"tributary/collector/schema"
@@ -80,19 +79,14 @@ func (j *Judge) write(ctx context.Context, changed []*Regression, now time.Time)
 	if len(changed) == 0 {
 		return nil
 	}
-	var body bytes.Buffer
-	out := json.NewEncoder(&body)
-	for _, r := range changed {
+	rows := make([]row, len(changed))
+	for i, r := range changed {
 		r.Collector = j.cfg.Collector
-		err := out.Encode(row{
+		rows[i] = row{
 			r, uint64(now.UnixNano()), clickhouseTime(r.LastSuccess), clickhouseTime(r.BrokeAt), clickhouseTime(r.OpenedAt), clickhouseTime(r.ClosedAt), clickhouseTime(r.LastSeen),
-		})
-		if err != nil {
-			return fmt.Errorf("write a regression: %w", err)
 		}
 	}
-	err := j.store.Exec(ctx, schema.Statement{Text: "INSERT INTO " + j.store.Server().Database + ".regressions_raw FORMAT JSONEachRow", Data: &body})
-	if err != nil {
+	if err := schema.Insert(ctx, j.store, "regressions_raw", slices.Values(rows)); err != nil {
 		return fmt.Errorf("write regressions: %w", err)
 	}
 	return nil

@@ -11,6 +11,7 @@ import (
 	"maps"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 
@@ -193,8 +194,7 @@ func (t *target) note(ctx context.Context, taken []*Alert, now time.Time) error 
 		State  string `json:"state"`
 		Told   string `json:"told"`
 	}
-	var body bytes.Buffer
-	out := json.NewEncoder(&body)
+	var rows []row
 	for _, a := range taken {
 		key := a.key() + stateOf(a)
 		if t.told[key] {
@@ -202,15 +202,9 @@ func (t *target) note(ctx context.Context, taken []*Alert, now time.Time) error 
 		}
 		t.told[key] = true
 		t.of.judge.metrics.told.WithLabelValues(t.kind, a.state()).Inc()
-		if err := out.Encode(row{t.name(), a.key(), a.state(), clickhouseTime(now)}); err != nil {
-			return fmt.Errorf("note what was told: %w", err)
-		}
+		rows = append(rows, row{t.name(), a.key(), a.state(), clickhouseTime(now)})
 	}
-	if body.Len() == 0 {
-		return nil
-	}
-	j := t.of.judge
-	if err := j.store.Exec(ctx, schema.Statement{Text: "INSERT INTO " + j.store.Server().Database + ".alerts_told FORMAT JSONEachRow", Data: &body}); err != nil {
+	if err := schema.Insert(ctx, t.of.judge.store, "alerts_told", slices.Values(rows)); err != nil {
 		return fmt.Errorf("note what was told: %w", err)
 	}
 	return nil
