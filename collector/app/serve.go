@@ -284,6 +284,8 @@ func (c *collector) drain(ctx context.Context) {
 // done acknowledges a batch that all sinks have, and refuses one that a sink will never take. Without either its exporter sends it again.
 func (c *collector) done(b *flow.Batch, err error) {
 	switch {
+	case err == nil && c.ledger != nil && c.sinks.clickhouseLog == nil:
+		c.ledger.After(b.ExporterID, b.SealedTimeNs, func() { c.ingest.Done(b) })
 	case err == nil:
 		c.ingest.Done(b)
 	case stops(err):

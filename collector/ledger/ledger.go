@@ -3,8 +3,10 @@
 //
 // Counters are cumulative over an exporter's run and come with every batch, or alone where there are none. The last reading of each
 // minute is kept and written within Every; readings that cannot be written wait, at most MaxReadings, and the oldest are dropped,
-// counted: then a loss is seen in a later minute than it happened. A collector that is killed loses the readings of Every. Note copies
-// and does not block.
+// counted: then a loss is seen in a later minute than it happened. Note copies and does not block.
+//
+// A collector that is killed loses the readings of Every. Those that came with a batch come again with it, because it is not acknowledged before they are
+// written ([Ledger.After]): its exporter may be killed too, and then nobody else knows them.
 package ledger
 
 import (
@@ -24,13 +26,13 @@ import (
 
 // Config is what a Ledger needs to know. Zero values mean the defaults.
 type Config struct {
-	Every       time.Duration // between writes; 5 s
+	Every       time.Duration // between writes; 1 s: acknowledgements wait for it
 	MaxReadings int           // that wait; 100,000
 }
 
 func (c Config) withDefaults() Config {
 	if c.Every == 0 {
-		c.Every = 5 * time.Second
+		c.Every = time.Second
 	}
 	if c.MaxReadings == 0 {
 		c.MaxReadings = 100_000
@@ -62,6 +64,8 @@ type Ledger struct {
 
 	mu      sync.Mutex
 	waiting map[key]reading
+	writing map[key]reading // at present, or tried last
+	after   []func()        // to be called when all of them are written
 }
 
 // New returns a ledger that writes nothing until Run.
@@ -107,6 +111,22 @@ func (l *Ledger) Note(exporter, host string, at int64, counters []flow.Counter) 
 	l.waiting[k] = reading{host, at, append(r.counters[:0], counters...)}
 }
 
+// After calls then once the reading that was noted for a time of an exporter is in the store, or was given up; at once where it is already. It does not block,
+// and then must not.
+func (l *Ledger) After(exporter string, at int64, then func()) {
+	k := key{exporter, at / int64(time.Minute)}
+	l.mu.Lock()
+	_, waits := l.waiting[k]
+	if _, ok := l.writing[k]; ok || waits {
+		l.after = append(l.after, then)
+		then = nil
+	}
+	l.mu.Unlock()
+	if then != nil {
+		then()
+	}
+}
+
 // dropOldest makes room: a tenth at once, because finding the oldest is not cheap.
 func (l *Ledger) dropOldest() {
 	keys := slices.SortedFunc(maps.Keys(l.waiting), func(a, b key) int { return cmp.Compare(a.minute, b.minute) })
@@ -122,23 +142,35 @@ func (l *Ledger) Run(ctx context.Context) {
 	schema.WriteEvery(ctx, l.cfg.Every, func(ctx context.Context, _ bool) { l.write(ctx) })
 }
 
+// write writes what waits. Only one goroutine at a time may call it.
 func (l *Ledger) write(ctx context.Context) {
 	l.mu.Lock()
-	taken := l.waiting
-	l.waiting = make(map[key]reading, len(taken))
+	taken, after := l.waiting, l.after
+	l.waiting, l.writing, l.after = make(map[key]reading, len(taken)), taken, nil
 	l.mu.Unlock()
-	if len(taken) == 0 {
-		return
+	var err error
+	if len(taken) > 0 {
+		err = l.insert(ctx, taken)
 	}
-	if err := l.insert(ctx, taken); err != nil {
+	if err != nil {
 		l.errors.Inc()
 		l.log.Error("the exporters' counters are not written; trying again", "reason", err)
 		for k, r := range taken {
 			l.Note(k.exporter, r.host, r.at, r.counters)
 		}
-		return
 	}
-	l.written.Add(float64(len(taken)))
+	l.mu.Lock()
+	l.writing = nil
+	if err != nil {
+		l.after, after = append(after, l.after...), nil
+	}
+	l.mu.Unlock()
+	if err == nil {
+		l.written.Add(float64(len(taken)))
+	}
+	for _, then := range after {
+		then()
+	}
 }
 
 type row struct {

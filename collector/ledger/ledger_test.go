@@ -82,6 +82,50 @@ func TestStoreAway(t *testing.T) {
 	}
 }
 
+// TestAfter: a batch is not acknowledged before its exporter's counters are in the store, and is where they never will be.
+func TestAfter(t *testing.T) {
+	s := schematest.Migrated(t)
+	l := newLedger(t, Config{}, s)
+	away := newLedger(t, Config{}, schema.Server{URL: "http://127.0.0.1:1", Database: "d"})
+	now := time.Now().UnixNano()
+	called := 0
+	then := func() { called++ }
+	l.After("e", now, then)
+	if called != 1 {
+		t.Fatal("it waits for a reading that nobody noted")
+	}
+	l.Note("e", "h", 1<<62, counters(1, 0, 0, 0, 0)) // not believed
+	l.After("e", 1<<62, then)
+	if called != 2 {
+		t.Fatal("it waits for a reading that was given up")
+	}
+	for _, ledger := range []*Ledger{l, away} {
+		ledger.Note("e", "h", now, counters(1, 0, 0, 0, 0))
+		ledger.After("e", now, then)
+	}
+	if called != 2 {
+		t.Fatal("it does not wait for a reading that is not written")
+	}
+	away.write(t.Context())
+	away.write(t.Context())
+	if called != 2 {
+		t.Fatal("it does not wait while the store is away")
+	}
+	l.write(t.Context())
+	if got := schematest.Query(t, s, "SELECT count() FROM "+s.Database+".exporter_health"); called != 3 || got != "1\n" {
+		t.Fatalf("called %d times, %s readings", called, got)
+	}
+	l.After("e", now, then)
+	if called != 4 {
+		t.Fatal("it waits for a reading that is written")
+	}
+	away.store = l.store // it is back
+	away.write(t.Context())
+	if called != 5 {
+		t.Fatal("what waited while the store was away is not called")
+	}
+}
+
 // TestLossesAreKnown: what the exporter calls a loss is one in the view.
 func TestLossesAreKnown(t *testing.T) {
 	for name, want := range map[string]bool{
