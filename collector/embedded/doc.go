@@ -7,7 +7,7 @@
 // The child dies with its parent however the parent dies: by the closed lifeline pipe or by the kernel's parent-death signal.
 //
 // What it promises: an insert is answered with 200 only when its rows are in MergeTree parts that were synced to disk
-// (fsync_after_insert and fsync_part_directory are the engine's defaults here), so neither a kill of the child nor a power cut
+// (fsync_after_insert and fsync_part_directory are the engine's defaults here, and what merges make of parts is synced too), so neither a kill of the child nor a power cut
 // takes them back. A request body is complete, checked for size and decompressed before the engine sees the first byte of it.
 //
 // Two kinds of clients exist. Without credentials only reading of the databases tributary and system is possible: the connection

@@ -136,6 +136,19 @@ func (s *Store) end() {
 	s.releaseResources()
 }
 
+// dyingMost is how long the child of a parent that was killed may take to be gone; it has the socket for as long.
+const dyingMost = 2 * time.Second
+
+// listen waits for such a child to go.
+func listen(address string) (net.Listener, error) {
+	for end := time.Now().Add(dyingMost); ; time.Sleep(20 * time.Millisecond) {
+		l, err := net.Listen("tcp", address)
+		if err == nil || !errors.Is(err, syscall.EADDRINUSE) || time.Now().After(end) {
+			return l, err
+		}
+	}
+}
+
 // takeResources checks and opens everything that can be wrong from outside, so that each gets its own sentence.
 func (s *Store) takeResources() (err error) {
 	if _, err := os.Stat(s.cfg.LibraryPath); err != nil {
@@ -150,7 +163,7 @@ func (s *Store) takeResources() (err error) {
 	if s.credential, err = EnsureCredential(s.cfg.DataDir); err != nil {
 		return err
 	}
-	listener, err := net.Listen("tcp", s.cfg.Listen)
+	listener, err := listen(s.cfg.Listen)
 	if err != nil {
 		return fmt.Errorf("the embedded store cannot listen on %s (is another collector or ClickHouse running?): %w", s.cfg.Listen, err)
 	}

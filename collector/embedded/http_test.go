@@ -284,8 +284,8 @@ func TestSettingsOfWriters(t *testing.T) {
 	if r.body != "4\n" {
 		t.Errorf("final in the URL: %d %s", r.status, r.body)
 	}
-	if got := read(t, s, "SELECT name, value FROM system.merge_tree_settings WHERE name IN ('fsync_after_insert', 'fsync_part_directory') ORDER BY name"); got !=
-		"fsync_after_insert\t1\nfsync_part_directory\t1" {
+	if got := read(t, s, "SELECT name, value FROM system.merge_tree_settings WHERE name IN ('fsync_after_insert', 'fsync_part_directory', 'min_rows_to_fsync_after_merge') ORDER BY name"); got !=
+		"fsync_after_insert\t1\nfsync_part_directory\t1\nmin_rows_to_fsync_after_merge\t1" { // a merge replaces what was synced
 		t.Errorf("merge tree settings: %q", got)
 	}
 	for _, sql := range []string{"SET max_threads = 1", "USE system"} { // accepted and forgotten, as without a session on a server

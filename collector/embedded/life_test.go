@@ -153,6 +153,21 @@ func TestChildDiesWithKilledParent(t *testing.T) {
 	}
 }
 
+// A parent that was killed is started again before its child is quite gone, which still has the socket.
+func TestStartWaitsForADyingChild(t *testing.T) {
+	needEngine(t)
+	dying, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	time.AfterFunc(300*time.Millisecond, func() { dying.Close() })
+	cfg := testConfig(t.TempDir())
+	cfg.Listen = dying.Addr().String()
+	if got := read(t, startStore(t, cfg), "SELECT 1"); got != "1" {
+		t.Errorf("it answers %q", got)
+	}
+}
+
 func TestStartSaysWhatIsWrong(t *testing.T) {
 	busy, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
