@@ -10,6 +10,7 @@ SHELL := bash
 PKG ?= ./...
 FUZZTIME ?= 10s
 BENCH ?= collector
+BENCH_ARGS ?=
 SOAK_MINUTES ?= 60
 
 GO ?= go
@@ -115,9 +116,9 @@ fuzz: ## each fuzz target for FUZZTIME
 	done
 
 .PHONY: bench
-bench: build engine ## the benchmark BENCH: make bench BENCH=collector
+bench: build engine ## the benchmark BENCH with BENCH_ARGS: make bench BENCH=collector
 	$(GOBUILD) -o .build/bin/bench-$(BENCH) ./benchmarks/$(BENCH)
-	exec .build/bin/bench-$(BENCH)
+	exec .build/bin/bench-$(BENCH) $(BENCH_ARGS)
 
 .PHONY: soak
 soak: build engine ## a steady load for SOAK_MINUTES (60): memory and descriptors stay, the books balance (root)
