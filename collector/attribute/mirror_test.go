@@ -2,6 +2,7 @@ package attribute
 
 import (
 	"fmt"
+	"net/netip"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -156,4 +157,34 @@ func TestMirrorBeyondItsGrant(t *testing.T) {
 			t.Errorf("%s: the rank of the peer's own end is %d", grant, got)
 		}
 	}
+}
+
+// TestMirrorIsWaitedFor: where the peer spoke and claims cannot say who it was, its own record may; a row without an answer does not wait.
+func TestMirrorIsWaitedFor(t *testing.T) {
+	f := newFixture(t)
+	f.claim(t, "n", "10.0.0.2", "shop/old", 0)
+	f.mark(20)
+	if err := f.Release(&ownership.Release{Exporter: "x", Network: "n", Addr: ownership.AddrFrom(netip.MustParseAddr("10.0.0.2")), At: sec(20)}, sec(20)); err != nil {
+		t.Fatal(err)
+	}
+	f.claim(t, "n", "10.0.0.2", "shop/api", 30)
+	f.mark(60)
+	r := rec{flow: 1, kind: flow.KindClosed, role: flow.RoleClient, network: "n", local: "10.0.0.1:4000", remote: "10.0.0.2:80", start: 25, end: 26, workload: "shop/web", rx: 1}
+	silent := r
+	silent.flow, silent.rx, silent.local = 2, 0, "10.0.0.1:4001"
+	b := batch(t, "x", 40, r, silent)
+	open := f.Begin(b, f.View(sec(40)), nil)
+	if len(open) != 1 {
+		t.Fatalf("%d rows wait", len(open))
+	}
+	expect(t, b, map[uint64]string{1: "  none pending peer=unknown last= v=4000001", 2: "  none gap peer=unknown last= v=4000001"})
+	if got := f.Again(b, f.View(sec(42.5)), append([]uint32(nil), open...), 1, false); len(got) != 0 {
+		t.Error("it waits for ever")
+	}
+	expect(t, b, map[uint64]string{1: "  none gap peer=unknown last= v=4000001"})
+	f.Begin(batch(t, "y", 41, rec{
+		flow: 9, kind: flow.KindClosed, role: flow.RoleServer, network: "n", local: "10.0.0.2:80", remote: "10.0.0.1:4000", start: 25, end: 26, workload: "shop/between",
+	}), f.View(sec(41)), nil)
+	f.Again(b, f.View(sec(41)), open, 1, false)
+	expect(t, b, map[uint64]string{1: "shop/between z1 mirror named peer=yes last= v=34000001"})
 }

@@ -33,7 +33,7 @@ func (s *scratch) row(row int, round uint32) (waits bool) {
 			s.settle(row, &x, name{peer, flow.EvidenceMirror}, round)
 			return false
 		}
-		if !seen && claim.Owner == nil && s.mirrorMayCome(row, &x) {
+		if !seen && claim.Owner == nil && s.mirrorMayCome(row, &x, claim.Why) {
 			claim.Wait = true
 		}
 		if seen && claim.Owner == nil && !claim.Wait {
@@ -151,11 +151,12 @@ func (s *scratch) lookup(row int, x *sight, at int64) ownership.Answer {
 	return a
 }
 
-// mirrorMayCome: both ends are on this host in a network of its own, so the peer's record is on its way too. A failed connection
-// has no peer.
-func (s *scratch) mirrorMayCome(row int, x *sight) bool {
+// mirrorMayCome: both ends are on this host in a network of its own, so the peer's record is on its way too; or the peer spoke, and claims of its address
+// cannot say whose it was, so that there is an exporter that records that end. A failed connection has no peer.
+func (s *scratch) mirrorMayCome(row int, x *sight, why ownership.Why) bool {
 	return s.v.Now() < s.b.ReceivedTimeNs+int64(s.a.cfg.MirrorWait) && s.b.Get32(flow.Kind, row) != flow.KindFailed &&
-		(s.network(row).hostLocal || x.remote == x.local || isLoopback(x.remote))
+		(s.network(row).hostLocal || x.remote == x.local || isLoopback(x.remote) ||
+			s.heard(row) && (why == ownership.Clock || why == ownership.Gap || why == ownership.Conflict || why == ownership.Shared))
 }
 
 func isLoopback(a ownership.Addr) bool {
