@@ -15,7 +15,7 @@ import (
 )
 
 const (
-	crossShare = 0.02 // of the connections go to a service of another region
+	crossShare = 0.03 // of the connections go to a service of another region
 	gather     = 50 * ms
 	cutFor     = 10 * sec
 )
@@ -68,12 +68,13 @@ func (n *node) call(name string, m *flowv1.ResolveRequest) (*flowv1.ResolveRespo
 		if r.name != name {
 			continue
 		}
-		if r.cut || n.region.cut || r.node.down {
+		there := r.reachable()
+		if r.cut || n.region.cut || there == nil {
 			return nil, errCut
 		}
 		got := new(flowv1.ResolveRequest)
 		copyMessage(got, m)
-		answer, err := r.node.answers.Resolve(context.Background(), got)
+		answer, err := there.answers.Resolve(context.Background(), got)
 		if err != nil {
 			return nil, err
 		}

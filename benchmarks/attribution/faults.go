@@ -15,16 +15,17 @@ type faults struct {
 	badClock bool // a few hosts' clocks are wrong by 5 s
 	freeze   bool // hosts stand still for 40 s while their addresses are given to others
 	exporter bool // exporters crash: the new run claims anew, the old one releases nothing
-	restart  bool // the collector of each region starts anew with an empty table
-	region   bool // a region is cut off from the others for 10 s
+	restart  bool // each collector dies and starts anew, with an empty disk or with a snapshot of up to 30 s ago
+	kafka    bool // a region's topic is cut off for 3 to 25 s; nodes read nothing for some seconds now and then
+	region   bool // twice a region is cut off from the others for 10 s
 	forge    bool // a host in each region claims what it may not, and reports connections under false names
 	crowd    bool // addresses are handed on at once, without the second's pause that allocators keep
 }
 
 // names lists every fault; all is the first ones: allocators that hand addresses on at once are no fault of the fleet.
 func (f *faults) names() (names []string, fields []*bool, all int) {
-	return []string{"delay", "loss", "repeat", "clock", "badclock", "freeze", "exporter", "restart", "region", "forge", "crowd"},
-		[]*bool{&f.delay, &f.loss, &f.repeat, &f.clock, &f.badClock, &f.freeze, &f.exporter, &f.restart, &f.region, &f.forge, &f.crowd}, 10
+	return []string{"delay", "loss", "repeat", "clock", "badclock", "freeze", "exporter", "restart", "kafka", "region", "forge", "crowd"},
+		[]*bool{&f.delay, &f.loss, &f.repeat, &f.clock, &f.badClock, &f.freeze, &f.exporter, &f.restart, &f.kafka, &f.region, &f.forge, &f.crowd}, 11
 }
 
 // parseFaults reads all, none, or a list; all may be in a list.

@@ -36,7 +36,8 @@ type host struct {
 	down     bool
 	verified int64 // true time
 	stream   stream
-	severed  bool // cut off by the network
+	node     *node // of the stream
+	severed  bool  // cut off by the network
 	pending  []row
 	quota    float64
 	lastSeal int64

@@ -12,6 +12,7 @@ import (
 // config is what a run consists of.
 type config struct {
 	regions, hosts, instances, workloads int
+	nodes                                int   // of each region
 	length                               int64 // of the traffic
 	rowsPerTick                          float64
 	pairs                                bool // both ends' records come to the collector: mirrors
@@ -23,9 +24,10 @@ func main() {
 	seed := flag.Uint64("seed", 1, "first seed")
 	seeds := flag.Int("seeds", 1, "how many seeds")
 	lookups := flag.Int("lookups", 2_500_000, "look-ups a seed, about")
-	list := flag.String("faults", "all", "all, none, or a list: delay,loss,repeat,clock,badclock,freeze,exporter,restart,region,forge,crowd")
+	list := flag.String("faults", "all", "all, none, or a list: delay,loss,repeat,clock,badclock,freeze,exporter,restart,kafka,region,forge,crowd")
 	flag.BoolVar(&cfg.pairs, "pairs", true, "both ends of a connection are reported, as in a whole fleet: mirror records name most rows, and check the ranges; false: the ranges alone")
-	flag.IntVar(&cfg.regions, "regions", 3, "regions, each with a collector of its own")
+	flag.IntVar(&cfg.regions, "regions", 3, "regions")
+	flag.IntVar(&cfg.nodes, "nodes", 2, "collectors of a region, which share ownership over a topic; 1: alone")
 	flag.IntVar(&cfg.hosts, "hosts", 501, "hosts")
 	flag.IntVar(&cfg.instances, "instances", 20_001, "instances")
 	flag.IntVar(&cfg.workloads, "workloads", 600, "workloads")
@@ -97,8 +99,13 @@ func (s *sim) run() {
 	s.ending = true
 	s.time.run(s.cfg.length + 75*sec)
 	for _, r := range s.regions {
-		s.score.lostWaiting(r.node)
-		s.score.met(r.node.metrics)
+		for _, n := range r.nodes {
+			s.score.lostWaiting(n)
+			s.score.met(n.metrics)
+		}
+		if s.cfg.pairs {
+			s.score.joinAll(r)
+		}
 	}
 	s.rivals.finish()
 }
@@ -121,10 +128,18 @@ func (s *sim) disturb(r *region) {
 		some(60*sec, 0.02, (*host).crash)
 	}
 	if f.restart {
-		s.time.at(s.between(s.cfg.length/3, s.cfg.length*2/3), r.node.restart)
+		for _, n := range r.nodes {
+			s.time.at(s.between(s.cfg.length/4, s.cfg.length*3/4), n.restart)
+		}
+	}
+	if f.kafka && s.cfg.nodes > 1 {
+		s.time.at(s.between(s.cfg.length/8, s.cfg.length*7/8), r.cutTopic)
+		s.every(30*sec, r.lag)
 	}
 	if f.region && r == s.regions[0] {
-		s.time.at(s.between(s.cfg.length/8, s.cfg.length*7/8), s.regions[s.rng.IntN(len(s.regions))].sever)
+		for range 2 {
+			s.time.at(s.between(s.cfg.length/8, s.cfg.length*7/8), s.regions[s.rng.IntN(len(s.regions))].sever)
+		}
 	}
 }
 

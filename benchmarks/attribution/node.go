@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -9,15 +10,17 @@ import (
 	"tributary/collector/attribute"
 	"tributary/collector/hold"
 	"tributary/collector/ownership"
+	"tributary/collector/ownership/feed"
 	"tributary/collector/ownership/session"
 	elsewhere "tributary/collector/region"
 	"tributary/proto/flow"
 	"tributary/proto/flowv1"
 )
 
-// node is the collector of a region: the real table, book of claims, attributor and hold.
+// node is a collector of a region: the real table, book of claims, attributor and hold.
 type node struct {
 	region  *region
+	number  int
 	era     int // counts restarts
 	down    bool
 	table   *ownership.Table
@@ -31,8 +34,11 @@ type node struct {
 	opener  *flow.Opener
 	spare   []*flow.Batch
 
+	topic *part     // nil for a node that is alone
+	saved *snapshot // on its disk
+
 	metrics  *prometheus.Registry
-	pending  int64 // rows handed on as pending and not again yet
+	waiting  map[rowKey]int32 // rows handed on as pending and not again yet, in the store
 	stepping bool
 	lastStep int64
 	lastTick int64 // of the resolver
@@ -45,12 +51,12 @@ const (
 )
 
 func newNode(r *region) *node {
-	n := &node{region: r, grants: r.grants()}
+	n := &node{region: r, number: len(r.nodes), grants: r.grants(), waiting: map[rowKey]int32{}}
 	var err error
 	if n.opener, err = flow.NewOpener(); err != nil {
 		panic(err)
 	}
-	n.begin()
+	n.begin(false)
 	r.sim.time.after(sec, n.expire)
 	r.sim.time.after(gather, n.askRegions)
 	return n
@@ -58,16 +64,37 @@ func newNode(r *region) *node {
 
 func (n *node) now() int64 { return epoch + n.region.sim.time.now }
 
-// begin makes an empty collector.
-func (n *node) begin() {
+// reachable is a node that takes new streams, any one; nil if there is none.
+func (r *region) reachable() *node {
+	first := r.sim.rng.IntN(len(r.nodes))
+	for i := range r.nodes {
+		if n := r.nodes[(first+i)%len(r.nodes)]; !n.down {
+			return n
+		}
+	}
+	return nil
+}
+
+// begin starts a collector, with what its disk has or with nothing.
+func (n *node) begin(disk bool) {
 	var err error
 	n.metrics = prometheus.NewRegistry()
 	n.gate = map[string]*exporter{}
 	n.table = ownership.New(ownership.Config{QuietUntil: n.now() + quietStart})
-	if n.book, err = session.New(100_000, n.table, nil); err != nil {
+	clock := func() time.Time { return time.Unix(0, n.now()) }
+	var others session.Publisher
+	if n.region.sim.cfg.nodes > 1 {
+		n.topic = &part{}
+		// The name of a run: what an earlier one wrote is read as another's.
+		conf := feed.Config{Node: fmt.Sprintf("%s-%d-%d", n.region.name, n.number, n.era), Partitions: partitions}
+		if n.topic.feed, err = feed.NewSimulated(conf, clock, n.table, n.metrics); err != nil {
+			panic(err)
+		}
+		others = n.topic.feed
+	}
+	if n.book, err = session.New(100_000, n.table, others); err != nil {
 		panic(err)
 	}
-	clock := func() time.Time { return time.Unix(0, n.now()) }
 	n.openRegions(clock)
 	if n.attr, err = attribute.New(attribute.Config{Regions: n.regions, Refused: n.book.Refused}, n.table, n.metrics); err != nil {
 		panic(err)
@@ -76,9 +103,17 @@ func (n *node) begin() {
 		panic(err)
 	}
 	n.stepping, n.down = false, false
+	if n.topic == nil {
+		return
+	}
+	var from []int64
+	if disk {
+		from = n.restore()
+	}
+	n.openTopic(from)
 }
 
-// restart loses everything that the collector knew; exporters send what was not acknowledged again.
+// restart loses everything that the collector knew, but for what its disk has; exporters send what was not acknowledged again.
 func (n *node) restart() {
 	s := n.region.sim
 	n.region.sim.score.met(n.metrics)
@@ -90,10 +125,13 @@ func (n *node) restart() {
 		hosts = append(hosts[:len(hosts):len(hosts)], f)
 	}
 	for _, h := range hosts {
-		h.stream.close()
-		s.time.after(s.between(1500*ms, 4*sec), h.connect)
+		if h.node == n {
+			h.stream.close()
+			s.time.after(s.between(1500*ms, 4*sec), h.connect)
+		}
 	}
-	s.time.after(sec, n.begin)
+	disk := s.chance(0.5)
+	s.time.after(sec, func() { n.begin(disk) })
 }
 
 func (n *node) expire() {
@@ -150,7 +188,7 @@ func (n *node) control(h *host, run string, l *life, data []byte) {
 	e := n.exporter(run, h.name)
 	if hello := m.GetHello(); hello != nil {
 		var err error
-		if e.session, err = n.book.Open(hello.GetExporterId(), hello.GetHost(), hello.GetClockNs(), n.now(), session.Peer{Grant: e.grant}); err != nil {
+		if e.session, err = n.book.Open(hello.GetExporterId(), hello.GetHost(), hello.GetClockNs(), n.now(), session.Peer{Grant: e.grant, Identity: session.IdentityOf([]string{h.name})}); err != nil {
 			panic(err)
 		}
 		e.life = l

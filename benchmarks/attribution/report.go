@@ -27,6 +27,7 @@ func (r *report) add(s *sim) {
 		{&a.noWhy, &b.noWhy},
 		{&a.silentUnnamed, &b.silentUnnamed},
 		{&a.pendingNow, &b.pendingNow},
+		{&a.joined, &b.joined},
 		{&a.rangesWrong, &b.rangesWrong},
 	} {
 		*p[0] += *p[1]
@@ -86,6 +87,7 @@ func (r *report) print(faults string, cfg config) {
 	fmt.Printf("without name or why   %d\n", k.noWhy)
 	fmt.Printf("towards nobody        %d attempts: any name is counted as wrong\n", k.nobody)
 	fmt.Printf("first handed on as pending  %d (%.3f %%)\n", k.pendingNow, share(k.pendingNow, k.rows))
+	fmt.Printf("joined in the store   %d (%.3f %%), among the named\n", k.joined, share(k.joined, k.rows))
 	fmt.Printf("mirror and claim disagreed  %.0f; ranges alone would have been wrong in %d rows named by a mirror\n", k.disagreed, k.rangesWrong)
 	fmt.Printf("delay to a name       half %.2f s, 90 %% %.2f s, 99 %% %.2f s, 99.9 %% %.2f s\n", k.delayOf(0.5), k.delayOf(0.9), k.delayOf(0.99), k.delayOf(0.999))
 	for e, n := range k.evidence {

@@ -18,6 +18,7 @@ const (
 // score counts how our rules did.
 type score struct {
 	rows, named, wrong, pendingNow uint64
+	joined                         uint64 // named in the store alone, by the peer's record
 	nobody                         uint64 // attempts towards nobody
 	silent                         uint64 // attempts towards a host that stands still
 	noWhy                          uint64
@@ -41,22 +42,28 @@ func (k *score) batch(n *node, b *flow.Batch) (first bool) {
 	now := n.region.sim.time.now
 	first = b.Get32(flow.Version, 0)&0xffffff == 1
 	for r := range b.Rows {
-		why := b.Get32(flow.RemoteWhy, r)
+		why, key := b.Get32(flow.RemoteWhy, r), rowKey{b.Get64(flow.FlowID, r), b.Get32(flow.RecordSeq, r)}
+		at, waited := n.waiting[key]
+		if first {
+			at = n.region.store.insert(n, b, r)
+		}
 		switch {
 		case first && why == flow.WhyPending:
-			n.pending++
+			n.waiting[key] = at
 			k.pendingNow++
 			continue
-		case !first:
-			n.pending--
+		case waited:
+			delete(n.waiting, key)
 		}
-		k.row(n, b, r, why, now)
+		k.row(n, b, r, why, now, at)
 	}
 	return first
 }
 
-func (k *score) row(n *node, b *flow.Batch, r int, why uint32, now int64) {
-	t := &n.region.sim.flows[b.Get64(flow.FlowID, r)]
+// row judges a row that leaves the collector for the last time; at is its place in the store.
+func (k *score) row(n *node, b *flow.Batch, r int, why uint32, now int64, at int32) {
+	key := rowKey{b.Get64(flow.FlowID, r), b.Get32(flow.RecordSeq, r)}
+	t := &n.region.sim.flows[key.flow]
 	evidence := b.Get32(flow.RemoteEvidence, r)
 	k.rows++
 	k.evidence[evidence]++
@@ -72,15 +79,18 @@ func (k *score) row(n *node, b *flow.Batch, r int, why uint32, now int64) {
 		k.silent++
 	}
 	wrong := isNamed && (b.Text(flow.RemoteWorkload, r) != t.remote.service.name || b.Text(flow.RemoteInstance, r) != t.remote.name)
-	k.byKind[t.remote.address.kind].note(isNamed, wrong)
-	if t.remote.before != nil {
-		k.reused.note(isNamed, wrong)
+	tallies := k.talliesOf(n, t)
+	for _, x := range tallies {
+		x.note(isNamed, wrong)
 	}
-	if t.remote.host.region != n.region {
-		k.cross.note(isNamed, wrong)
+	left := n.region.store.undecided
+	if u, ok := left[key]; ok { // another collector took the same batch in, and has left it
+		k.decided(u)
+		delete(left, key)
 	}
 	switch {
 	case !isNamed:
+		left[key] = undecided{at, why, tallies}
 		k.unnamed[why]++
 		if t.silent {
 			k.silentUnnamed++
@@ -102,6 +112,18 @@ func (k *score) row(n *node, b *flow.Batch, r int, why uint32, now int64) {
 			k.delay[max(0, min((now-end)/delayStep, delaySteps))]++
 		}
 	}
+}
+
+// talliesOf are those that a row towards somebody counts in.
+func (k *score) talliesOf(n *node, t *truth) []*tally {
+	tallies := []*tally{&k.byKind[t.remote.address.kind]}
+	if t.remote.before != nil {
+		tallies = append(tallies, &k.reused)
+	}
+	if t.remote.host.region != n.region {
+		tallies = append(tallies, &k.cross)
+	}
+	return tallies
 }
 
 // checkRanges asks the table for what the mirror has named.
@@ -158,9 +180,15 @@ func (n *node) explain(b *flow.Batch, r int, t *truth) string {
 
 // lostWaiting: what a collector that restarts had handed on as pending stays so.
 func (k *score) lostWaiting(n *node) {
-	k.rows += uint64(n.pending)
-	k.unnamed[flow.WhyPending] += uint64(n.pending)
-	n.pending = 0
+	for key, at := range n.waiting {
+		if _, ok := n.region.store.undecided[key]; ok {
+			continue
+		}
+		k.rows++
+		k.unnamed[flow.WhyPending]++
+		n.region.store.undecided[key] = undecided{row: at, why: flow.WhyPending}
+	}
+	clear(n.waiting)
 }
 
 // met reads the counters of a collector that ends.

@@ -11,7 +11,7 @@ import (
 
 func smallWorld(t *testing.T, faults string, pairs bool, seed uint64) *sim {
 	t.Helper()
-	cfg := config{regions: 3, hosts: 60, instances: 1500, workloads: 60, length: 60 * sec, pairs: pairs}
+	cfg := config{regions: 3, nodes: 2, hosts: 60, instances: 1500, workloads: 60, length: 60 * sec, pairs: pairs}
 	var err error
 	if cfg.faults, err = parseFaults(faults); err != nil {
 		t.Fatal(err)
@@ -61,7 +61,7 @@ func TestReproducible(t *testing.T) {
 func TestParseFaults(t *testing.T) {
 	for text, want := range map[string]faults{
 		"": {}, "none": {}, "clock,crowd": {clock: true, crowd: true},
-		"all": {delay: true, loss: true, repeat: true, clock: true, badClock: true, freeze: true, exporter: true, restart: true, region: true, forge: true},
+		"all": {delay: true, loss: true, repeat: true, clock: true, badClock: true, freeze: true, exporter: true, restart: true, kafka: true, region: true, forge: true},
 	} {
 		if got, err := parseFaults(text); err != nil || got != want {
 			t.Errorf("%q: %+v %v", text, got, err)

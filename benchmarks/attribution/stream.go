@@ -44,7 +44,7 @@ func (h *host) send(m *flowv1.ControlRequest) {
 func (h *host) deliver(data []byte) {
 	s, l := h.sim, h.stream.life
 	h.stream.arrival = max(h.stream.arrival+1, s.time.now+s.latency())
-	at, node, run := h.stream.arrival, h.region.node, h.exporterID()
+	at, node, run := h.stream.arrival, h.node, h.exporterID()
 	era := node.era
 	s.time.at(at, func() {
 		if at >= l.lostFrom || era != node.era || node.down {
@@ -68,7 +68,7 @@ func (h *host) connect() {
 	if h.frozen || h.down || h.stream.up {
 		return
 	}
-	if h.region.node.down {
+	if h.node = h.region.reachable(); h.node == nil {
 		s.time.after(s.between(200*ms, sec), h.connect)
 		return
 	}

@@ -248,7 +248,7 @@ func (h *host) addRow(x *row) {
 
 // ship sends a batch, once or twice.
 func (h *host) ship(x *sealed) {
-	s, n, run, l := h.sim, h.region.node, h.exporterID(), h.stream.life
+	s, n, run, l := h.sim, h.node, h.exporterID(), h.stream.life
 	if !h.stream.up {
 		return // with the next connection
 	}

@@ -72,7 +72,9 @@ type region struct {
 	lastAddr uint32
 	fresh    []*instance // born lately
 	gone     []*instance // died lately
-	node     *node
+	nodes    []*node
+	topic    topic
+	store    *store
 	// byExporter finds the host of a run of an exporter.
 	byExporter map[string]*host
 }
@@ -116,8 +118,10 @@ func newSim(cfg config, seed uint64) *sim {
 }
 
 func (s *sim) newRegion(n int) *region {
-	r := &region{sim: s, byExporter: map[string]*host{}, number: n, name: regionName(n), lastAddr: 10<<24 | uint32(n+1)<<20}
-	r.node = newNode(r)
+	r := &region{store: newStore(), sim: s, byExporter: map[string]*host{}, number: n, name: regionName(n), lastAddr: 10<<24 | uint32(n+1)<<20}
+	for range s.cfg.nodes {
+		r.nodes = append(r.nodes, newNode(r))
+	}
 	for i := range s.cfg.workloads / s.cfg.regions {
 		r.services = append(r.services, &service{name: fmt.Sprintf("r%d/service-%03d", n, i), region: r})
 	}

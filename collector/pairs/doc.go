@@ -2,7 +2,7 @@
 // different times, each end is named by what the other says of itself.
 //
 // It looks every 20 s at the records that came in the last three minutes. A record whose peer's own record is there (the swapped addresses and ports, in the same
-// network, at the same time, in the other role) is written again as a new version: peer_observed = yes, remote_evidence = mirror. Two peers that fit and
+// network, at the same time give or take the error of both clocks, in the other role) is written again as a new version: peer_observed = yes, remote_evidence = mirror. Two peers that fit and
 // say different things are none. Where the record had another name before, that is a disagreement: it is counted, and listed by the view disagreements. It must
 // be none, for the ranges never guess.
 //

@@ -107,14 +107,24 @@ func (j *Job) Step(ctx context.Context, now time.Time) error {
 	return j.look(ctx, now)
 }
 
-// stageSQL finds what peers say of themselves, where their exporters may say so: of one that may not the rank of the local evidence is 0. A record may have several peers' records (a connection has several); they must agree. Ranks of evidence
-// are those of attribute.version: mirror is 3, in the high bits; the round is 3.
+// stageSQL finds what peers say of themselves, where their exporters may say so: of one that may not the rank of the local evidence is 0. A record may have
+// several peers' records (a connection has several); they must agree. By how much an exporter's clock is off, if that is more than 40 ms, widens what is
+// taken for one time, as in collector/attribute. Ranks of evidence are those of attribute.version: mirror is 3, in the high bits; the round is 3.
 const stageSQL = `INSERT INTO {database}.renames (job, run, exporter_id, flow_id, record_seq, version, remote_workload, remote_instance, remote_zone, remote_region,
     remote_release, remote_evidence, remote_why, was_workload, was_evidence, end_time_ns, network, remote_addr, remote_port, peer_exporter_id)
-WITH recent AS
+WITH clocks AS
+(
+    SELECT exporter_id, abs(min(toUnixTimestamp64Nano(marked_ns) - toUnixTimestamp64Nano(clock_ns))) AS slack
+    FROM {database}.ownership
+    WHERE received_ns >= fromUnixTimestamp64Nano({clocks:Int64}) AND event != 'hello' AND toUnixTimestamp64Nano(clock_ns) > 0 AND toUnixTimestamp64Nano(marked_ns) > 0
+    GROUP BY exporter_id
+    HAVING slack > 40000000 AND slack <= 10000000000
+),
+recent AS
 (
     SELECT exporter_id, flow_id, record_seq, version, network, role, local_addr, local_port, remote_addr, remote_port, start_time_ns, end_time_ns,
-        local_workload, local_instance, local_zone, local_region, local_release, remote_workload, remote_evidence, peer_observed
+        local_workload, local_instance, local_zone, local_region, local_release, remote_workload, remote_evidence, peer_observed,
+        (SELECT CAST((groupArray(exporter_id), groupArray(toInt64(slack))), 'Map(String, Int64)') FROM clocks)[exporter_id] AS slack
     FROM {database}.flows
     WHERE received_time_ns >= fromUnixTimestamp64Nano({since:Int64}) AND end_time_ns >= fromUnixTimestamp64Nano({oldest:Int64})
         AND kind != 'rollup' AND NOT replay AND remote_port != 0 AND local_port != 0
@@ -127,7 +137,8 @@ FROM (SELECT * FROM recent WHERE peer_observed != 'yes') AS a
 INNER JOIN (SELECT * FROM recent WHERE local_workload != '' AND bitAnd(bitShiftRight(version, 24), 15) != 0) AS b
     ON a.network = b.network AND a.local_addr = b.remote_addr AND a.local_port = b.remote_port AND a.remote_addr = b.local_addr AND a.remote_port = b.local_port
 WHERE (a.exporter_id, a.flow_id) != (b.exporter_id, b.flow_id) AND (a.role != b.role OR a.role = 'unknown')
-    AND b.start_time_ns <= a.end_time_ns + toIntervalNanosecond({tolerance:Int64}) AND b.end_time_ns + toIntervalNanosecond({tolerance:Int64}) >= a.start_time_ns
+    AND b.start_time_ns <= a.end_time_ns + toIntervalNanosecond({tolerance:Int64} + a.slack + b.slack)
+    AND b.end_time_ns + toIntervalNanosecond({tolerance:Int64} + a.slack + b.slack) >= a.start_time_ns
 GROUP BY a.exporter_id, a.flow_id, a.record_seq
 HAVING uniqExact(b.local_workload, b.local_instance) = 1
 SETTINGS max_execution_time = 120`
@@ -147,6 +158,7 @@ func (j *Job) look(ctx context.Context, now time.Time) error {
 	since := now.Add(-j.cfg.Window)
 	params := map[string]string{
 		"run": strconv.FormatUint(rand.Uint64(), 10), "since": strconv.FormatInt(since.UnixNano(), 10), "oldest": strconv.FormatInt(since.Add(-time.Hour).UnixNano(), 10),
+		"clocks":    strconv.FormatInt(since.Add(-2*time.Minute).UnixNano(), 10), // each exporter's is there once a minute
 		"tolerance": strconv.FormatInt(int64(j.cfg.Tolerance), 10),
 	}
 	if err := j.store.Exec(ctx, j.statement(stageSQL, params)); err != nil {

@@ -10,6 +10,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
+	"tributary/collector/schema"
 	"tributary/collector/schema/schematest"
 	"tributary/collector/schema/schematest/records"
 	"tributary/proto/flow"
@@ -19,6 +20,19 @@ import (
 const localAddress = 4<<24 | 1
 
 func TestMain(m *testing.M) { schematest.Main(m) }
+
+// badClock writes what history has of an exporter whose clock is off.
+func badClock(t *testing.T, s schema.Server, exporter string, off time.Duration) {
+	t.Helper()
+	client := schema.NewClient(s, 1)
+	defer client.Close()
+	now := time.Now().UTC()
+	const layout = "2006-01-02 15:04:05.000000000"
+	row := `{"event": "watermark", "exporter_id": "` + exporter + `", "received_ns": "` + now.Format(layout) + `", "marked_ns": "` + now.Format(layout) + `", "clock_ns": "` + now.Add(off).Format(layout) + `"}`
+	if err := client.Exec(t.Context(), schema.Statement{Text: "INSERT INTO " + s.Database + ".ownership FORMAT JSONEachRow", Data: strings.NewReader(row)}); err != nil {
+		t.Fatal(err)
+	}
+}
 
 // TestPairs: each end is named by what the other says of itself; what only looks like a pair is none.
 func TestPairs(t *testing.T) {
@@ -42,14 +56,20 @@ func TestPairs(t *testing.T) {
 	earlier.Why = flow.WhyNoEvidence
 	twice := client(6, "4006", "10.0.0.2:80", "", 10)
 	twice.Why = flow.WhyNoEvidence
+	shifted := client(9, "4009", "10.0.0.3:80", "", 10)
+	shifted.Why = flow.WhyClock
+	late := server(9, "10.0.0.3:80", "4009", "shop/late", 5) // at the same time, by a clock that is five seconds behind
+	late.Exporter = "z"
+	badClock(t, s, "z", -5*time.Second)
 	forged := client(8, "4008", "10.0.0.2:80", "", 10)
 	forged.Why = flow.WhyNoEvidence
 	liar := server(8, "10.0.0.2:80", "4008", "shop/api", 10)
 	liar.Version = 1 // its exporter may not name its local end
 	records.Load(t, s, t0, []records.Record{
 		unnamed, client(2, "4002", "10.0.0.2:80", "shop/api", 10), client(3, "4003", "10.0.0.2:80", "shop/wrong", 10), earlier,
-		client(5, "4005", "10.0.0.2:80", "shop/alone", 10), twice, forged,
+		client(5, "4005", "10.0.0.2:80", "shop/alone", 10), twice, forged, shifted,
 	})
+	records.Load(t, s, t0, []records.Record{late})
 	records.Load(t, s, t0, []records.Record{
 		server(1, "10.0.0.2:80", "4001", "shop/api", 10), server(2, "10.0.0.2:80", "4002", "shop/api", 10.05), server(3, "10.0.0.2:80", "4003", "shop/api", 10),
 		server(4, "10.0.0.2:80", "4004", "shop/api", 20), // another connection on the same ports
@@ -68,6 +88,7 @@ x	4		none	no_evidence	unknown	10
 x	5	shop/alone	none	named	unknown	10
 x	6		none	no_evidence	unknown	10
 x	8		none	no_evidence	unknown	10
+x	9	shop/late	mirror	named	yes	10
 y	1	shop/web	mirror	named	yes	20
 y	2	shop/web	mirror	named	yes	20
 y	3	shop/web	mirror	named	yes	20
@@ -75,6 +96,7 @@ y	4		none	no_evidence	unknown	20
 y	6	shop/web	mirror	named	yes	20
 y	7	shop/web	mirror	named	yes	20
 y	8	shop/web	mirror	named	yes	20
+z	9	shop/web	mirror	named	yes	20
 `
 	if d := cmp.Diff(want, got); d != "" {
 		t.Errorf("rows (-want +got):\n%s", d)
@@ -83,7 +105,7 @@ y	8	shop/web	mirror	named	yes	20
 # HELP tributary_collector_pairs_rows_total Records joined with their peer's in the store: the name agreed, disagreed (must stay 0), or there was none.
 # TYPE tributary_collector_pairs_rows_total counter
 tributary_collector_pairs_rows_total{result="agreed"} 1
-tributary_collector_pairs_rows_total{result="alone"} 7
+tributary_collector_pairs_rows_total{result="alone"} 9
 tributary_collector_pairs_rows_total{result="disagreed"} 1
 `
 	if err := testutil.GatherAndCompare(reg, strings.NewReader(books), "tributary_collector_pairs_rows_total"); err != nil {

@@ -74,6 +74,7 @@ type Feed struct {
 	table   *ownership.Table
 	book    *session.Book
 	wake    func()
+	now     func() time.Time
 
 	out     outbox
 	readers []*reader
@@ -89,7 +90,9 @@ type Feed struct {
 
 // New makes a feed that does nothing yet. The table learns that it does not stand alone.
 func New(cfg Config, table *ownership.Table, reg prometheus.Registerer, log *slog.Logger) (*Feed, error) {
-	f := &Feed{cfg: cfg.withDefaults(), log: log, table: table, ended: make(chan struct{}), fault: errors.New("the topic has not been looked up yet")}
+	f := &Feed{
+		cfg: cfg.withDefaults(), log: log, table: table, now: time.Now, ended: make(chan struct{}), fault: errors.New("the topic has not been looked up yet"),
+	}
 	f.client = &kafka.Client{Addr: kafka.TCP(f.cfg.Brokers...), Transport: f.cfg.Transport, Timeout: requestTimeout}
 	f.out.init(f.cfg.QueueBytes)
 	var err error
@@ -165,7 +168,7 @@ func (f *Feed) locate(ctx context.Context) bool {
 
 // complete is up to when the other nodes' news are known.
 func (f *Feed) complete() int64 {
-	now := time.Now().UnixNano()
+	now := f.now().UnixNano()
 	upTo := now
 	for _, r := range f.readers {
 		upTo = min(upTo, r.complete(now))

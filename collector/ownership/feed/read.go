@@ -57,7 +57,7 @@ func (r *reader) run(ctx context.Context) {
 
 // fetch reads once and applies what came.
 func (r *reader) fetch(ctx context.Context) error {
-	asked := time.Now().UnixNano()
+	asked := r.f.now().UnixNano()
 	bounded, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
 	answer, err := r.f.client.Fetch(bounded, &kafka.FetchRequest{
@@ -75,7 +75,13 @@ func (r *reader) fetch(ctx context.Context) error {
 	if err := r.apply(answer.Records); err != nil {
 		return err
 	}
-	if r.next.Load() >= answer.HighWatermark {
+	r.arrived(asked, answer.HighWatermark)
+	return nil
+}
+
+// arrived notes how far the reader has come; end is where the partition ended at some time after asked.
+func (r *reader) arrived(asked, end int64) {
+	if r.next.Load() >= end {
 		r.mu.Lock()
 		r.caughtUp = asked
 		r.mu.Unlock()
@@ -84,7 +90,6 @@ func (r *reader) fetch(ctx context.Context) error {
 		r.replayed.Store(true)
 	}
 	r.f.wake()
-	return nil
 }
 
 // reposition goes on where the topic begins: what stood before was deleted by its age, or the topic was made anew.
@@ -126,6 +131,10 @@ func (r *reader) message(value kafka.Bytes) string {
 	if err != nil {
 		return resultMalformed
 	}
+	return r.decode(b)
+}
+
+func (r *reader) decode(b []byte) string {
 	var m flowv1.OwnershipMessage
 	if err := proto.Unmarshal(b, &m); err != nil || m.GetNode() == "" || len(m.GetNode()) > 512 {
 		return resultMalformed

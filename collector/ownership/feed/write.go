@@ -34,16 +34,15 @@ func (f *Feed) write(ctx context.Context, partition int) {
 		}
 		missed := f.flush(ctx, partition, false)
 		for _, id := range missed {
-			f.book.RepeatOne(id, time.Now().UnixNano())
+			f.book.RepeatOne(id, f.now().UnixNano())
 		}
 	}
 }
 
-// flush writes what waits for a partition, until that is done or ctx ends, and returns the exporters whose whole sets are due.
-func (f *Feed) flush(ctx context.Context, partition int, leaving bool) (missed []string) {
-	now := time.Now().UnixNano()
+// due takes what waits for a partition, as messages, and returns the exporters whose whole sets are due.
+func (f *Feed) due(partition int, leaving bool) (messages []message, missed []string) {
+	now := f.now().UnixNano()
 	order, marks, missed := f.out.take(partition)
-	var messages []message
 	for _, c := range order {
 		messages = f.encodeChanges(messages, c.m, now)
 	}
@@ -54,6 +53,12 @@ func (f *Feed) flush(ctx context.Context, partition int, leaving bool) (missed [
 			Body: &flowv1.OwnershipMessage_Watermarks{Watermarks: &flowv1.Watermarks{Exporters: part, Leaving: leaving}},
 		})
 	}
+	return messages, missed
+}
+
+// flush writes what waits for a partition, until that is done or ctx ends, and returns the exporters whose whole sets are due.
+func (f *Feed) flush(ctx context.Context, partition int, leaving bool) (missed []string) {
+	messages, missed := f.due(partition, leaving)
 	for len(messages) > 0 {
 		n, size := 0, 0
 		for n < len(messages) && (n == 0 || size+len(messages[n].value) <= requestBytes) {
