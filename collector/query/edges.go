@@ -88,8 +88,8 @@ func (c *Client) edges(ctx context.Context, w window, now time.Time, f edgeFilte
 	} else {
 		lively = time.Time{}
 	}
-	statement := "SELECT " + edgeGroup + ",\n    " + schema.ShowEdges() + living + "\nFROM (" + c.edgesIn(fromWritten(tiers, covered.written), lively, f) + ") AS e\nGROUP BY " + edgeGroup + edgesOrder
-	if known {
+	statement := "SELECT " + edgeGroup + ",\n    " + schema.ShowEdges() + living + "\nFROM (" + c.edgesIn(covered.fromWritten(tiers), lively, f) + ") AS e\nGROUP BY " + edgeGroup + edgesOrder
+	if known || !covered.writtenSince(endOf(w, now).Add(-aliveWithin)) {
 		return collect[Edge](ctx, c, statement, f.params)
 	}
 	var open []openRow

@@ -37,6 +37,9 @@ type coverage struct {
 	written        time.Time
 }
 
+// writtenSince tells whether there may be records that ended at or after a moment.
+func (c coverage) writtenSince(at time.Time) bool { return at.Before(c.written.Add(time.Minute)) }
+
 type coverageRow struct {
 	Step  string `json:"step"`
 	First int64  `json:"first"`
@@ -154,8 +157,8 @@ func livesFrom(tiers []tier, at time.Time) (time.Time, bool) {
 }
 
 // fromWritten leaves out single records where none were written.
-func fromWritten(tiers []tier, written time.Time) []tier {
-	if last := tiers[len(tiers)-1]; len(tiers) > 1 && last.from == fromFlows && last.window.since.After(written) {
+func (c coverage) fromWritten(tiers []tier) []tier {
+	if last := tiers[len(tiers)-1]; len(tiers) > 1 && last.from == fromFlows && !c.writtenSince(last.window.since) {
 		return tiers[:len(tiers)-1]
 	}
 	return tiers

@@ -40,7 +40,7 @@ func TestPlan(t *testing.T) {
 		tiers := plan(w, minutes, hours, now)
 		_, known := livesFrom(tiers, endOf(w, now))
 		var got []string
-		for _, p := range fromWritten(tiers, at(test.written)) {
+		for _, p := range (coverage{written: at(test.written)}).fromWritten(tiers) {
 			text := fmt.Sprintf("%s %s-", map[tierSource]string{fromFlows: "flows", fromMinutes: "minutes", fromHours: "hours"}[p.from], p.window.since.Format(time.TimeOnly))
 			if !p.window.until.IsZero() {
 				text += p.window.until.Format(time.TimeOnly)

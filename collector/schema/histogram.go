@@ -26,13 +26,14 @@ func histogramColumn(doc string) string {
 func bucketOf(micros string) string { return "toUInt8(round(log2(greatest(" + micros + ", 1)) * 5))" }
 
 // showQuantiles returns the columns name_p50, name_p95 and name_p99, microseconds, of rows e of a group. No samples, like a microsecond, show as 0.
+// The quantiles are named where they are first used: statements are analysed in a time that goes by what is written out.
 func showQuantiles(name string) []string {
-	histogram := "e." + name + "_histogram"
-	buckets := "quantilesExactWeightedArray(0.5, 0.95, 0.99)(mapKeys(" + histogram + "), mapValues(" + histogram + "))"
+	buckets := "(quantilesExactWeightedArray(0.5, 0.95, 0.99)(mapKeys(e." + name + "_histogram), mapValues(e." + name + "_histogram)) AS " + name + "_buckets)"
 	var out []string
 	for i, p := range []string{"p50", "p95", "p99"} {
-		bucket := buckets + "[" + strconv.Itoa(i+1) + "]"
-		out = append(out, "if("+bucket+" = 0, 0, toUInt32(round(exp2("+bucket+" / 5)))) AS "+name+"_"+p)
+		at := "[" + strconv.Itoa(i+1) + "]"
+		out = append(out, "if("+buckets+at+" = 0, 0, toUInt32(round(exp2("+name+"_buckets"+at+" / 5)))) AS "+name+"_"+p)
+		buckets = name + "_buckets"
 	}
 	return out
 }

@@ -95,6 +95,7 @@ func TestExact(t *testing.T) {
 	r.serve()
 	truth := r.run(r.plan(5_000))
 	r.checkExact(truth)
+	r.checkRollups(truth)
 	r.checkRefused(refused)
 	r.checkKafka(truth)
 	r.checkBooks()
@@ -128,6 +129,7 @@ func TestCollectorKilled(t *testing.T) {
 		r.startCollector()
 	})
 	r.checkExact(truth)
+	r.checkRollups(truth)
 	r.checkRefused(refused)
 	r.checkKafka(truth)
 	r.checkBooks()
@@ -148,6 +150,7 @@ func TestStoreKilled(t *testing.T) {
 		}
 	})
 	r.checkExact(truth)
+	r.checkRollups(truth)
 	r.checkRefused(refused)
 	r.checkBooks()
 }
