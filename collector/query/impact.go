@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"net/netip"
 	"strings"
 	"time"
 )
@@ -72,8 +73,13 @@ func Impact(ctx context.Context, c *Client, o ImpactOptions, now Clock, w io.Wri
 }
 
 func (c *Client) dependents(ctx context.Context, target string, span window, now time.Time) ([]Dependent, error) {
-	if prefix, err := bindPrefix(target); err == nil {
+	prefix, err := bindPrefix(target)
+	if err == nil {
 		return c.dependentsOfPrefix(ctx, prefix, span, now)
+	}
+	network, _, _ := strings.Cut(target, "/")
+	if _, e := netip.ParseAddr(network); e == nil {
+		return nil, err // 10.0.0.0/33 is no workload either
 	}
 	edges, err := c.edges(ctx, span, now, edgeFilter{"server_workload = {workload:String}", map[string]string{"workload": target}})
 	if err != nil {

@@ -329,6 +329,9 @@ func TestImpact(t *testing.T) {
 			t.Errorf("%s: %v", target, err)
 		}
 	}
+	if _, err := ask("10.0.0.0/33", "", ""); err == nil || !strings.Contains(err.Error(), "neither an IP address nor a prefix") {
+		t.Error(err)
+	}
 	if out, err := ask("192.0.2.0/24", "used", ""); err != nil || !strings.Contains(out, "nobody used") {
 		t.Errorf("%v %s", err, out)
 	}
