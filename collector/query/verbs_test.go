@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"log/slog"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -398,9 +399,14 @@ func TestTell(t *testing.T) {
 	note("h1", 2*time.Minute, 2500, 600)
 	note("h1", 0, 3000, 600)
 	note("h2", 3*time.Minute, 100, 0)
-	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
-	defer cancel()
-	l.Run(ctx)
+	ctx, cancel := context.WithCancel(t.Context())
+	var writing sync.WaitGroup
+	writing.Go(func() { l.Run(ctx) })
+	for end := time.Now().Add(20 * time.Second); time.Now().Before(end) && schematest.Query(t, s, "SELECT count() FROM "+s.Database+".exporter_health FINAL") != "6\n"; {
+		time.Sleep(20 * time.Millisecond)
+	}
+	cancel()
+	writing.Wait()
 	for _, c := range []struct{ since, until, want string }{
 		{"-10m", "", "this answer is incomplete: 95.45 % of the records of this time are there; 100 of 2200 were lost (probe.ring_full 100)\nnothing is known of host h2 after " + clock().Add(-3*time.Minute).Format(time.RFC3339) + ": its exporter has not been heard since\n"},
 		{"-4m", "-2m", ""},
