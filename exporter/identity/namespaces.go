@@ -10,6 +10,8 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"tributary/exporter/netns"
 )
 
 const (
@@ -305,18 +307,11 @@ func (b *Book) findOwnNsid() {
 
 // nsidOf returns the id by which our own namespace knows another one, and gives it one if it has none (as ip-netns does).
 func nsidOf(inum uint32, path string) (int32, error) {
-	f, err := os.Open(path)
+	f, err := netns.Open(path, inum)
 	if err != nil {
 		return 0, err
 	}
 	defer f.Close()
-	var st unix.Stat_t
-	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
-		return 0, err
-	}
-	if uint32(st.Ino) != inum {
-		return 0, unix.ESTALE // the path leads elsewhere by now
-	}
 	if id, err := netlink.GetNetNsIdByFd(int(f.Fd())); err == nil && id >= 0 {
 		return int32(id), nil
 	}

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"os"
 	"sync/atomic"
 	"time"
 
@@ -13,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"tributary/exporter/clock"
+	"tributary/exporter/netns"
 )
 
 // socket asks the conntrack of one network namespace.
@@ -30,20 +30,13 @@ func dial() (*socket, error) {
 	return &socket{conn: conn, used: time.Now()}, err
 }
 
-// dialIn opens a socket in the network namespace at path if its inode number is netns.
-func dialIn(path string, netns uint32) (*socket, error) {
-	f, err := os.Open(path)
+// dialIn opens a socket in the network namespace at path if its inode number is inum.
+func dialIn(path string, inum uint32) (*socket, error) {
+	f, err := netns.Open(path, inum)
 	if err != nil {
-		return nil, fmt.Errorf("open network namespace: %w", err)
+		return nil, err
 	}
 	defer f.Close()
-	var stat unix.Stat_t
-	if err := unix.Fstat(int(f.Fd()), &stat); err != nil {
-		return nil, fmt.Errorf("open network namespace: %w", err)
-	}
-	if uint32(stat.Ino) != netns {
-		return nil, fmt.Errorf("open network namespace: %w", unix.ESTALE)
-	}
 	conn, err := conntrack.Dial(&netlink.Config{NetNS: int(f.Fd())})
 	if err != nil {
 		return nil, fmt.Errorf("enter network namespace: %w", err)

@@ -12,6 +12,7 @@ import (
 
 	"tributary/exporter/clock"
 	"tributary/exporter/event"
+	"tributary/exporter/netns"
 	"tributary/exporter/probe"
 )
 
@@ -68,18 +69,11 @@ func (s *Source) findSpaces() error {
 
 // openSpace enters the namespace for the making of two sockets.
 func openSpace(inum uint32, path string) (*space, error) {
-	file, err := os.Open(path)
+	file, err := netns.Open(path, inum)
 	if err != nil {
-		return nil, fmt.Errorf("open network namespace: %w", err)
+		return nil, err
 	}
 	defer func() { _ = file.Close() }() // only read
-	var stat unix.Stat_t
-	if err := unix.Fstat(int(file.Fd()), &stat); err != nil {
-		return nil, fmt.Errorf("open network namespace: %w", err)
-	}
-	if uint32(stat.Ino) != inum {
-		return nil, fmt.Errorf("open network namespace: %w", unix.ESTALE)
-	}
 	config := &netlink.Config{NetNS: int(file.Fd())}
 	if path == probe.OwnNamespace {
 		config = nil // takes no privilege
