@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"tributary/collector/schema"
+	"tributary/service/files"
 )
 
 // life is one life of the embedded store, told by a file in the data directory. The store syncs its inserts, so that only a host that went down with
@@ -51,10 +52,7 @@ func beginLife(dir string) (life, error) {
 }
 
 func (l life) write(state string) error {
-	if err := os.WriteFile(l.path+".new", fmt.Appendln(nil, l.name, l.boot, state), 0o600); err != nil {
-		return err
-	}
-	return os.Rename(l.path+".new", l.path)
+	return files.Write(l.path, fmt.Appendln(nil, l.name, l.boot, state))
 }
 
 // end notes that the store was stopped in order. If that fails, the next life is another one, which costs only repetitions.

@@ -13,6 +13,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+
+	"tributary/service/files"
 )
 
 // Path is where the collector's API has the settings: GET answers a Status; PUT applies the settings file in its body, with the credential
@@ -71,7 +73,7 @@ func (s *Settings) credential() (string, error) {
 		_, _ = rand.Read(fresh[:]) // never fails (crypto/rand)
 		data = []byte(hex.EncodeToString(fresh[:]))
 		if err = os.MkdirAll(s.dir, 0o750); err == nil {
-			err = os.WriteFile(path, data, 0o600)
+			err = files.Write(path, data)
 		}
 	}
 	if err != nil {

@@ -26,6 +26,7 @@ import (
 	"tributary/proto/flow"
 	"tributary/proto/flowv1"
 	known "tributary/proto/settings"
+	"tributary/service/files"
 )
 
 const (
@@ -72,8 +73,7 @@ type Status struct {
 	Exporters  []*Exporter `json:"exporters"`
 }
 
-// Open reads what was applied before, and makes the credential without which nobody may apply. A file that cannot be understood is said in the log
-// and left alone: the exporters keep what they have.
+// Open reads what was applied before. A file that cannot be understood is said in the log and left alone: the exporters keep what they have.
 func Open(dir string, log *slog.Logger) (*Settings, error) {
 	exporters, err := lru.New[string, *Exporter](maxExporters)
 	if err != nil {
@@ -118,16 +118,7 @@ func (s *Settings) save(data []byte) error {
 	if err := os.MkdirAll(s.dir, 0o750); err != nil {
 		return err
 	}
-	f, err := os.CreateTemp(s.dir, "."+fileName)
-	if err != nil {
-		return err
-	}
-	defer os.Remove(f.Name()) // fails after the rename
-	_, err = f.Write(data)
-	if err := errors.Join(err, f.Sync(), f.Close()); err != nil {
-		return err
-	}
-	return os.Rename(f.Name(), filepath.Join(s.dir, fileName))
+	return files.Write(filepath.Join(s.dir, fileName), data)
 }
 
 func (s *Settings) generationLocked() string {

@@ -14,6 +14,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"tributary/service/files"
 )
 
 // Path is where the API has assignments.
@@ -79,21 +81,7 @@ func tokenIn(dir string) (string, error) {
 	var b [24]byte
 	_, _ = rand.Read(b[:]) // never fails (crypto/rand)
 	token := hex.EncodeToString(b[:])
-	return token, write(path, []byte(token+"\n"))
-}
-
-// write writes a file whole or not at all, for its owner alone.
-func write(path string, data []byte) error {
-	f, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".*") // mode 0600
-	if err != nil {
-		return err
-	}
-	defer os.Remove(f.Name()) // gone by then if all went well
-	_, err = f.Write(data)
-	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
-		return err
-	}
-	return os.Rename(f.Name(), path)
+	return token, files.Write(path, []byte(token+"\n"))
 }
 
 // ServeHTTP implements http.Handler.
@@ -142,7 +130,7 @@ func (h *Handler) put(w http.ResponseWriter, r *http.Request) {
 	kept := h.dated(entries, now)
 	data, err = json.Marshal(Document{kept})
 	if err == nil {
-		err = write(filepath.Join(h.dir, apiFile), append(data, '\n'))
+		err = files.Write(filepath.Join(h.dir, apiFile), append(data, '\n'))
 	}
 	if err != nil {
 		http.Error(w, "not kept, and so not taken: "+err.Error(), http.StatusInternalServerError)
