@@ -227,6 +227,33 @@ func TestContainersComeAndGo(t *testing.T) {
 	}
 }
 
+// A container that is stopped and started again between two looks is in another cgroup; one whose state is only written again is not.
+func TestContainerStartsAgain(t *testing.T) {
+	root := t.TempDir()
+	r := &rig{T: t}
+	state := filepath.Join(root, "web", stateFile)
+	r.write(state, string(stateOf("web")))
+	var err error
+	if r.Watcher, err = New(Options{Roots: []string{root}, Docker: root}, prometheus.NewRegistry(), slog.New(slog.DiscardHandler)); err != nil {
+		t.Fatal(err)
+	}
+	nowhere := func(string) {}
+	r.write(state, string(stateOf("web")))
+	if r.look(nowhere) {
+		t.Error("the same again is a change")
+	}
+	if err := os.RemoveAll(filepath.Dir(state)); err != nil {
+		t.Fatal(err)
+	}
+	r.write(state, strings.ReplaceAll(string(stateOf("web")), "/sys/fs/cgroup/x/", "/sys/fs/cgroup/again/"))
+	if changed, got := r.look(nowhere), r.Running(); !changed || len(got) != 1 || got[0].Cgroup != "/sys/fs/cgroup/again/web" {
+		t.Errorf("%+v, %v", got, changed)
+	}
+	if r.look(nowhere) {
+		t.Error("nothing has changed")
+	}
+}
+
 // What is broken, endless or no file is counted and holds up nothing.
 func TestBadFiles(t *testing.T) {
 	r := newRig(t)

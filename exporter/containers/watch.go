@@ -50,6 +50,12 @@ func (o Options) withDefaults() Options {
 	return o
 }
 
+// running is a container, and its state file as it was read.
+type running struct {
+	container Container
+	state     fs.FileInfo
+}
+
 // Watcher keeps the containers of this host. All its methods may be called from any goroutine.
 type Watcher struct {
 	opts    Options
@@ -57,7 +63,7 @@ type Watcher struct {
 	changed chan struct{}
 
 	mu    sync.Mutex
-	byDir map[string]*Container           // by the directory of the state file
+	byDir map[string]running              // by the directory of the state file
 	seen  *lru.Cache[string, Container]   // by id; those that ended too
 	bad   *lru.Cache[string, fs.FileInfo] // state files that could not be used, as they were
 	names *lru.Cache[string, Pod]         // by UID; those that ended too
@@ -72,7 +78,7 @@ type Watcher struct {
 func New(opts Options, registerer prometheus.Registerer, logger *slog.Logger) (*Watcher, error) {
 	w := &Watcher{
 		opts: opts.withDefaults(), log: log.Limited(logger.With(log.Component, "containers"), 10*time.Second),
-		changed: make(chan struct{}, 1), byDir: make(map[string]*Container),
+		changed: make(chan struct{}, 1), byDir: make(map[string]running),
 	}
 	var err error
 	if w.seen, err = lru.New[string, Container](maxContainers); err != nil {
@@ -107,8 +113,8 @@ func (w *Watcher) Running() []Container {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	out := make([]Container, 0, len(w.byDir))
-	for _, c := range w.byDir {
-		out = append(out, w.named(*c))
+	for _, r := range w.byDir {
+		out = append(out, w.named(r.container))
 	}
 	slices.SortFunc(out, func(a, b Container) int { return compare(a.ID, b.ID) })
 	return out
@@ -265,22 +271,28 @@ func subdirectories(dir string) []string {
 	return out
 }
 
-// read reads the state of a container that is not known yet.
+// read reads the state of a container that is not known yet, or whose state is another: one that was stopped and started again between two
+// looks has the same directory, and another cgroup and namespace.
 func (w *Watcher) read(dir, space string, watch func(string)) (changed bool) {
 	w.mu.Lock()
-	_, known := w.byDir[dir]
+	known, ok := w.byDir[dir]
 	w.mu.Unlock()
-	if known {
-		return false
+	if !ok {
+		watch(dir) // before it is read: the state may come now
 	}
-	watch(dir) // before it is read: the state may come now
 	path := filepath.Join(dir, stateFile)
 	info, err := os.Stat(path)
 	if err != nil {
 		return false // it is being made, or is gone
 	}
+	if ok && same(known.state, info) {
+		return false
+	}
 	if was, ok := w.bad.Get(path); ok && same(was, info) {
 		return false
+	}
+	if ok {
+		watch(dir) // which may be another of that name
 	}
 	data, err := readFile(path, maxState)
 	var c Container
@@ -302,9 +314,9 @@ func (w *Watcher) read(dir, space string, watch func(string)) (changed bool) {
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.byDir[dir] = &c
+	w.byDir[dir] = running{c, info}
 	w.seen.Add(c.ID, c)
-	return true
+	return c != known.container
 }
 
 func same(a, b fs.FileInfo) bool {
