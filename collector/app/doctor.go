@@ -190,8 +190,12 @@ func (d *doctor) running() {
 		return
 	}
 	ready, err := d.ask("/readyz")
-	if err != nil {
+	switch {
+	case errors.Is(err, unix.ECONNREFUSED):
 		d.Line("warn", fmt.Sprintf("no collector runs at %s (--metrics-listen)", d.cfg.MetricsListen))
+		return
+	case err != nil: // its certificate is of an authority of ours, say
+		d.Line("warn", "what runs at --metrics-listen cannot be asked: "+err.Error())
 		return
 	}
 	if ready = strings.TrimSpace(ready); ready == "ready" {

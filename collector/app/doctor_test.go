@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -55,6 +56,28 @@ func TestDoctor(t *testing.T) {
 		t.Error(err)
 	}
 	has(text, "FAIL  regions ", "FAIL  ")
+}
+
+// TestDoctorCannotAsk: what answers, and is not understood, is not taken for nothing.
+func TestDoctorCannotAsk(t *testing.T) {
+	cfg := base(t)
+	l, err := net.Listen("tcp", cfg.MetricsListen)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	go func() {
+		for c, err := l.Accept(); err == nil; c, err = l.Accept() {
+			c.Close()
+		}
+	}()
+	var out bytes.Buffer
+	if err := diagnose(t.Context(), cfg, &out); err != nil {
+		t.Error(err)
+	}
+	if text := out.String(); !strings.Contains(text, "warn  what runs at --metrics-listen cannot be asked: ") || strings.Contains(text, "no collector runs") {
+		t.Error(text)
+	}
 }
 
 func TestTrouble(t *testing.T) {
