@@ -276,6 +276,11 @@ func (c *collector) drain(ctx context.Context) {
 		c.log.Warn("waiting batches were not all written; their exporters send them again", "reason", err)
 	}
 	c.sinks.close(ctx, c.log)
+	if c.ledger != nil { // the acknowledgements of what was drained wait for it
+		written, cancel := context.WithTimeout(context.WithoutCancel(ctx), lastWords)
+		c.ledger.Flush(written)
+		cancel()
+	}
 	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), lastWords)
 	defer cancel()
 	c.ingest.Stop(last)

@@ -62,6 +62,7 @@ type Ledger struct {
 	dropped prometheus.Counter
 	errors  prometheus.Counter
 
+	one     sync.Mutex // writes at a time
 	mu      sync.Mutex
 	waiting map[key]reading
 	writing map[key]reading // at present, or tried last
@@ -142,8 +143,12 @@ func (l *Ledger) Run(ctx context.Context) {
 	schema.WriteEvery(ctx, l.cfg.Every, func(ctx context.Context, _ bool) { l.write(ctx) })
 }
 
-// write writes what waits. Only one goroutine at a time may call it.
+// Flush writes what waits at once: at the end nobody can wait for Every.
+func (l *Ledger) Flush(ctx context.Context) { l.write(ctx) }
+
 func (l *Ledger) write(ctx context.Context) {
+	l.one.Lock()
+	defer l.one.Unlock()
 	l.mu.Lock()
 	taken, after := l.waiting, l.after
 	l.waiting, l.writing, l.after = make(map[key]reading, len(taken)), taken, nil

@@ -1,8 +1,11 @@
 package ledger
 
 import (
+	"context"
+	"fmt"
 	"log/slog"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -123,6 +126,28 @@ func TestAfter(t *testing.T) {
 	away.write(t.Context())
 	if called != 5 {
 		t.Fatal("what waited while the store was away is not called")
+	}
+}
+
+// TestFlush: what waits for a reading goes on at once, whoever else writes meanwhile.
+func TestFlush(t *testing.T) {
+	l := newLedger(t, Config{Every: time.Millisecond}, schematest.Migrated(t))
+	ctx, cancel := context.WithCancel(t.Context())
+	var running sync.WaitGroup
+	running.Go(func() { l.Run(ctx) })
+	defer running.Wait()
+	defer cancel()
+	for i := range 30 {
+		exporter, done := fmt.Sprint("e", i), make(chan struct{})
+		l.Note(exporter, "h", time.Now().UnixNano(), counters(1, 0, 0, 0, 0))
+		l.After(exporter, time.Now().UnixNano(), func() { close(done) })
+		time.Sleep(time.Duration(i) * 100 * time.Microsecond)
+		l.Flush(t.Context())
+		select {
+		case <-done:
+		default:
+			t.Fatal("a flush has ended, and what waits for it has not gone on")
+		}
 	}
 }
 
