@@ -184,6 +184,8 @@ func TestCloseReasons(t *testing.T) {
 		{"no route", StateClose, errNetUnreach, fail, 0, CloseUnreachable},
 		{"blackhole route", StateClose, errInval, fail, 0, CloseUnreachable},
 		{"no source address", StateClose, errAddrNotAvail, fail, 0, CloseUnreachable},
+		{"an end that nobody saw", StateClose, 0, est | FlagReported, 0, CloseUnknown},
+		{"an end that nobody saw, after the other's FIN", StateClose, 0, est | FlagReported, uint8(FinRemote), CloseFinRemote},
 		{"local close", StateFinWait2, 0, est, FinLocal, CloseFinLocal},
 		{"local close, both FINs cross", StateClosing, 0, est, FinLocal, CloseFinLocal},
 		{"remote close", StateLastAck, 0, est, FinRemote, CloseFinRemote},

@@ -157,8 +157,8 @@ func (r *Record) check() error {
 
 func (r *Record) checkState() error {
 	switch s := TCPState(r.LastState); s {
-	case StateClose: // an attempt that never left it
-		if Kind(r.Kind) != KindFailed {
+	case StateClose: // an attempt that never left it, or an end that only the walk found and of which nothing tells (concluded_state in bpf/walk.h)
+		if Kind(r.Kind) != KindFailed && (Kind(r.Kind) != KindClosed || r.Flags&FlagReported == 0) {
 			return fmt.Errorf("%w: %d", ErrState, s)
 		}
 	case StateUnknown: // of ends only exporter/sockdiag does not see it; it guesses all roles
