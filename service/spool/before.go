@@ -13,8 +13,10 @@ const inOrder = "ended in order"
 
 // leaveWord writes into the lock file until when this run has kept everything. It is not synced: after a power cut the next run
 // finds an older word, and takes the gap for longer than it was.
+//
+// The word of the run before stays until this run has told of it: whoever comes next would otherwise never hear from when on something is missing.
 func (w *writer) leaveWord(ended bool) {
-	if w.lock == nil {
+	if w.lock == nil || !w.told() {
 		return
 	}
 	h := w.config.head(0, 0)
@@ -29,6 +31,17 @@ func (w *writer) leaveWord(ended bool) {
 	if err != nil {
 		w.failed("leave word for the next run", err)
 	}
+}
+
+// toldAfter is when a run without a batch has told of the run before by other means, where anybody listens.
+const toldAfter = time.Minute
+
+// told reports whether what is to be said of the run before travels: with the first batch of this one, at the latest.
+func (w *writer) told() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	s := &w.index.stats
+	return s.Before.Run == "" || s.Appended.Batches > 0 || w.config.Clock.Boot()-w.attached >= toldAfter
 }
 
 // kept returns the wall clock's time at which the oldest batch was sealed that is only in memory, now if there is none.
@@ -54,6 +67,7 @@ func (w *writer) readWord(lock File) {
 	w.mu.Lock()
 	w.index.stats.Before = b
 	w.mu.Unlock()
+	w.attached = w.config.Clock.Boot()
 	if !b.InOrder {
 		w.log.Warn("the run before was killed: what it had not sealed is lost", "exporter_id", plain(b.Run), "all_kept_until", b.Kept)
 	}

@@ -24,6 +24,7 @@ type writer struct {
 	dirty    bool     // it has unsynced bytes
 	dirtyDir bool     // it has an unsynced name
 	retryAt  time.Duration
+	attached time.Duration // when the word of the run before was read
 }
 
 // Run writes batches to disk, syncs them, removes what is settled and reads what earlier runs left, until ctx ends; then it
