@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"slices"
 	"text/tabwriter"
@@ -86,13 +87,23 @@ func sum(out io.Writer, all []Result) {
 	}
 	slices.Sort(commits)
 	w := tabwriter.NewWriter(out, 0, 8, 2, ' ', tabwriter.AlignRight)
-	defer w.Flush()
 	fmt.Fprintln(w, "commit\trounds\tfailed\tminutes\texporter kills\t(live)\tcollector kills\tstore kills\tcuts before answer\tfull disks\tpower cuts\tstops\tlink faults\tslowest recovery s\t")
 	for _, c := range commits {
 		by[c].print(w, c)
 	}
 	total.print(w, "all")
 	(&account{counts: bar}).print(w, "bar")
+	w.Flush()
+	most := map[string]float64{}
+	for _, r := range all {
+		for what, n := range r.Notes {
+			most[what] = max(most[what], n)
+		}
+	}
+	fmt.Fprintln(out, "\nthe most of any round:")
+	for _, what := range slices.Sorted(maps.Keys(most)) {
+		fmt.Fprintf(out, "  %s: %.4g\n", what, most[what])
+	}
 }
 
 // account is what some rounds add up to.

@@ -117,13 +117,18 @@ func ends(truth world.Truth) map[end]wanted {
 
 // unexplained tells of each end that is not as it was, though no gap touches it, and returns how many there are.
 func (r *round) unexplained(want map[end]wanted, got map[end]recorded, gaps []gap, tell func(string, ...any)) (n int) {
-	lost, longest, longestEnd := 0, time.Duration(0), ""
+	lost, late, longest, longestEnd := 0, 0, time.Duration(0), ""
 	for e, w := range want {
 		g := got[e]
 		if g.opened == w.opened && g.tx == w.tx && g.rx == w.rx {
 			continue
 		}
 		if !touched(w.spans, gaps) {
+			if d := r.late(w.spans, gaps); d > 0 {
+				late++
+				r.noteMost("live: ends seen late and lost, seconds before a kill", d.Seconds())
+				continue
+			}
 			n++
 			tell("%s of %s is recorded as %+v, it was %+v, and no gap was told of", e, time.Unix(0, w.spans[0].from).Format(time.StampMilli), g, w.recorded)
 			continue
@@ -144,6 +149,11 @@ func (r *round) unexplained(want map[end]wanted, got map[end]recorded, gaps []ga
 	r.note("live: ends", float64(len(want)))
 	r.note("live: ends lost in gaps that were told of", float64(lost))
 	r.note("live: longest unsealed loss before a kill, seconds", longest.Seconds())
+	r.note("live: ends seen late and lost", float64(late))
+	if late > 1+len(want)/1000 {
+		n++
+		tell("%d ends are missing that were not long before a kill, and no gap was told of", late)
+	}
 	if longest > unsealedMost {
 		n++
 		tell("what was captured and not sealed %s before a kill was lost: %s", longest, longestEnd)
@@ -153,6 +163,19 @@ func (r *round) unexplained(want map[end]wanted, got map[end]recorded, gaps []ga
 
 // unsealedMost is what a kill may cost.
 const unsealedMost = 2 * time.Second
+
+// lateMost is how long an end waits for the walk of open sockets where the kernel kept every program from seeing it, and then for its batch. That is one end in thousands.
+const lateMost = 3500 * ms
+
+// late is how long before a kill an end was that may have waited for the walk; 0 if it was not before one.
+func (r *round) late(spans, gaps []gap) (most time.Duration) {
+	for _, s := range spans {
+		if d := unsealed(s.from, r.liveKills, gaps); d <= lateMost {
+			most = max(most, d)
+		}
+	}
+	return most
+}
 
 // touched reports whether a gap touches one of the spans. What a gap touches may be missing, or be there in part.
 func touched(spans, gaps []gap) bool {
