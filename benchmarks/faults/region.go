@@ -54,7 +54,6 @@ type observed struct {
 
 	mu   sync.Mutex
 	last status
-	seen time.Time
 }
 
 const (
@@ -63,6 +62,7 @@ const (
 	// storeMemory is what the engine is told that it may use.
 	storeMemory = 1 << 30
 	readyMost   = 60 * time.Second
+	fetchMost   = 5 * time.Minute // the first broker on a machine fetches 43 MB of jars
 )
 
 // newRegion starts everything in dir and waits until it is ready. After an error nothing runs.
@@ -147,10 +147,10 @@ func (r *region) startBroker(ctx context.Context, script string) error {
 		cmd.Env = append(os.Environ(), "KAFKA_PROPERTIES="+properties)
 		return cmd
 	})
-	return r.until(ctx, broker, func() error {
+	return r.within(ctx, fetchMost, func() error {
 		text, err := os.ReadFile(filepath.Join(dir, "kafka.log"))
 		if err == nil && !strings.Contains(string(text), "Kafka Server started") {
-			err = errors.New("it has not started yet")
+			err = errors.New("the broker has not started yet")
 		}
 		return err
 	})

@@ -38,7 +38,7 @@ func (s *statuses) Write(p []byte) (int, error) {
 func (o *observed) note(s status) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.last, o.seen = s, time.Now()
+	o.last = s
 }
 
 func (o *observed) status() status {

@@ -30,6 +30,8 @@ needs() {
       echo "runc runc"
       echo "busybox-static /bin/busybox"
       echo "nginx-light nginx"
+      echo "e2fsprogs mkfs.ext4"
+      echo "mount losetup"
       ;;
     kernels)
       needs demo
