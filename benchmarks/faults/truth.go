@@ -96,20 +96,20 @@ type wanted struct {
 // ends are both ends of every connection that was made.
 func ends(truth world.Truth) map[end]wanted {
 	out := map[end]wanted{}
-	add := func(role string, e world.Entry, own, other string) {
+	add := func(role string, e world.Entry, began int64, own, other string) {
 		k := end{role, e.Local, e.Remote}
 		w := out[k]
 		w.recorded = recorded{w.opened + 1, w.tx + e.Tx, w.rx + e.Rx, own, other}
-		w.spans = append(w.spans, gap{e.Start, e.End})
+		w.spans = append(w.spans, gap{began, e.End})
 		out[k] = w
 	}
 	for _, c := range truth.Connections {
 		if !c.Client.Connected {
 			continue // the program never learned its port
 		}
-		add("client", c.Client, c.ClientWorkload, c.ServerWorkload)
+		add("client", c.Client, c.Client.Start, c.ClientWorkload, c.ServerWorkload)
 		if c.Server != nil {
-			add("server", *c.Server, c.ServerWorkload, c.ClientWorkload)
+			add("server", *c.Server, c.Client.Start, c.ServerWorkload, c.ClientWorkload) // it accepts later than the kernel does
 		}
 	}
 	return out
