@@ -126,13 +126,16 @@ func (b *bench) questions(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	fmt.Print("| question | median ms | bar ms | rows read | MB read |\n|---|--:|--:|--:|--:|\n")
+	fmt.Print("| question | median ms | processor ms | bar ms | rows read | MB read |\n|---|--:|--:|--:|--:|--:|\n")
 	for _, q := range b.questionList(time.Unix(found[0].End, 0)) {
 		var took []time.Duration
 		var read [2]uint64
+		before, err := b.processor(ctx)
+		if err != nil {
+			return err
+		}
 		for range b.o.runs {
 			began := time.Now()
-			var err error
 			if q.verb != nil {
 				err = q.verb(ctx, reader, io.Discard)
 			} else {
@@ -143,14 +146,29 @@ func (b *bench) questions(ctx context.Context) error {
 			}
 			took = append(took, time.Since(began))
 		}
+		after, err := b.processor(ctx)
+		if err != nil {
+			return err
+		}
 		slices.Sort(took)
 		rows, mb := "", ""
 		if q.verb == nil {
 			rows, mb = fmt.Sprint(read[0]), fmt.Sprintf("%.1f", float64(read[1])/1e6)
 		}
-		fmt.Printf("| %s | %.1f | %d | %s | %s |\n", q.name, float64(took[len(took)/2].Microseconds())/1000, q.bar.Milliseconds(), rows, mb)
+		fmt.Printf("| %s | %.1f | %.0f | %d | %s | %s |\n", q.name, float64(took[len(took)/2].Microseconds())/1000, float64(after-before)/1000/float64(b.o.runs), q.bar.Milliseconds(), rows, mb)
 	}
 	return nil
+}
+
+// processor returns the processor time of all questions so far, microseconds.
+func (b *bench) processor(ctx context.Context) (uint64, error) {
+	found, err := schema.Rows[struct {
+		Micros uint64 `json:"micros"`
+	}](ctx, b.client, schema.Statement{Text: "SELECT sum(value) AS micros FROM system.events WHERE event IN ('UserTimeMicroseconds', 'SystemTimeMicroseconds')"})
+	if err != nil {
+		return 0, err
+	}
+	return found[0].Micros, nil
 }
 
 // ask runs a statement and returns the rows and bytes it read.
