@@ -38,7 +38,7 @@ type node struct {
 	saved *snapshot // on its disk
 
 	metrics  *prometheus.Registry
-	waiting  map[rowKey]int32 // rows handed on as pending and not again yet, in the store
+	waiting  map[rowKey]undecided // rows handed on unsettled and not again yet
 	stepping bool
 	lastStep int64
 	lastTick int64 // of the resolver
@@ -51,7 +51,7 @@ const (
 )
 
 func newNode(r *region) *node {
-	n := &node{region: r, number: len(r.nodes), grants: r.grants(), waiting: map[rowKey]int32{}}
+	n := &node{region: r, number: len(r.nodes), grants: r.grants(), waiting: map[rowKey]undecided{}}
 	var err error
 	if n.opener, err = flow.NewOpener(); err != nil {
 		panic(err)

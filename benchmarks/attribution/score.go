@@ -43,13 +43,14 @@ func (k *score) batch(n *node, b *flow.Batch) (first bool) {
 	first = b.Get32(flow.Version, 0)&0xffffff == 1
 	for r := range b.Rows {
 		why, key := b.Get32(flow.RemoteWhy, r), rowKey{b.Get64(flow.FlowID, r), b.Get32(flow.RecordSeq, r)}
-		at, waited := n.waiting[key]
+		before, waited := n.waiting[key]
+		at := before.row
 		if first {
 			at = n.region.store.insert(n, b, r)
 		}
 		switch {
-		case first && why == flow.WhyPending:
-			n.waiting[key] = at
+		case first && (why == flow.WhyPending || why == flow.WhyPeerRegionDown): // it is kept, and comes again
+			n.waiting[key] = undecided{row: at, why: why}
 			k.pendingNow++
 			continue
 		case waited:
@@ -180,13 +181,13 @@ func (n *node) explain(b *flow.Batch, r int, t *truth) string {
 
 // lostWaiting: what a collector that restarts had handed on as pending stays so.
 func (k *score) lostWaiting(n *node) {
-	for key, at := range n.waiting {
+	for key, left := range n.waiting {
 		if _, ok := n.region.store.undecided[key]; ok {
 			continue
 		}
 		k.rows++
-		k.unnamed[flow.WhyPending]++
-		n.region.store.undecided[key] = undecided{row: at, why: flow.WhyPending}
+		k.unnamed[left.why]++
+		n.region.store.undecided[key] = left
 	}
 	clear(n.waiting)
 }

@@ -32,8 +32,13 @@ type room struct {
 
 func newRoom(t *testing.T, cfg Config) *room {
 	t.Helper()
+	return newRoomWith(t, cfg, attribute.Config{})
+}
+
+func newRoomWith(t *testing.T, cfg Config, naming attribute.Config) *room {
+	t.Helper()
 	r := &room{t: t, reg: prometheus.NewRegistry(), table: ownership.New(ownership.Config{})}
-	attr, err := attribute.New(attribute.Config{}, r.table, r.reg)
+	attr, err := attribute.New(naming, r.table, r.reg)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -269,6 +274,42 @@ func TestStandstill(t *testing.T) {
 			t.Error(diff)
 		}
 	})
+}
+
+// elsewhere is another region, which has 10.7.0.0/16 and answers for one workload from a time on.
+type elsewhere struct{ back time.Duration }
+
+func (e elsewhere) Lookup(_ string, addr ownership.Addr, _ uint16, _, _ int64) (a ownership.Answer, foreign bool) {
+	switch {
+	case !netip.MustParsePrefix("10.7.0.0/16").Contains(addr.Netip()):
+		return a, false
+	case time.Since(bubbleStart) < e.back:
+		return ownership.Answer{Why: ownership.PeerRegionDown}, true
+	}
+	return ownership.Answer{Why: ownership.Named, Owner: &ownership.Owner{Workload: "far/api", Instance: "api-1"}}, true
+}
+
+// TestRegionAway: rows towards a region that does not answer leave at once, and get their name when it is back; if that takes too long they keep what they said.
+func TestRegionAway(t *testing.T) {
+	for back, want := range map[time.Duration][]string{
+		15 * time.Second: {"15s 1 far/api 2"},
+		time.Hour:        {"25s 1 peer_region_down 2"},
+	} {
+		bubble(t, func(t *testing.T) {
+			r := newRoomWith(t, Config{PendingFor: 20 * time.Second}, attribute.Config{Regions: elsewhere{back}})
+			stop := r.run()
+			defer stop()
+			time.Sleep(5 * time.Second)
+			r.mark("x")
+			r.hold.Add(batch(t, 1, "10.7.0.1"))
+			synctest.Wait()
+			r.expect("5s 1 peer_region_down 1")
+			time.Sleep(30 * time.Second)
+			synctest.Wait()
+			r.expect(want...)
+			r.books()
+		})
+	}
 }
 
 // TestFull: over the bounds the oldest leave as late, and Add does not block although emit does.

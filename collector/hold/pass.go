@@ -74,7 +74,7 @@ func (h *Hold) lateRows(w *held, reason string) {
 	h.attr.GiveUp(w.b, w.open, firstRound)
 }
 
-// passKept asks again for the rows that have left as pending.
+// passKept asks again for the rows that have left unsettled.
 func (h *Hold) passKept(now int64, draining bool) {
 	h.mu.Lock()
 	list := h.kept
@@ -131,18 +131,21 @@ func (h *Hold) shedKept() {
 	}
 }
 
-// sendNamed lets the kept rows go that are not pending any more.
+// unsettled: what a row says may still become better. Evidence is on its way; or who would know does not answer, and may be back.
+func unsettled(why uint32) bool { return why == flow.WhyPending || why == flow.WhyPeerRegionDown }
+
+// sendNamed lets the kept rows go that are settled.
 func (h *Hold) sendNamed(k *held) {
 	why := k.b.U32[flow.RemoteWhy]
 	var ready []int
 	open := k.open[:0]
 	named := 0
 	for _, row := range k.open {
-		switch why[row] {
-		case flow.WhyPending:
+		switch {
+		case unsettled(why[row]):
 			open = append(open, row)
 			continue
-		case flow.WhyNamed:
+		case why[row] == flow.WhyNamed:
 			named++
 		}
 		ready = append(ready, int(row))
@@ -217,11 +220,11 @@ func (h *Hold) emitOne(l leaving) {
 	h.busy -= rows
 }
 
-// keep copies the rows that leave as pending.
+// keep copies the rows that leave unsettled.
 func (h *Hold) keep(b *flow.Batch) {
 	var rows []int
 	for row, why := range b.U32[flow.RemoteWhy] {
-		if why == flow.WhyPending {
+		if unsettled(why) {
 			rows = append(rows, row)
 		}
 	}

@@ -28,7 +28,7 @@ var slots = []world.Host{
 	{Name: "slot4", Number: 24},
 }
 
-// shortLived containers run. At most 1 % of them should be unnamed; a machine with other things to do is allowed 5 %, and no wrong name.
+// shortLived containers run. At most 1 % of them may be unnamed, and none may have a wrong name.
 const shortLived = 200
 
 // visit is one container's connection: from where it came, and who it was.
@@ -53,7 +53,11 @@ func TestShortLivedContainers(t *testing.T) {
 	time.Sleep(3 * time.Second) // until it is read
 	address, visits := r.visited()
 	lives := r.runAll(runc, address)
-	t.Logf("%d containers, the longest lived %v", len(lives), lives[len(lives)-1])
+	short := slices.IndexFunc(lives, func(d time.Duration) bool { return d >= 300*time.Millisecond })
+	if short < 0 {
+		short = len(lives)
+	}
+	t.Logf("%d containers: half lived %v at most, the longest %v (runc included), %d less than 300 ms", len(lives), lives[len(lives)/2].Round(time.Millisecond), lives[len(lives)-1].Round(time.Millisecond), short)
 	truth := map[visit]int{}
 	for range shortLived {
 		truth[<-visits]++
@@ -86,7 +90,7 @@ func (r *rig) checkVisits(side string, truth map[visit]int, which string) {
 		}
 	}
 	r.t.Logf("%s: %d named, %d unnamed", side, named, unnamed)
-	if unnamed > shortLived/20 || named+unnamed != shortLived {
+	if unnamed > shortLived/100 || named+unnamed != shortLived {
 		r.t.Errorf("%s: of %d containers %d are named and %d are not", side, shortLived, named, unnamed)
 	}
 }
