@@ -75,7 +75,7 @@ func (c *collector) answerWhois(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "address must be an IP address", http.StatusBadRequest)
 		return
 	}
-	at := time.Now()
+	at := time.Now().Add(-query.WhoisLately)
 	if text := q.Get("at"); text != "" {
 		if at, err = time.Parse(time.RFC3339Nano, text); err != nil {
 			http.Error(w, "at must be a time as in 2026-11-20T14:03:00Z", http.StatusBadRequest)

@@ -161,7 +161,7 @@ func whoisCommand(connect Connect) *cobra.Command {
 		},
 	}
 	outputFlag(cmd, &output)
-	cmd.Flags().StringVar(&o.At, "at", "", "the time: RFC 3339 or -5m; without it, now")
+	cmd.Flags().StringVar(&o.At, "at", "", "the time: RFC 3339 or -5m; without it, 5 s ago")
 	cmd.Flags().Uint16Var(&o.Port, "port", 0, "the port, for an address that workloads share by port")
 	cmd.Flags().StringVar(&o.Network, "network", "", "only in this network; without it, in all")
 	return cmd

@@ -277,6 +277,14 @@ func TestWhois(t *testing.T) {
 	if got := ask(api.URL, 5); got != want {
 		t.Errorf("%q, want %q", got, want)
 	}
+	unknown := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		_ = json.NewEncoder(w).Encode(WhoisAnswer{Address: "10.0.0.7", At: t0, Source: "ownership", Answers: []WhoisOwner{{Network: "lab", Evidence: "none", Why: "no_evidence"}}})
+	}))
+	defer unknown.Close()
+	c = client(t, schema.Server{URL: "http://127.0.0.1:1", Database: "none"}) // the collector knows nothing, and the store does not answer
+	if got := ask(unknown.URL, 5); !strings.HasSuffix(got, "(unattributed: no_evidence)") {
+		t.Errorf("%q", got)
+	}
 	if err := Whois(t.Context(), c, WhoisOptions{Address: "nonsense"}, clock, &bytes.Buffer{}); err == nil {
 		t.Error("nonsense is an address")
 	}

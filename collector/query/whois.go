@@ -18,6 +18,9 @@ import (
 // WhoisAnswer. Without a port only claims of the whole address answer.
 const WhoisPath = "/v1/whois"
 
+// WhoisLately is how long ago is asked for where no time is given: claims are verified once a second, so nothing is known of this very moment.
+const WhoisLately = 5 * time.Second
+
 // WhoisAnswer is what is known about an address at a time.
 type WhoisAnswer struct {
 	Address string       `json:"address"`
@@ -57,7 +60,7 @@ type WhoisRange struct {
 
 // WhoisOptions is the question.
 type WhoisOptions struct {
-	Address, At, Network string // At as ParseTime reads it, "" means now; Network "" means all
+	Address, At, Network string // At as ParseTime reads it, "" means WhoisLately ago; Network "" means all
 	Port                 uint16 // for addresses that are shared by port; 0: none
 	API                  string // base URL of the collector's API; "" asks the store only
 	Format               Format
@@ -70,19 +73,19 @@ func Whois(ctx context.Context, c *Client, o WhoisOptions, now Clock, w io.Write
 	if err != nil {
 		return fmt.Errorf("%q is no IP address", o.Address)
 	}
-	at := now()
+	at := now().Add(-WhoisLately)
 	if o.At != "" {
-		if at, err = ParseTime(o.At, at); err != nil {
+		if at, err = ParseTime(o.At, now()); err != nil {
 			return err
 		}
 	}
 	answer, apiErr := askAPI(ctx, o.API, addr, at, o)
 	if apiErr != nil || !answer.knows() {
 		fromFlows, err := c.whoisFromFlows(ctx, addr, at, o.Network)
-		if err != nil {
+		switch {
+		case err != nil && apiErr != nil:
 			return errors.Join(apiErr, err)
-		}
-		if apiErr != nil || len(fromFlows.Ranges) > 0 {
+		case err == nil && (apiErr != nil || len(fromFlows.Ranges) > 0):
 			answer = fromFlows
 		}
 	}
