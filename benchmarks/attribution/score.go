@@ -13,6 +13,7 @@ const (
 	delayStep  = 10 * ms
 	delaySteps = 12_000
 	samples    = 12
+	warmUp     = 15 * sec // all collectors start from nothing, at once: how long names took then is not counted
 )
 
 // score counts how our rules did.
@@ -110,7 +111,9 @@ func (k *score) row(n *node, b *flow.Batch, r int, why uint32, now int64, at int
 		if b.Get32(flow.RecordSeq, r) == 0 && b.Get32(flow.Kind, r) == flow.KindClosed {
 			h := n.region.byExporter[b.ExporterID]
 			end := int64(b.Get64(flow.EndTimeNs, r)) - epoch - h.clockError
-			k.delay[max(0, min((now-end)/delayStep, delaySteps))]++
+			if end >= warmUp {
+				k.delay[max(0, min((now-end)/delayStep, delaySteps))]++
+			}
 		}
 	}
 }
