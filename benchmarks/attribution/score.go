@@ -110,11 +110,15 @@ func (k *score) row(n *node, b *flow.Batch, r int, why uint32, now int64, at int
 		}
 		if b.Get32(flow.RecordSeq, r) == 0 && b.Get32(flow.Kind, r) == flow.KindClosed {
 			h := n.region.byExporter[b.ExporterID]
-			end := int64(b.Get64(flow.EndTimeNs, r)) - epoch - h.clockError
-			if end >= warmUp {
-				k.delay[max(0, min((now-end)/delayStep, delaySteps))]++
-			}
+			k.late(now, int64(b.Get64(flow.EndTimeNs, r))-epoch-h.clockError)
 		}
+	}
+}
+
+// late counts how long after its end a flow got its name.
+func (k *score) late(now, end int64) {
+	if end >= warmUp {
+		k.delay[max(0, min((now-end)/delayStep, delaySteps))]++
 	}
 }
 
