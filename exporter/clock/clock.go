@@ -123,6 +123,12 @@ func Boot() uint64 {
 	return uint64(now.Nano())
 }
 
+// Beat is how long it is to the next multiple of every since boot. Periodic work that waits so falls on the same moments, and an
+// idle exporter wakes once for all of it: a wake-up costs it more than the work.
+func Beat(every time.Duration) time.Duration {
+	return every - time.Duration(Boot())%every
+}
+
 func readMachine() (Reading, error) {
 	var before, wall, after unix.Timespec
 	for _, c := range []struct {

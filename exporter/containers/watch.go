@@ -17,6 +17,7 @@ import (
 	lru "github.com/hashicorp/golang-lru/v2"
 	"github.com/prometheus/client_golang/prometheus"
 
+	"tributary/exporter/clock"
 	"tributary/service/kubernetes"
 	"tributary/service/log"
 )
@@ -176,8 +177,6 @@ func (w *Watcher) Run(ctx context.Context) error {
 			_ = notify.Add(dir) // gone, or no room: the tick looks anyway
 		}
 	}
-	tick := time.NewTicker(lookEvery)
-	defer tick.Stop()
 	w.refresh(watch)
 	for {
 		select {
@@ -186,7 +185,7 @@ func (w *Watcher) Run(ctx context.Context) error {
 		case <-notify.Events:
 			drain(notify.Events)
 		case <-notify.Errors: //nolint:errcheck // an overflow, say: look
-		case <-tick.C:
+		case <-time.After(clock.Beat(lookEvery)):
 		}
 		w.refresh(watch)
 	}

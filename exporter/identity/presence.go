@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"tributary/exporter/clock"
 	"tributary/service/poller"
 )
 
@@ -58,7 +59,7 @@ func (b *Book) watchAddresses(ctx context.Context) error {
 		if err := socket.Wait(wait, b.presence.socket.ready); err != nil {
 			return err
 		}
-		due = remounted.Swap(false) || due || time.Since(scanned) >= scanEvery
+		due = remounted.Swap(false) || due || time.Since(scanned) > scanEvery-lookEvery/2 // looks fall on a beat
 		scan := due && time.Since(scanned) >= scanMost
 		b.mu.Lock()
 		b.look(scan)
@@ -71,9 +72,9 @@ func (b *Book) watchAddresses(ctx context.Context) error {
 		case due:
 			wait = scanMost
 		case claiming:
-			wait = lookEvery
+			wait = clock.Beat(lookEvery)
 		default:
-			wait = lookSeldom
+			wait = clock.Beat(lookSeldom)
 		}
 	}
 	return nil

@@ -12,6 +12,7 @@ import (
 
 	"github.com/fsnotify/fsnotify"
 
+	"tributary/exporter/clock"
 	"tributary/service/config"
 )
 
@@ -86,8 +87,6 @@ func (b *Book) watchFiles(ctx context.Context) error {
 	if b.opts.Containers != nil {
 		containersChanged = b.opts.Containers.Changed()
 	}
-	poll := time.NewTicker(pollEvery)
-	defer poll.Stop()
 	settled := time.NewTimer(0)
 	defer settled.Stop()
 	for {
@@ -106,7 +105,7 @@ func (b *Book) watchFiles(ctx context.Context) error {
 		case err := <-watcher.Errors: // an overflow, say: look
 			b.log.Debug("file notifications were lost", "error", err)
 			settled.Reset(quiet)
-		case <-poll.C:
+		case <-time.After(clock.Beat(pollEvery)):
 			for dir := range watched {
 				if _, err := os.Lstat(dir); err != nil {
 					delete(watched, dir) // the kernel has dropped the watch with the directory

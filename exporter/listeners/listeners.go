@@ -11,6 +11,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"tributary/exporter/clock"
 	"tributary/exporter/probe"
 	"tributary/proto/flowv1"
 	"tributary/service/log"
@@ -67,8 +68,6 @@ func New(config Config, registerer prometheus.Registerer, logger *slog.Logger) (
 
 // Run reads the table until ctx ends.
 func (s *Set) Run(ctx context.Context) error {
-	tick := time.NewTicker(s.config.Every)
-	defer tick.Stop()
 	for {
 		if err := s.step(time.Now().UnixNano()); err != nil {
 			s.metrics.errors.Add(1)
@@ -77,7 +76,7 @@ func (s *Set) Run(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-tick.C:
+		case <-time.After(clock.Beat(s.config.Every)):
 		}
 	}
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sys/unix"
 
+	"tributary/exporter/clock"
 	"tributary/service/log"
 )
 
@@ -226,8 +227,6 @@ func (t *Table) open(netns, pid uint32) (*socket, error) {
 
 // Run lets go of namespaces that nothing was asked of for a while, until ctx ends.
 func (t *Table) Run(ctx context.Context) error {
-	tick := time.NewTicker(idle / 2)
-	defer tick.Stop()
 	for {
 		select {
 		case <-ctx.Done():
@@ -235,7 +234,7 @@ func (t *Table) Run(ctx context.Context) error {
 			defer t.mu.Unlock()
 			t.sockets.Purge()
 			return nil
-		case now := <-tick.C:
+		case now := <-time.After(clock.Beat(idle / 2)):
 			t.letGo(now)
 		}
 	}

@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"tributary/exporter/clock"
 	"tributary/service/log"
 	"tributary/service/poller"
 )
@@ -242,7 +243,7 @@ func (r *Reader) round() {
 	r.release(waiters)
 	if r.opts.Walk != nil && !time.Now().Before(r.nextWalk) {
 		r.walk()
-		r.nextWalk = time.Now().Add(r.opts.WalkEvery)
+		r.nextWalk = time.Now().Add(clock.Beat(r.opts.WalkEvery))
 	}
 }
 
@@ -253,7 +254,7 @@ func (r *Reader) release(waiters []chan struct{}) {
 }
 
 func (r *Reader) untilNext() time.Duration {
-	wait := r.opts.Poll
+	wait := clock.Beat(r.opts.Poll)
 	if r.resting {
 		wait = time.Hour
 	}

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"time"
 
+	"tributary/exporter/clock"
 	"tributary/proto/flowv1"
 )
 
@@ -98,8 +99,6 @@ func (t *Transport) speak(ctx context.Context, stream controlStream) error {
 		}
 		listeners = next
 	}
-	ticker := time.NewTicker(watermarkEvery)
-	defer ticker.Stop()
 	if err := t.sendWatermark(stream, changes); err != nil {
 		return err
 	}
@@ -107,7 +106,7 @@ func (t *Transport) speak(ctx context.Context, stream controlStream) error {
 		return err
 	}
 	for ticks := 1; ; {
-		change, err := changes.next(ctx, ticker.C)
+		change, err := changes.next(ctx, time.After(clock.Beat(watermarkEvery)))
 		if err != nil {
 			return err
 		}

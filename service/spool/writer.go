@@ -35,20 +35,25 @@ func (s *Spool) Run(ctx context.Context) {
 	s.running = true
 	s.mu.Unlock()
 	w.attach()
-	ticker := time.NewTicker(s.config.SyncEvery)
-	defer ticker.Stop()
+	beat := func() time.Duration { return s.config.SyncEvery - s.config.Clock.Boot()%s.config.SyncEvery } // together with the process's other periodic work
+	timer := time.NewTimer(beat())
+	defer timer.Stop()
+	tick := func() {
+		w.tick()
+		timer.Reset(beat())
+	}
 	for ctx.Err() == nil {
 		if w.pass() {
 			signal(s.work)
 		}
 		select {
 		case <-ctx.Done():
-		case <-ticker.C:
-			w.tick()
+		case <-timer.C:
+			tick()
 		case <-s.work:
 			select { // work without end must not keep the sync waiting
-			case <-ticker.C:
-				w.tick()
+			case <-timer.C:
+				tick()
 			default:
 			}
 		}
