@@ -86,7 +86,11 @@ func TestDemoInterrupted(t *testing.T) {
 		if err := cmd.Process.Signal(syscall.SIGINT); err != nil {
 			t.Fatal(err)
 		}
-		if err := cmd.Wait(); err != nil {
+		err := cmd.Wait()
+		if status, ok := cmd.ProcessState.Sys().(syscall.WaitStatus); ok && status.Signal() == syscall.SIGINT && out.Len() == 0 {
+			err = nil // on a busy machine, before its first statement
+		}
+		if err != nil {
 			t.Errorf("after %v: %v\n%s", after, err, out.String())
 		}
 		nothingLeft(t, before)
