@@ -57,6 +57,28 @@ func TestEndsThatNoProgramSaw(t *testing.T) {
 	}
 }
 
+// TestEndWithoutATrace: where the program has taken the error, nothing says how the connection ended.
+func TestEndWithoutATrace(t *testing.T) {
+	testenv.NeedRoot(t)
+	c := newCapture(t, Options{ActiveFirst: 1200 * time.Millisecond, ActiveEvery: time.Hour})
+	c.cookies = map[uint64]bool{}
+	w := newWorld(t, c)
+	a, b := w.pair()
+	transfer(a, b, 13)
+	linger(b)
+	w.check(c.probe.capture(false))
+	b.close()
+	a.ended(unix.ECONNRESET)
+	w.check(c.probe.capture(true))
+	mine := func(e event.Event) bool { return e.NetnsCookie == w.a.cookie }
+	events := c.wait(func(events []event.Event) bool { return slices.ContainsFunc(events, mine) })
+	e := events[slices.IndexFunc(events, mine)]
+	if err := (want{role: cl, reason: event.CloseUnknown, tx: 13, state: event.StateClose}).compare(w, &e); err != nil {
+		t.Errorf("%s\n\t%s", err, &e)
+	}
+	a.close()
+}
+
 // TestConnectAgainAfterAnUnseenEnd: the entry of the socket's first connection is in the way of its second. The
 // first is lost, which is counted; the second is whole.
 func TestConnectAgainAfterAnUnseenEnd(t *testing.T) {
