@@ -29,6 +29,9 @@ func TestSmallWorld(t *testing.T) {
 		k := s.score
 		if k.rows < 30_000 || k.wrong > 0 || k.noWhy > 0 || k.disagreed > 0 || k.rangesWrong > 0 {
 			t.Errorf("pairs %v: %d look-ups, %d wrong, %d without a why, %.0f disagreements, %d wrong by ranges alone", pairs, k.rows, k.wrong, k.noWhy, k.disagreed, k.rangesWrong)
+			for _, wrong := range k.wrongSamples {
+				t.Log(wrong)
+			}
 		}
 		if k.cross.rows < 500 || k.cross.unnamed == k.cross.rows || k.unnamed[flow.WhyPeerRegionDown] == 0 || k.refused[session.NotAllowed] == 0 {
 			t.Errorf("pairs %v: towards other regions %+v, unnamed %v, refused %v", pairs, k.cross, k.unnamed, k.refused)

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"hash/maphash"
 	"strings"
 
@@ -123,6 +124,9 @@ func (k *score) joinAll(r *region) {
 		t := &r.sim.flows[key.flow]
 		if t.remote == nil || t.remote.service.name != workload || t.remote.name != instance {
 			k.wrong++
+			if len(k.wrongSamples) < samples {
+				k.wrongSamples = append(k.wrongSamples, fmt.Sprintf("joined in the store: flow %d/%d is not of %s %s", key.flow, key.seq, workload, instance))
+			}
 			continue
 		}
 		k.named++

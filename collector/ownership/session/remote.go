@@ -1,7 +1,8 @@
 package session
 
 import (
-	"hash/maphash"
+	"hash/fnv"
+	"io"
 	"unique"
 
 	"tributary/collector/ownership"
@@ -155,10 +156,17 @@ func (b *Book) Repeat(share, shares int, now int64) {
 	all := b.exporters.Values()
 	b.mu.Unlock()
 	for _, e := range all {
-		if int(maphash.String(b.seed, e.id)%uint64(shares)) == share {
+		if shareOf(e.id, shares) == share {
 			b.RepeatOne(e.id, now)
 		}
 	}
+}
+
+// shareOf spreads exporters evenly, and the same in every run of a simulation.
+func shareOf(id string, shares int) int {
+	h := fnv.New64a()
+	_, _ = io.WriteString(h, id) // a hash takes everything
+	return int(h.Sum64() % uint64(shares))
 }
 
 // RepeatOne publishes the whole set of one exporter, if its stream is at this node.

@@ -2,7 +2,6 @@ package session
 
 import (
 	"errors"
-	"hash/maphash"
 	"strings"
 	"sync"
 	"unique"
@@ -81,7 +80,6 @@ type exporter struct {
 type Book struct {
 	table  Table
 	others Publisher
-	seed   maphash.Seed // spreads exporters over the shares of Repeat
 
 	mu        sync.Mutex
 	exporters *simplelru.LRU[string, *exporter]
@@ -91,7 +89,7 @@ type Book struct {
 
 // New makes an empty book of at most size runs of exporters. others may be nil: then nobody is told.
 func New(size int, table Table, others Publisher) (*Book, error) {
-	b := &Book{table: table, others: others, seed: maphash.MakeSeed()}
+	b := &Book{table: table, others: others}
 	var err error
 	if b.exporters, err = simplelru.NewLRU(size, func(_ string, e *exporter) { b.evicted = append(b.evicted, e) }); err != nil {
 		return nil, err
@@ -311,13 +309,17 @@ func ownerOf(m *flowv1.Claim) ownership.Owner {
 	}
 }
 
-// close ends the exporter's range and returns Accepted or the reason of the refusal.
+// close ends the exporter's range and returns Accepted or the reason of the refusal. A release that comes twice can be of the range before, and the table
+// refuses it: then the claim stays in the book, because the next whole set must find it there to end it.
 func (b *Book) close(e *exporter, k key, at int64, why string, now int64, absent bool) string {
-	delete(e.claims, k)
 	err := b.table.Release(&ownership.Release{
 		Exporter: e.id, Network: k.network, Addr: ownership.AddrFrom16(&k.addr), PortFrom: k.from, PortTo: k.to, At: at, Reason: why, Absent: absent,
 	}, now)
-	return resultOf(err)
+	result := resultOf(err)
+	if result == Accepted || result == ownership.UnknownRange.String() {
+		delete(e.claims, k)
+	}
+	return result
 }
 
 // sweep closes what is not in the whole set that is now complete. The exporter had verified it up to its last watermark at least; when
