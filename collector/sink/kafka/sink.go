@@ -46,6 +46,7 @@ type Sink struct {
 	mu         sync.Mutex
 	changed    *sync.Cond        // pending fell, or the sink stopped
 	jobs       map[*job]struct{} // everything without a done
+	ending     int               // jobs whose done is being called
 	bytes      int64
 	rows       int64
 	backlog    []*job       // taken in before the topic is known
@@ -140,6 +141,7 @@ func (s *Sink) finish(j *job, err error, reason string) {
 		return
 	}
 	delete(s.jobs, j)
+	s.ending++
 	s.bytes -= j.bytes
 	s.rows -= int64(j.rows)
 	if err == nil {
@@ -151,6 +153,10 @@ func (s *Sink) finish(j *job, err error, reason string) {
 	s.changed.Broadcast()
 	s.mu.Unlock()
 	j.done(err)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.ending--
+	s.changed.Broadcast()
 }
 
 // run finds the topic, then writes until ctx ends, then ends what is still pending.
@@ -192,7 +198,7 @@ func (s *Sink) abandon() {
 	}
 }
 
-// Flush waits until nothing is pending, or ctx ends.
+// Flush waits until nothing is pending and whoever wrote it knows, or ctx ends.
 func (s *Sink) Flush(ctx context.Context) error {
 	defer context.AfterFunc(ctx, func() {
 		s.mu.Lock()
@@ -201,10 +207,10 @@ func (s *Sink) Flush(ctx context.Context) error {
 	})()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for len(s.jobs) > 0 && ctx.Err() == nil {
+	for len(s.jobs)+s.ending > 0 && ctx.Err() == nil {
 		s.changed.Wait()
 	}
-	if n := len(s.jobs); n > 0 {
+	if n := len(s.jobs) + s.ending; n > 0 {
 		return fmt.Errorf("kafka has not acknowledged %d batches: %w", n, ctx.Err())
 	}
 	return nil
