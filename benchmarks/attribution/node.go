@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"time"
 
@@ -187,11 +188,15 @@ func (n *node) control(h *host, run string, l *life, data []byte) {
 	}
 	e := n.exporter(run, h.name)
 	if hello := m.GetHello(); hello != nil {
-		var err error
-		if e.session, err = n.book.Open(hello.GetExporterId(), hello.GetHost(), hello.GetClockNs(), n.now(), session.Peer{Grant: e.grant, Identity: session.IdentityOf([]string{h.name})}); err != nil {
+		opened, err := n.book.Open(hello, n.now(), session.Peer{Grant: e.grant, Identity: session.IdentityOf([]string{h.name})})
+		switch {
+		case errors.Is(err, session.ErrSuperseded):
+			n.region.sim.score.refused[err.Error()]++
+			return
+		case err != nil:
 			panic(err)
 		}
-		e.life = l
+		e.session, e.life = opened, l
 		return
 	}
 	if e.life != l {

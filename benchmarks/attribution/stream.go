@@ -11,6 +11,7 @@ type stream struct {
 	up      bool
 	life    *life // of the present stream
 	arrival int64 // of the last message
+	number  int64 // as the hello tells it
 }
 
 // life lets messages that are under way know that their stream was lost, and from which arrival on.
@@ -75,9 +76,10 @@ func (h *host) connect() {
 	h.stream.up = true
 	h.stream.arrival = s.time.now
 	h.stream.life = &life{lostFrom: forever, clock: h.clock(s.time.now)}
+	h.stream.number = max(h.stream.life.clock, h.stream.number+1)
 	h.severed = false
 	data, err := proto.Marshal(&flowv1.ControlRequest{Message: &flowv1.ControlRequest_Hello{Hello: &flowv1.Hello{
-		ExporterId: h.exporterID(), Host: h.name, BootId: h.name, Version: "simulated", ClockNs: h.stream.life.clock,
+		ExporterId: h.exporterID(), Host: h.name, BootId: h.name, Version: "simulated", ClockNs: h.stream.life.clock, ControlStream: h.stream.number,
 	}}})
 	if err != nil {
 		panic(err)

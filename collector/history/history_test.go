@@ -56,7 +56,7 @@ func release(addr string, at time.Time) *flowv1.Release {
 
 func (x *told) open(exporter string, at time.Time) *session.Stream {
 	x.t.Helper()
-	s, err := x.book.Open(exporter, "h-"+exporter, at.UnixNano(), at.UnixNano(), session.Peer{})
+	s, err := x.book.Open(&flowv1.Hello{ExporterId: exporter, Host: "h-" + exporter, ClockNs: at.UnixNano()}, at.UnixNano(), session.Peer{})
 	if err != nil {
 		x.t.Fatal(err)
 	}

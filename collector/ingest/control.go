@@ -42,11 +42,13 @@ func (s *Server) control(stream controlCarrier) error {
 	}
 	names := Identities(stream.Context())
 	by := session.Peer{Identity: session.IdentityOf(names), Grant: s.cfg.Grants.Of(names)}
-	claims, err := s.book.Open(hello.GetExporterId(), hello.GetHost(), hello.GetClockNs(), time.Now().UnixNano(), by)
-	if errors.Is(err, session.ErrOtherIdentity) { // since it was asked above
+	claims, err := s.book.Open(hello, time.Now().UnixNano(), by)
+	switch {
+	case errors.Is(err, session.ErrOtherIdentity): // since it was asked above
 		return status.Error(codes.PermissionDenied, err.Error())
-	}
-	if err != nil {
+	case errors.Is(err, session.ErrSuperseded):
+		return status.Error(codes.Aborted, err.Error())
+	case err != nil:
 		return status.Error(codes.ResourceExhausted, err.Error())
 	}
 	c := &control{s: s, id: hello.GetExporterId(), host: hello.GetHost(), bootID: hello.GetBootId(), session: claims, stream: stream}
@@ -313,6 +315,9 @@ func checkHello(m *flowv1.Hello) (*flowv1.Hello, error) {
 	}
 	if m.GetExporterId() == "" || m.GetHost() == "" {
 		return nil, status.Error(codes.InvalidArgument, "the hello has no exporter_id or no host")
+	}
+	if n := m.GetControlStream(); n < 0 || n > session.MaxStream {
+		return nil, status.Error(codes.InvalidArgument, "the stream number in the hello is out of bounds")
 	}
 	return m, nil
 }

@@ -12,6 +12,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"tributary/collector/ownership"
+	"tributary/collector/ownership/session"
 	"tributary/proto/flowv1"
 )
 
@@ -223,5 +224,42 @@ func TestListeners(t *testing.T) {
 	}
 	if n := testutil.ToFloat64(r.server.metrics.listeners.WithLabelValues("refused")); n != 8 {
 		t.Errorf("%g refused", n)
+	}
+}
+
+// TestControlStreamsOutOfOrder: the hello of a stream that is older than the newest, or has no sound number, is refused, and the newest goes on.
+func TestControlStreamsOutOfOrder(t *testing.T) {
+	r := start(t, Config{})
+	greet := func(number int64) grpc.BidiStreamingClient[flowv1.ControlRequest, flowv1.ControlResponse] {
+		t.Helper()
+		s, err := r.client.Control(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		h := hello("e1")
+		h.ControlStream = number
+		if err := s.Send(&flowv1.ControlRequest{Message: &flowv1.ControlRequest_Hello{Hello: h}}); err != nil {
+			t.Fatal(err)
+		}
+		return s
+	}
+	newest := greet(6)
+	if m, err := newest.Recv(); err != nil || m.GetWelcome() == nil {
+		t.Fatalf("no welcome: %v, %v", m, err)
+	}
+	for number, want := range map[int64]codes.Code{
+		5: codes.Aborted, 6: codes.Aborted, -1: codes.InvalidArgument, session.MaxStream + 1: codes.InvalidArgument,
+	} {
+		if m, err := greet(number).Recv(); status.Code(err) != want {
+			t.Errorf("stream %d: %v, %v; want %v", number, m, err, want)
+		}
+	}
+	sendOwnership(t, newest, &flowv1.Ownership{Full: true, Claims: []*flowv1.Claim{claim(1, "shop/web", uint64(time.Now().UnixNano()))}})
+	<-r.woken
+	if got := r.values(t)["claims_total accepted"]; got != 1 {
+		t.Errorf("the newest stream goes on: %v claims taken", got)
+	}
+	if m, err := greet(7).Recv(); err != nil || m.GetWelcome() == nil {
+		t.Errorf("the next stream: %v, %v", m, err)
 	}
 }

@@ -28,7 +28,7 @@ type Pipeline interface {
 // Book is where claims and watermarks go to.
 type Book interface {
 	// Open begins an exporter's Control stream; its older ones end.
-	Open(exporter, host string, clockNs, now int64, by session.Peer) (*session.Stream, error)
+	Open(hello *flowv1.Hello, now int64, by session.Peer) (*session.Stream, error)
 	// Check returns an error if an exporter_id belongs to somebody else, here or at another node.
 	Check(exporter string, who session.Identity) error
 	// Seen notes that an exporter is there: until its first watermark nothing is called no_evidence.

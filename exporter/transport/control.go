@@ -84,7 +84,9 @@ func (t *Transport) epoch(epoch string) {
 // speak sends the whole set of claims and of listeners and then, in order, each change of claims, and every second a watermark, the listeners
 // that have changed, and at times health.
 func (t *Transport) speak(ctx context.Context, stream controlStream) error {
-	if err := stream.Send(&flowv1.ControlRequest{Message: &flowv1.ControlRequest_Hello{Hello: t.hello()}}); err != nil {
+	hello := t.hello()
+	hello.ControlStream = t.streamNumber()
+	if err := stream.Send(&flowv1.ControlRequest{Message: &flowv1.ControlRequest_Hello{Hello: hello}}); err != nil {
 		return fmt.Errorf("send hello: %w", err)
 	}
 	changes := t.config.Claims.Subscribe(ctx)
@@ -125,6 +127,16 @@ func (t *Transport) speak(ctx context.Context, stream controlStream) error {
 		ticks++
 		if err := t.sendBooks(stream, ticks%healthEvery == 0); err != nil {
 			return err
+		}
+	}
+}
+
+// streamNumber makes the number of a new Control stream: higher than any before, however the clock steps.
+func (t *Transport) streamNumber() int64 {
+	for {
+		last := t.lastStream.Load()
+		if n := max(time.Now().UnixNano(), last+1); t.lastStream.CompareAndSwap(last, n) {
+			return n
 		}
 	}
 }

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"tributary/proto/flowv1"
 )
@@ -95,4 +97,41 @@ func TestSlowSubscriberBeginsAgain(t *testing.T) {
 	eventually(t, "the first subscription", func() bool { return claims.subscribed() == 1 })
 	close(claims.channels[0])
 	eventually(t, "the second subscription", func() bool { return claims.subscribed() == 2 })
+}
+
+// TestStreamsAreNumbered: a collector can tell which of two Control streams is the newer one, whichever comes first.
+func TestStreamsAreNumbered(t *testing.T) {
+	c := &fakeCollector{}
+	numbers := make(chan int64, 8)
+	c.control = func(n int, stream flowv1.Collector_ControlServer) error {
+		m, err := stream.Recv()
+		if err != nil {
+			return err
+		}
+		numbers <- m.GetHello().GetControlStream()
+		if n < 3 {
+			return status.Error(codes.Unavailable, "cut for the test")
+		}
+		return welcome(n, stream)
+	}
+	c.serve(t, "")
+	began := time.Now().UnixNano()
+	run(t, c.address, nil)
+	last := began - 1
+	for range 3 {
+		select {
+		case n := <-numbers:
+			if n <= last {
+				t.Errorf("stream %d came after %d", n, last)
+			}
+			last = n
+		case <-time.After(8 * time.Second):
+			t.Fatal("no stream was opened")
+		}
+	}
+	ahead := new(Transport)
+	ahead.lastStream.Store(began + int64(time.Hour)) // before the clock went back
+	if n := ahead.streamNumber(); n != began+int64(time.Hour)+1 {
+		t.Errorf("after a step of the clock: %d", n)
+	}
 }

@@ -82,6 +82,8 @@ type Transport struct {
 	lastAdd atomic.Int64                   // when the last batch came for the spool, ns since 1970
 
 	healthNow atomic.Bool // the counters are to be told at the next tick
+
+	lastStream atomic.Int64 // the number of the newest Control stream
 }
 
 // New returns a transport that hands batches to the spool but sends nothing until Run.

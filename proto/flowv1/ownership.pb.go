@@ -136,8 +136,8 @@ type ExporterChanges struct {
 	state      protoimpl.MessageState `protogen:"open.v1"`
 	ExporterId string                 `protobuf:"bytes,1,opt,name=exporter_id,json=exporterId,proto3" json:"exporter_id,omitempty"`
 	Host       string                 `protobuf:"bytes,2,opt,name=host,proto3" json:"host,omitempty"`
-	// Orders the Control streams of an exporter, which may reach different collectors: about the wall clock of the collector at the hello, and higher
-	// than any that it knew of. What came by an older stream than the newest counts no more.
+	// Orders the Control streams of an exporter, which may reach different collectors: control_stream of its hello; where that does not tell, the wall clock
+	// of the collector at the hello, or one more than the highest that it knew of. What came by an older stream than the newest counts no more.
 	Stream        int64            `protobuf:"zigzag64,3,opt,name=stream,proto3" json:"stream,omitempty"`
 	Steps         []*OwnershipStep `protobuf:"bytes,4,rep,name=steps,proto3" json:"steps,omitempty"` // in order
 	unknownFields protoimpl.UnknownFields

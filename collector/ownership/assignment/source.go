@@ -15,7 +15,7 @@ import (
 
 // Book is where claims go to.
 type Book interface {
-	Open(exporter, host string, clockNs, now int64, by session.Peer) (*session.Stream, error)
+	Open(hello *flowv1.Hello, now int64, by session.Peer) (*session.Stream, error)
 }
 
 // Source claims what one feed says. Make it with New and Run it.
@@ -193,7 +193,7 @@ func (s *Source) open(now int64) bool {
 	if s.stream != nil {
 		return true
 	}
-	stream, err := s.book.Open(s.id, "", now, now, session.Peer{Identity: session.Internal})
+	stream, err := s.book.Open(&flowv1.Hello{ExporterId: s.id, ClockNs: now}, now, session.Peer{Identity: session.Internal})
 	if err != nil {
 		s.log.Warn("assignments cannot be told", "reason", err)
 		return false

@@ -101,7 +101,7 @@ func (quiet) Release(string)              {}
 func (n *node) speaks(exporter string, full bool, claims ...*flowv1.Claim) *session.Stream {
 	n.t.Helper()
 	now := time.Now().UnixNano()
-	s, err := n.book.Open(exporter, "h-"+exporter, now, now, session.Peer{})
+	s, err := n.book.Open(&flowv1.Hello{ExporterId: exporter, Host: "h-" + exporter, ClockNs: now}, now, session.Peer{})
 	if err != nil {
 		n.t.Fatal(err)
 	}

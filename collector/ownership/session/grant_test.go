@@ -77,7 +77,7 @@ func TestRefusedClaims(t *testing.T) {
 	a := newNode(t)
 	honest := a.open("x", 0)
 	tell(t, honest, set(true, claim(1, "shop/web", 0)), 0)
-	s, err := a.Open("evil", "h", 0, t0, Peer{Grant: Grants{{Identity: "evil", Workloads: []string{"evil/*"}}}.Of([]string{"evil"})})
+	s, err := a.Open(helloOf("evil"), t0, Peer{Grant: Grants{{Identity: "evil", Workloads: []string{"evil/*"}}}.Of([]string{"evil"})})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -27,7 +27,7 @@ func TestIdentityOf(t *testing.T) {
 func TestExporterBelongsToItsIdentity(t *testing.T) {
 	honest, evil := Peer{Identity: IdentityOf([]string{"honest"})}, Peer{Identity: IdentityOf([]string{"evil"})}
 	a, b := newNode(t), newNode(t)
-	s, err := a.Open("x", "h-x", 0, t0, honest)
+	s, err := a.Open(helloOf("x"), t0, honest)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -47,7 +47,7 @@ func TestExporterBelongsToItsIdentity(t *testing.T) {
 	}
 	for name, n := range map[string]*node{"its own": a, "another": b, "restarted": restarted} {
 		for who, by := range map[string]Peer{"evil": evil, "nobody": {}} {
-			if _, err := n.Open("x", "h-x", 0, t0+11*second, by); !errors.Is(err, ErrOtherIdentity) || n.Check("x", by.Identity) == nil {
+			if _, err := n.Open(helloOf("x"), t0+11*second, by); !errors.Is(err, ErrOtherIdentity) || n.Check("x", by.Identity) == nil {
 				t.Errorf("%s node, %s: %v", name, who, err)
 			}
 		}
@@ -65,7 +65,7 @@ func TestExporterBelongsToItsIdentity(t *testing.T) {
 	if results := restarted.hears(a); results[0] != Applied { // of the stream that was known before
 		t.Errorf("after the restart: %v", results)
 	}
-	if _, err := b.Open("x", "h-x", 0, t0+13*second, honest); err != nil { // it moves
+	if _, err := b.Open(helloOf("x"), t0+13*second, honest); err != nil { // it moves
 		t.Error(err)
 	}
 }
@@ -73,12 +73,12 @@ func TestExporterBelongsToItsIdentity(t *testing.T) {
 // TestOtherNodeTakenIn: a node that did not know whose the exporter is tells the others in vain.
 func TestOtherNodeTakenIn(t *testing.T) {
 	a, b := newNode(t), newNode(t)
-	s, err := a.Open("x", "h-x", 0, t0, Peer{Identity: IdentityOf([]string{"honest"})})
+	s, err := a.Open(helloOf("x"), t0, Peer{Identity: IdentityOf([]string{"honest"})})
 	if err != nil {
 		t.Fatal(err)
 	}
 	tell(t, s, set(true, claim(1, "shop/web", 0)), 0)
-	forged, err := b.Open("x", "h-x", 0, t0+second, Peer{Identity: IdentityOf([]string{"evil"})})
+	forged, err := b.Open(helloOf("x"), t0+second, Peer{Identity: IdentityOf([]string{"evil"})})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -159,7 +159,11 @@ func (b *Book) get(id, host string, now int64) *exporter {
 	return e
 }
 
+// latest is the number of no stream.
 const latest = 1<<63 - 1
+
+// MaxStream is the highest number that a hello may tell.
+const MaxStream = 1<<62 - 1
 
 // nobody is told nothing.
 type nobody struct{}
@@ -180,8 +184,10 @@ type Stream struct {
 	clock  ownership.ClockError
 }
 
-// Open begins a stream: the exporter's older ones count no more. now is this node's clock. The error is ErrOtherIdentity or the table's refusal.
-func (b *Book) Open(id, host string, clockNs, now int64, by Peer) (*Stream, error) {
+// Open begins a stream: the exporter's older ones count no more, and it is itself refused as ErrSuperseded if a newer one was heard of, here or at another
+// node. now is this node's clock. Other errors are ErrOtherIdentity and the table's refusal.
+func (b *Book) Open(hello *flowv1.Hello, now int64, by Peer) (*Stream, error) {
+	id, host, clockNs := hello.GetExporterId(), hello.GetHost(), hello.GetClockNs()
 	if err := b.Check(id, by.Identity); err != nil {
 		return nil, err
 	}
@@ -197,9 +203,16 @@ func (b *Book) Open(id, host string, clockNs, now int64, by Peer) (*Stream, erro
 	if !e.owner.Take(by.Identity) {
 		return nil, ErrOtherIdentity
 	}
-	b.begin(e, max(now, e.stream+1), true)
+	number := hello.GetControlStream()
+	switch {
+	case number == 0:
+		number = max(now, e.stream+1)
+	case number <= e.stream:
+		return nil, ErrSuperseded
+	}
+	b.begin(e, number, true)
 	b.publish(e, &flowv1.OwnershipStep{ReceivedNs: now, Hello: true, ClockNs: clockNs, Identity: by.Identity.bytes()})
-	return &Stream{b: b, e: e, host: host, number: e.stream, grant: by.Grant}, nil
+	return &Stream{b: b, e: e, host: host, number: number, grant: by.Grant}, nil
 }
 
 func (b *Book) begin(e *exporter, stream int64, local bool) {
