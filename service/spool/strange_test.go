@@ -359,6 +359,7 @@ total to send                          11       110   16480  1m30s   1m30s   1  
 	}
 }
 
+// TestTheNextRunKnowsHowTheOneBeforeEnded: a run leaves its word at the whole seconds of the boot clock, whenever it began, so it is at most one second old.
 func TestTheNextRunKnowsHowTheOneBeforeEnded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fs := newSim(1, 0)
@@ -374,7 +375,7 @@ func TestTheNextRunKnowsHowTheOneBeforeEnded(t *testing.T) {
 		fs.kill()
 		a.stop()
 		b, before := next("b")
-		same(t, "killed", before, Before{Run: "a", Kept: time.Now().Add(-300 * time.Millisecond)})
+		same(t, "killed", before, Before{Run: "a", Kept: time.Now().Truncate(time.Second)})
 		fs.fail = unix.EIO // what is sealed from here on is in memory only
 		since := time.Now()
 		b.append(1, 100)
@@ -400,7 +401,7 @@ func TestTheNextRunKnowsHowTheOneBeforeEnded(t *testing.T) {
 		fs.kill()
 		f.stop()
 		_, before = next("g")
-		same(t, "killed after a long silence", before, Before{Run: "f", Kept: time.Now().Add(-300 * time.Millisecond)})
+		same(t, "killed after a long silence", before, Before{Run: "f", Kept: time.Now().Truncate(time.Second)})
 	})
 }
 
