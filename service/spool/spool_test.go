@@ -249,25 +249,27 @@ func TestNextKeepsToTheRoomThereIs(t *testing.T) {
 }
 
 func TestOverflowDropsTheOldestAndCounts(t *testing.T) {
-	dir := t.TempDir()
-	c := config(Dir(dir), "a")
-	c.MaxBytes = 64 << 10
-	a := start(t, c).scanned()
-	a.append(1, 1000)
-	first, _ := a.Next(1 << 30) // under way when its segment goes
-	a.append(199, 1000)
-	s := a.balanced()
-	if s.DiskBytes > c.MaxBytes {
-		t.Fatalf("%d bytes on disk", s.DiskBytes)
-	}
-	if s.Dropped[OverflowSize].Batches < 130 || s.Pending.Batches+s.Dropped[OverflowSize].Batches != 200 {
-		t.Fatalf("%+v", s)
-	}
-	same(t, "acknowledgement of a batch that overflowed under way", a.Ack("a", first.Seq, first.Seq), Count{1, 10})
-	got := a.all()
-	same(t, "what is left", got, names("a", 200-len(got)+1, 200))
-	a.Restart()
-	a.balanced()
+	synctest.Test(t, func(t *testing.T) { // on a real disk a busy machine would keep some in memory
+		c := simulated(newSim(1, 0), "a")
+		c.MaxBytes = 64 << 10
+		a := start(t, c)
+		synctest.Wait()
+		a.append(1, 1000)
+		first, _ := a.Next(1 << 30) // under way when its segment goes
+		a.append(199, 1000)
+		s := a.balanced()
+		if s.DiskBytes > c.MaxBytes {
+			t.Fatalf("%d bytes on disk", s.DiskBytes)
+		}
+		if s.Dropped[OverflowSize].Batches < 130 || s.Pending.Batches+s.Dropped[OverflowSize].Batches != 200 {
+			t.Fatalf("%+v", s)
+		}
+		same(t, "acknowledgement of a batch that overflowed under way", a.Ack("a", first.Seq, first.Seq), Count{1, 10})
+		got := a.all()
+		same(t, "what is left", got, names("a", 200-len(got)+1, 200))
+		a.Restart()
+		a.balanced()
+	})
 }
 
 func TestAgeNumberAndMemoryAreBounds(t *testing.T) {
