@@ -178,6 +178,8 @@ func (w *Watcher) Run(ctx context.Context) error {
 		}
 	}
 	w.refresh(watch)
+	beat := time.NewTimer(clock.Beat(lookEvery))
+	defer beat.Stop()
 	for {
 		select {
 		case <-ctx.Done():
@@ -185,7 +187,8 @@ func (w *Watcher) Run(ctx context.Context) error {
 		case <-notify.Events:
 			drain(notify.Events)
 		case <-notify.Errors: //nolint:errcheck // an overflow, say: look
-		case <-time.After(clock.Beat(lookEvery)):
+		case <-beat.C:
+			beat.Reset(clock.Beat(lookEvery))
 		}
 		w.refresh(watch)
 	}

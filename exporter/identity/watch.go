@@ -87,8 +87,9 @@ func (b *Book) watchFiles(ctx context.Context) error {
 	if b.opts.Containers != nil {
 		containersChanged = b.opts.Containers.Changed()
 	}
-	settled := time.NewTimer(0)
+	settled, beat := time.NewTimer(0), time.NewTimer(clock.Beat(pollEvery))
 	defer settled.Stop()
+	defer beat.Stop()
 	for {
 		select {
 		case <-ctx.Done():
@@ -105,7 +106,8 @@ func (b *Book) watchFiles(ctx context.Context) error {
 		case err := <-watcher.Errors: // an overflow, say: look
 			b.log.Debug("file notifications were lost", "error", err)
 			settled.Reset(quiet)
-		case <-time.After(clock.Beat(pollEvery)):
+		case <-beat.C:
+			beat.Reset(clock.Beat(pollEvery))
 			for dir := range watched {
 				if _, err := os.Lstat(dir); err != nil {
 					delete(watched, dir) // the kernel has dropped the watch with the directory

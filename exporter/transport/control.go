@@ -107,8 +107,10 @@ func (t *Transport) speak(ctx context.Context, stream controlStream) error {
 	if err := t.sendBooks(stream, false); err != nil {
 		return err
 	}
+	beat := time.NewTimer(clock.Beat(watermarkEvery)) // set again only when it has been heard: a beat that passes while a change is sent is heard after it
+	defer beat.Stop()
 	for ticks := 1; ; {
-		change, err := changes.next(ctx, time.After(clock.Beat(watermarkEvery)))
+		change, err := changes.next(ctx, beat.C)
 		if err != nil {
 			return err
 		}
@@ -118,6 +120,7 @@ func (t *Transport) speak(ctx context.Context, stream controlStream) error {
 			}
 			continue
 		}
+		beat.Reset(clock.Beat(watermarkEvery))
 		if err := t.sendWatermark(stream, changes); err != nil {
 			return err
 		}
@@ -201,11 +204,11 @@ func (t *Transport) sendOwnership(stream controlStream, o *flowv1.Ownership) err
 	return nil
 }
 
-// sendWatermark first asks until when the claims are verified and then sends every change there is: those up to that time
-// are among them. What became of settings goes with it.
+// sendWatermark first asks until when the claims are verified and then sends every change that waits by then: those up to that time
+// are among them. Later ones are left: a flood of them would keep the watermark back. What became of settings goes with it.
 func (t *Transport) sendWatermark(stream controlStream, changes Subscription) error {
 	verified := t.config.Claims.VerifiedTo(time.Now().UnixNano())
-	for {
+	for range changes.waiting() + 1 { // the last look finds a subscription that has ended: the change it lost is not vouched for
 		change, err := changes.poll()
 		if err != nil {
 			return err

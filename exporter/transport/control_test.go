@@ -2,12 +2,15 @@ package transport
 
 import (
 	"context"
+	"errors"
+	"log/slog"
 	"strconv"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
@@ -133,5 +136,63 @@ func TestStreamsAreNumbered(t *testing.T) {
 	ahead.lastStream.Store(began + int64(time.Hour)) // before the clock went back
 	if n := ahead.streamNumber(); n != began+int64(time.Hour)+1 {
 		t.Errorf("after a step of the clock: %d", n)
+	}
+}
+
+// floodedStream takes its time for each message. Its subscriber has the next change before that.
+type floodedStream struct {
+	claims     *fakeClaims
+	watermarks chan struct{}
+}
+
+func (s *floodedStream) Send(m *flowv1.ControlRequest) error {
+	if m.GetWatermark() != nil {
+		s.watermarks <- struct{}{}
+	}
+	for s.claims.subscribed() > 0 && len(s.claims.channels[0]) < 50 {
+		s.claims.change(&flowv1.Ownership{Claims: []*flowv1.Claim{{Workload: "w"}}})
+	}
+	time.Sleep(50 * time.Microsecond)
+	return nil
+}
+
+func (s *floodedStream) Recv() (*flowv1.ControlResponse, error) { return nil, errors.New("not read") }
+
+// A flood of changes keeps no watermark back: one goes out at every beat.
+func TestWatermarksInAFloodOfChanges(t *testing.T) {
+	claims := &fakeClaims{}
+	transport, err := New(Config{Spool: newSpool(t), ExporterID: "exp-1", Claims: claims, Counters: func() []*flowv1.Counter { return nil }},
+		prometheus.NewRegistry(), slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancelCause(t.Context())
+	done, stream := make(chan error, 1), &floodedStream{claims: claims, watermarks: make(chan struct{}, 100)}
+	go func() { done <- transport.speak(ctx, stream) }()
+	for range 3 { // the first goes out at once
+		select {
+		case <-stream.watermarks:
+		case <-time.After(8 * time.Second):
+			t.Fatal("no watermark came")
+		}
+	}
+	end := errors.New("the end")
+	cancel(end)
+	if err := <-done; !errors.Is(err, end) {
+		t.Error(err)
+	}
+}
+
+// Changes that a slow subscriber has lost are not vouched for.
+func TestNoWatermarkAfterALostChange(t *testing.T) {
+	changes := make(chan *flowv1.Ownership, 2)
+	changes <- &flowv1.Ownership{}
+	changes <- &flowv1.Ownership{}
+	close(changes)
+	transport := &Transport{config: Config{Claims: &fakeClaims{}}}
+	stream := &floodedStream{claims: &fakeClaims{}, watermarks: make(chan struct{}, 1)}
+	err := transport.sendWatermark(stream, NewSubscription(nil, changes, func(o *flowv1.Ownership) *flowv1.Ownership { return o }))
+	if !errors.Is(err, errBehind) || len(stream.watermarks) != 0 {
+		t.Errorf("error %v, %d watermarks", err, len(stream.watermarks))
 	}
 }

@@ -23,6 +23,7 @@ type Subscription interface {
 	// next waits for a change; nil if tick came first. poll does not wait.
 	next(ctx context.Context, tick <-chan time.Time) (*flowv1.Ownership, error)
 	poll() (*flowv1.Ownership, error)
+	waiting() int // changes that poll has ready at least
 }
 
 // errBehind ends a stream whose subscriber was too slow: the next one begins with the whole set.
@@ -61,6 +62,8 @@ func (s *subscription[C]) poll() (*flowv1.Ownership, error) {
 		return nil, nil
 	}
 }
+
+func (s *subscription[C]) waiting() int { return len(s.changes) }
 
 func (s *subscription[C]) converted(c C, ok bool) (*flowv1.Ownership, error) {
 	if !ok {
