@@ -74,8 +74,9 @@ type Reader struct {
 	waiters []chan struct{}
 
 	mem      *mapping
-	seen     uint64 // where the ring ended in the round before
-	resting  bool   // the next record wakes us
+	seen     uint64    // where the ring ended in the round before
+	moved    time.Time // when that was seen to change
+	resting  bool      // the next record wakes us
 	nextWalk time.Time
 	walkBuf  []byte
 }
@@ -122,6 +123,7 @@ func (r *Reader) Run(ctx context.Context, handle Handler) error {
 	stop := context.AfterFunc(ctx, r.wake)
 	defer stop()
 	r.nextWalk = time.Now()
+	r.moved = r.nextWalk
 	for {
 		r.round()
 		if ctx.Err() != nil {
@@ -135,17 +137,14 @@ func (r *Reader) Run(ctx context.Context, handle Handler) error {
 	}
 }
 
-// rest lets the reader sleep if nothing came since the round before.
+// rest lets the reader sleep if nothing has come for Poll. Rounds fall on beats, so the one before may have been a moment ago.
 func (r *Reader) rest() {
-	end := r.mem.position
-	idle := end == r.seen
-	r.seen = end
-	if !idle || r.opts.Rest == nil {
-		r.resting = false
+	if end := r.mem.position; end != r.seen {
+		r.seen, r.moved, r.resting = end, time.Now(), false
 		return
 	}
-	if r.resting {
-		return // and nothing has come
+	if r.opts.Rest == nil || r.resting || time.Since(r.moved) < r.opts.Poll {
+		return
 	}
 	if err := r.opts.Rest(); err != nil {
 		r.log.Warn("the ring is looked at though it is empty", "error", err)

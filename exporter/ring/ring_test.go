@@ -9,6 +9,8 @@ import (
 	"os"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"tributary/service/poller"
 )
@@ -214,4 +216,40 @@ func TestBooksBalance(t *testing.T) {
 	if got, want := r.Stats(), (Stats{Read: 2, Invalid: 1, Discarded: 1}); got != want {
 		t.Errorf("%+v, want %+v", got, want)
 	}
+}
+
+// The kernel side is told to wake us only after the ring has been empty for Poll, however short the beats in between.
+func TestRestsWhenTheRingWasEmptyForPoll(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		told := 0
+		f := newFakeRing(4096)
+		r := New(Options{Poll: 200 * time.Millisecond, Rest: func() error { told++; return nil }})
+		r.mem, r.handle, r.moved = f.mapping, func([]byte) error { return nil }, time.Now()
+		for _, step := range []struct {
+			after   time.Duration
+			comes   bool
+			resting bool
+		}{
+			{0, false, false},
+			{150 * time.Millisecond, true, false},
+			{60 * time.Millisecond, false, false},
+			{139 * time.Millisecond, false, false},
+			{time.Millisecond, false, true},
+			{time.Hour, false, true},
+			{0, true, false},
+			{200 * time.Millisecond, false, true},
+		} {
+			time.Sleep(step.after)
+			if step.comes {
+				f.put([]byte("record"), 0)
+			}
+			r.readTo(f.producer())
+			if r.rest(); r.resting != step.resting {
+				t.Errorf("after %v more: resting %t", step.after, r.resting)
+			}
+		}
+		if told != 2 {
+			t.Errorf("the kernel side was told %d times", told)
+		}
+	})
 }
