@@ -91,6 +91,7 @@ struct {
 	__type(value, struct flow_counters);
 } counters SEC(".maps");
 
+/* One struct of counts a CPU, of connections over which no walk has passed; read by exporter/probe. */
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
 	__uint(max_entries, 1);

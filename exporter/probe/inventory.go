@@ -7,6 +7,8 @@ import (
 	"runtime"
 
 	"golang.org/x/sys/unix"
+
+	"tributary/exporter/netns"
 )
 
 // openInventory needs mu. The inventory is made once, whatever becomes of it: a second one
@@ -139,19 +141,12 @@ func inNamespace(space namespace, f func() error) error {
 }
 
 func enterNamespace(space namespace, f func() error) error {
-	fd, err := unix.Open(space.path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	file, err := netns.Open(space.path, space.inum)
 	if err != nil {
-		return fmt.Errorf("open network namespace %d: %w", space.inum, err)
+		return err
 	}
-	defer func() { _ = unix.Close(fd) }() // nothing was written to it
-	var stat unix.Stat_t
-	if err := unix.Fstat(fd, &stat); err != nil {
-		return fmt.Errorf("open network namespace %d: %w", space.inum, err)
-	}
-	if uint32(stat.Ino) != space.inum {
-		return fmt.Errorf("open network namespace %d: %w", space.inum, unix.ESTALE)
-	}
-	if err := unix.Setns(fd, unix.CLONE_NEWNET); err != nil {
+	defer func() { _ = file.Close() }() // nothing was written to it
+	if err := unix.Setns(int(file.Fd()), unix.CLONE_NEWNET); err != nil {
 		return fmt.Errorf("enter network namespace %d: %w", space.inum, err)
 	}
 	return f()

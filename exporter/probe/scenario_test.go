@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"tributary/exporter/clock"
 	"tributary/exporter/event"
 	"tributary/service/testenv"
 )
@@ -95,9 +96,7 @@ func newWorld(t *testing.T, c *capture) *world {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.cookies[w.a.cookie], c.cookies[w.b.cookie] = true, true
-	now, err := bootTime()
-	w.check(err)
-	w.began = now
+	w.began = clock.Boot()
 	return w
 }
 
@@ -196,11 +195,7 @@ func askedFor(e *event.Event) string {
 // checkTimes allows a server's start 0.5 s before the beginning, because SYN cookies and deferred
 // accepts measure the handshake coarsely.
 func (w *world) checkTimes(e *event.Event) error {
-	now, err := bootTime()
-	if err != nil {
-		return err
-	}
-	slack := uint64(0)
+	now, slack := clock.Boot(), uint64(0)
 	if e.Role == sv {
 		slack = 5e8
 	}

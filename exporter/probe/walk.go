@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"tributary/bpf"
+	"tributary/exporter/clock"
 )
 
 // walks is what is known between two walks; kernel times are CLOCK_BOOTTIME.
@@ -56,10 +57,7 @@ func (p *Probe) Walk() (io.ReadCloser, error) {
 	if p.inventory != nil && !p.detached {
 		return p.openInventory()
 	}
-	now, err := bootTime()
-	if err != nil {
-		return nil, err
-	}
+	now := clock.Boot()
 	if p.detached {
 		return p.lastWalk(now)
 	}
@@ -181,13 +179,4 @@ func tickMicroseconds() (uint32, error) {
 		return 0, fmt.Errorf("read the length of a jiffy: %w", err)
 	}
 	return uint32(ts.Nano() / 1000), nil
-}
-
-// bootTime is the clock of the kernel programs.
-func bootTime() (uint64, error) {
-	var ts unix.Timespec
-	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &ts); err != nil {
-		return 0, fmt.Errorf("read the boot clock: %w", err)
-	}
-	return uint64(ts.Nano()), nil
 }
