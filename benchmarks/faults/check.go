@@ -148,7 +148,7 @@ func (r *round) checkKafka(ctx context.Context) error {
 	return nil
 }
 
-const healthMost = 30 * time.Second // health is told every few seconds, and written every five
+const healthMost = 30 * time.Second // health is told every five seconds at least, and written every second
 
 // checkHealth wants the ledger to say of every present run what it says itself.
 func (r *round) checkHealth(ctx context.Context) error {
