@@ -73,7 +73,7 @@ func (c Counts) plus(d Counts) Counts {
 // bar is what the whole campaign is to reach.
 var bar = Counts{ExporterKills: 1000, CollectorKills: 1000, StoreKills: 300, CutsBefore: 1000, FullDisks: 100, PowerCuts: 50}
 
-// sum prints what a ledger adds up to, by commit and in all. Rounds that found something are counted apart.
+// sum prints what a ledger adds up to, by commit and in all. Rounds that found something are counted apart, and nothing they did or noted counts.
 func sum(out io.Writer, all []Result) {
 	var commits []string
 	by, total := map[string]*account{}, &account{}
@@ -94,16 +94,28 @@ func sum(out io.Writer, all []Result) {
 	total.print(w, "all")
 	(&account{counts: bar}).print(w, "bar")
 	w.Flush()
-	most := map[string]float64{}
+	fmt.Fprintln(out)
+	sumNotes(out, all)
+}
+
+// sumNotes prints what the rounds noted that found nothing.
+func sumNotes(out io.Writer, all []Result) {
+	most, sums := map[string]float64{}, map[string]float64{}
 	for _, r := range all {
+		if len(r.Wrong) > 0 {
+			continue
+		}
 		for what, n := range r.Notes {
 			most[what] = max(most[what], n)
+			sums[what] += n
 		}
 	}
-	fmt.Fprintln(out, "\nthe most of any round:")
+	w := tabwriter.NewWriter(out, 0, 8, 2, ' ', 0)
+	fmt.Fprintln(w, "noted by rounds that found nothing\tmost\tsum")
 	for _, what := range slices.Sorted(maps.Keys(most)) {
-		fmt.Fprintf(out, "  %s: %.4g\n", what, most[what])
+		fmt.Fprintf(w, "%s\t%.10g\t%.10g\n", what, most[what], sums[what])
 	}
+	w.Flush()
 }
 
 // account is what some rounds add up to.

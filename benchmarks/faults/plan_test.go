@@ -66,10 +66,10 @@ func TestPlansThatCannotBe(t *testing.T) {
 func TestLedger(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "ledger.jsonl")
 	for _, r := range []Result{
-		{Commit: "a", Seconds: 60, Counts: Counts{ExporterKills: 10, StoreKills: 1}, Moving: 2},
+		{Commit: "a", Seconds: 60, Counts: Counts{ExporterKills: 10, StoreKills: 1}, Moving: 2, Notes: map[string]float64{"rows": 1_246_875}},
 		{Commit: "b", Seconds: 60, Counts: Counts{ExporterKills: 5}, Moving: 3},
-		{Commit: "a", Seconds: 60, Counts: Counts{ExporterKills: 7, PowerCuts: 2}, Moving: 1},
-		{Commit: "a", Seconds: 60, Counts: Counts{ExporterKills: 1000}, Moving: 50, Wrong: []string{"lost"}},
+		{Commit: "a", Seconds: 60, Counts: Counts{ExporterKills: 7, PowerCuts: 2}, Moving: 1, Notes: map[string]float64{"rows": 100, "ends": 3}},
+		{Commit: "a", Seconds: 60, Counts: Counts{ExporterKills: 1000}, Moving: 50, Wrong: []string{"lost"}, Notes: map[string]float64{"rows": 1e7, "wrong": 1}},
 	} {
 		if err := r.record(path); err != nil {
 			t.Fatal(err)
@@ -88,6 +88,10 @@ func TestLedger(t *testing.T) {
 	want := []string{"a 3 1 3 17 0 0 1 0 0 2 0 0 2.0", "b 1 0 1 5 0 0 0 0 0 0 0 0 3.0", "all 4 1 4 22 0 0 1 0 0 2 0 0 3.0"}
 	if d := cmp.Diff(want, got[1:4]); d != "" {
 		t.Errorf("sums:\n%s", d)
+	}
+	want = []string{"noted by rounds that found nothing most sum", "ends 3 3", "rows 1246875 1246975"}
+	if d := cmp.Diff(want, got[6:]); d != "" {
+		t.Errorf("notes:\n%s", d)
 	}
 }
 
