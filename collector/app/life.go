@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"tributary/collector/embedded"
 	"tributary/collector/schema"
 	"tributary/service/files"
 )
@@ -68,27 +69,50 @@ const (
 	lifeRound  = 60
 )
 
-// watchLife asks a server when it was started. One that has a later start than before may have forgotten. Behind a balancer several servers answer; each
+// serverLife is what a store says of its present life. One that is embedded in another collector tells that one's name for it; any other says only when it
+// was started.
+type serverLife struct {
+	host, name string
+	started    int64
+}
+
+// after reports whether this is another life than before.
+func (l serverLife) after(before serverLife) bool {
+	if l.name != "" || before.name != "" {
+		return l.name != before.name
+	}
+	return l.started > before.started+lifeJitter
+}
+
+// called is the name under which exporters hear of it: the same from every collector.
+func (l serverLife) called(before string) string {
+	if l.name != "" {
+		return l.name
+	}
+	name := fmt.Sprintf("%s@%d", l.host, l.started/lifeRound*lifeRound) // about the same for every collector
+	if name == before {
+		name = fmt.Sprintf("%s@%d", l.host, l.started)
+	}
+	return name
+}
+
+// watchLife asks a server which life it has. One that has another than before may have forgotten. Behind a balancer several servers answer; each
 // has its own life, and a server that is new begins none.
 func watchLife(ctx context.Context, server *schema.Client, every time.Duration, began func(name string)) {
 	defer server.Close()
 	tick := time.NewTicker(every)
 	defer tick.Stop()
-	started := make(map[string]int64)
+	lives := make(map[string]serverLife)
 	var name string
 	for {
-		if host, at, err := askLife(ctx, server); err == nil {
-			before, known := started[host]
-			again := known && at > before+lifeJitter
-			if len(started) < maxServers && !known || again {
-				started[host] = at
+		if life, err := askLife(ctx, server); err == nil {
+			before, known := lives[life.host]
+			again := known && life.after(before)
+			if len(lives) < maxServers && !known || again {
+				lives[life.host] = life
 			}
 			if again || name == "" {
-				next := fmt.Sprintf("%s@%d", host, at/lifeRound*lifeRound) // about the same for every collector
-				if next == name {
-					next = fmt.Sprintf("%s@%d", host, at)
-				}
-				name = next
+				name = life.called(name)
 				began(name)
 			}
 		}
@@ -102,22 +126,36 @@ func watchLife(ctx context.Context, server *schema.Client, every time.Duration, 
 
 const maxServers = 1000
 
-func askLife(ctx context.Context, server *schema.Client) (host string, started int64, err error) {
+// askLife asks for what an embedded store tells, and only for what every user may know where that is refused.
+func askLife(ctx context.Context, server *schema.Client) (serverLife, error) {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
+	life, err := queryLife(ctx, server, "SELECT any(substitution) FROM system.macros WHERE macro = '"+embedded.LifeMacro+"'")
+	var refused *schema.Error
+	if errors.As(err, &refused) && refused.Code == accessDenied {
+		life, err = queryLife(ctx, server, "''")
+	}
+	return life, err
+}
+
+// accessDenied is ClickHouse's number of the error: the system tables of a server may be closed to us.
+const accessDenied = 497
+
+func queryLife(ctx context.Context, server *schema.Client, name string) (life serverLife, err error) {
 	err = server.EachRow(ctx, schema.Statement{
-		Text: "SELECT hostName() AS host, toInt64(toUnixTimestamp(now())) - toInt64(uptime()) AS started",
+		Text: "SELECT hostName() AS host, toInt64(toUnixTimestamp(now())) - toInt64(uptime()) AS started, (" + name + ") AS life",
 	}, func(line []byte) error {
 		var row struct {
 			Host    string `json:"host"`
 			Started int64  `json:"started"`
+			Life    string `json:"life"`
 		}
 		err := json.Unmarshal(line, &row)
-		host, started = row.Host, row.Started
+		life = serverLife{row.Host, row.Life, row.Started}
 		return err
 	})
-	if err == nil && started == 0 {
+	if err == nil && life.started == 0 {
 		err = errors.New("the server did not say when it was started")
 	}
-	return host, started, err
+	return life, err
 }

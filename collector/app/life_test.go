@@ -3,6 +3,7 @@ package app
 import (
 	"context"
 	"fmt"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -56,8 +57,13 @@ func TestLivesOfTheEmbeddedStore(t *testing.T) {
 // TestLivesOfAServer: a later start is another life; another server behind the same address is not.
 func TestLivesOfAServer(t *testing.T) {
 	var answer atomic.Value
-	var fails atomic.Bool
-	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+	var fails, closed atomic.Bool
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if query, _ := io.ReadAll(r.Body); closed.Load() && strings.Contains(string(query), "system.") {
+			w.Header().Set("X-ClickHouse-Exception-Code", "497")
+			w.WriteHeader(http.StatusForbidden)
+			return
+		}
 		if fails.Load() {
 			w.WriteHeader(http.StatusInternalServerError)
 			return
@@ -85,9 +91,24 @@ func TestLivesOfAServer(t *testing.T) {
 	if len(lives) > 0 {
 		t.Errorf("lives began without a restart: %q after %q", <-lives, first)
 	}
+	closed.Store(true)
 	says("a", 1_000_020)
 	if second := <-lives; second == first || !strings.HasPrefix(second, "a@") {
 		t.Errorf("%q after %q", second, first)
+	}
+	closed.Store(false)
+	named := func(life string, started int) {
+		answer.Store(fmt.Sprintf(`{"host":"a","started":%d,"life":%q}`+"\n", started, life))
+	}
+	named("one", 3_000_000)
+	if third := <-lives; third != "one" {
+		t.Errorf("%q is called %q", "one", third)
+	}
+	named("one", 4_000_000) // its process was started again
+	time.Sleep(30 * time.Millisecond)
+	named("two", 4_000_000)
+	if fourth := <-lives; fourth != "two" {
+		t.Errorf("%q after one", fourth)
 	}
 	cancel()
 	<-ended

@@ -204,18 +204,19 @@ func (c *collector) openStore(ctx context.Context) (schema.Server, error) {
 	if err := os.MkdirAll(c.cfg.Data, 0o750); err != nil {
 		return schema.Server{}, fmt.Errorf("data directory: %w; choose another with --data", err)
 	}
+	var err error
+	if c.sinks.life, err = beginLife(c.cfg.Data); err != nil {
+		c.log.Warn("whether the store was stopped in order will not be known", "reason", err)
+	}
 	store, err := embedded.New(embedded.Config{
 		DataDir: c.cfg.Data, Listen: c.cfg.Store.EmbeddedListen, LibraryPath: libraryPath(c.cfg), MemoryBytes: c.cfg.Store.EmbeddedMemory,
-		Logger: c.log, Registerer: c.registry,
+		Life: c.sinks.life.name, Logger: c.log, Registerer: c.registry,
 	})
 	if err != nil {
 		return schema.Server{}, err
 	}
 	if err := store.Start(ctx); err != nil {
 		return schema.Server{}, err
-	}
-	if c.sinks.life, err = beginLife(c.cfg.Data); err != nil {
-		c.log.Warn("whether the store was stopped in order will not be known", "reason", err)
 	}
 	c.stops = append(c.stops, func(context.Context) {
 		store.Stop()

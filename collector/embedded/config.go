@@ -14,6 +14,9 @@ const (
 	// DefaultMemoryBytes bounds the engine as a whole.
 	DefaultMemoryBytes = 2 << 30
 
+	// LifeMacro is the name in system.macros under which the engine tells Config.Life.
+	LifeMacro = "store_life"
+
 	// maxQueryBytes bounds the text of a statement without the data of an INSERT.
 	maxQueryBytes = 1 << 20
 	// maxBodyBytes bounds the data of one INSERT, decompressed: it is held in memory until the engine has read it.
@@ -41,6 +44,8 @@ type Config struct {
 	LibraryPath string
 	// MemoryBytes the engine may use for everything (its max_server_memory_usage).
 	MemoryBytes int64
+	// Life names this life of the store; whoever asks gets it as the macro store_life ([LifeMacro]). Empty: the store has no name for it.
+	Life string
 	// Command starts the child: a program and arguments that end in RunChild. Default: this program with "embedded-child".
 	Command []string
 	// StartTimeout bounds Start, StopTimeout the child's clean shutdown. Defaults 60 s and 10 s.
@@ -75,6 +80,7 @@ type childConfig struct {
 	DataDir     string `json:"data_dir"`
 	LibraryPath string `json:"library_path"`
 	MemoryBytes int64  `json:"memory_bytes"`
+	Life        string `json:"life"`
 }
 
 const (

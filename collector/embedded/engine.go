@@ -51,7 +51,7 @@ func openEngine(cfg childConfig) (*engine, error) {
 	if err := os.MkdirAll(store, 0o700); err != nil {
 		return nil, fmt.Errorf("make the engine's directory: %w", err)
 	}
-	configPath, err := writeEngineConfig(dir, cfg.MemoryBytes)
+	configPath, err := writeEngineConfig(dir, cfg.MemoryBytes, cfg.Life)
 	if err != nil {
 		return nil, err
 	}

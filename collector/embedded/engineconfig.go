@@ -1,6 +1,8 @@
 package embedded
 
 import (
+	"bytes"
+	"encoding/xml"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -14,8 +16,9 @@ import (
 
 // serverXML: two background threads for merges suit two cores; the caches are bounded because their defaults are gigabytes.
 const serverXML = `<clickhouse>
-  <users_config>%s</users_config>
-  <max_server_memory_usage>%d</max_server_memory_usage>
+  <users_config>%[1]s</users_config>
+  <macros><%[4]s>%[5]s</%[4]s></macros>
+  <max_server_memory_usage>%[2]d</max_server_memory_usage>
   <max_thread_pool_size>200</max_thread_pool_size>
   <background_pool_size>2</background_pool_size>
   <background_merges_mutations_concurrency_ratio>2</background_merges_mutations_concurrency_ratio>
@@ -30,7 +33,7 @@ const serverXML = `<clickhouse>
   <uncompressed_cache_size>0</uncompressed_cache_size>
   <mmap_cache_size>100</mmap_cache_size>
   <index_mark_cache_size>16777216</index_mark_cache_size>
-  <max_temporary_data_on_disk_size>%d</max_temporary_data_on_disk_size>
+  <max_temporary_data_on_disk_size>%[3]d</max_temporary_data_on_disk_size>
   <merge_tree>
     <fsync_after_insert>1</fsync_after_insert>
     <fsync_part_directory>1</fsync_part_directory>
@@ -88,11 +91,15 @@ const usersXML = `<clickhouse>
 `
 
 // writeEngineConfig writes both files into dir and returns the path of the first.
-func writeEngineConfig(dir string, memoryBytes int64) (string, error) {
+func writeEngineConfig(dir string, memoryBytes int64, life string) (string, error) {
 	usersPath, serverPath := filepath.Join(dir, "users.xml"), filepath.Join(dir, "server.xml")
 	query := memoryBytes / 4 * 3
 	users := fmt.Sprintf(usersXML, 4*maxQueryBytes, query, query)
-	server := fmt.Sprintf(serverXML, usersPath, memoryBytes, temporaryDiskBytes)
+	var told bytes.Buffer
+	if err := xml.EscapeText(&told, []byte(life)); err != nil {
+		return "", fmt.Errorf("write the engine's configuration: %w", err)
+	}
+	server := fmt.Sprintf(serverXML, usersPath, memoryBytes, temporaryDiskBytes, LifeMacro, &told)
 	for path, text := range map[string]string{usersPath: users, serverPath: server} {
 		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 			return "", fmt.Errorf("write the engine's configuration: %w", err)

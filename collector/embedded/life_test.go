@@ -48,6 +48,7 @@ func startStore(t *testing.T, cfg Config) *Store {
 func TestKilledChildIsStartedAgainAndKeepsAcknowledgedRows(t *testing.T) {
 	needEngine(t)
 	cfg := testConfig(t.TempDir())
+	cfg.Life = "one & only"
 	registry := prometheus.NewRegistry()
 	cfg.Registerer = registry
 	dir := cfg.DataDir
@@ -68,6 +69,9 @@ func TestKilledChildIsStartedAgainAndKeepsAcknowledgedRows(t *testing.T) {
 		first = next
 		// The request waits in the socket's backlog until the new child answers.
 		eventually(t, "an answer", func() bool { return selectOne(t.Context(), http.DefaultClient, s.URL()) })
+		if got := read(t, s, "SELECT getMacro('"+LifeMacro+"'), substitution FROM system.macros"); got != "one & only\tone & only" {
+			t.Errorf("its life is called %q", got)
+		}
 		if got := read(t, s, "SELECT count(), uniqExact(a) FROM tributary.kept"); got != fmt.Sprintf("%d\t%d", acknowledged, acknowledged) {
 			t.Errorf("after kill %d: %s of %d rows", round, got, acknowledged)
 		}

@@ -26,7 +26,7 @@ type process struct {
 
 // startProcess starts the child with the read end of the lifeline and the listener. It returns once the child runs or cannot.
 func startProcess(cfg Config, lifeline, listener *os.File) (*process, error) {
-	settings, err := json.Marshal(childConfig{DataDir: cfg.DataDir, LibraryPath: cfg.LibraryPath, MemoryBytes: cfg.MemoryBytes})
+	settings, err := json.Marshal(childConfig{DataDir: cfg.DataDir, LibraryPath: cfg.LibraryPath, MemoryBytes: cfg.MemoryBytes, Life: cfg.Life})
 	if err != nil {
 		return nil, err
 	}

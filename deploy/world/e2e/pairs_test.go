@@ -74,6 +74,7 @@ func TestPairsAcrossNodes(t *testing.T) {
 	}
 	t.Logf("%d pairs joined: half within %s, 90 %% %s, 99 %% %s, the last after %s", len(delays), at(.5), at(.9), at(.99), at(1))
 	f.kafkaKnows(len(met))
+	f.oneLife(a, b)
 }
 
 // watch notes when both records of a connection were first seen joined. Others look at the store at the same time, so it asks once a second.
