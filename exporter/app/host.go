@@ -6,10 +6,10 @@ import (
 	"fmt"
 	"os"
 	"strings"
-	"syscall"
 
 	"tributary/exporter/config"
 	"tributary/exporter/identity"
+	"tributary/exporter/netns"
 	"tributary/exporter/probe"
 )
 
@@ -44,16 +44,11 @@ func scopeNetns(scope string) (uint32, error) {
 
 // ownNetns is the inode number of the network namespace that the exporter is in.
 func ownNetns() (uint32, error) {
-	// Not /proc/self: that is the main thread's, which the inventory may have left in another namespace.
-	info, err := os.Stat("/proc/thread-self/ns/net")
-	if err != nil {
-		return 0, fmt.Errorf("find the own network namespace: %w", err)
-	}
-	stat, ok := info.Sys().(*syscall.Stat_t)
+	inum, ok := netns.Inum(netns.Own)
 	if !ok {
-		return 0, fmt.Errorf("find the own network namespace: it has no inode number")
+		return 0, fmt.Errorf("find the own network namespace: %s cannot be read", netns.Own)
 	}
-	return uint32(stat.Ino), nil
+	return inum, nil
 }
 
 // scopeCgroup returns the cgroup to which capture is restricted, 0 for none.

@@ -15,6 +15,7 @@ import (
 	"tributary/exporter/identity"
 	"tributary/exporter/listeners"
 	"tributary/exporter/nat"
+	"tributary/exporter/netns"
 	"tributary/exporter/probe"
 	"tributary/exporter/transport"
 )
@@ -50,7 +51,7 @@ func newNames(c config.Config, h host, registerer prometheus.Registerer, logger 
 	if err != nil {
 		return nil, err
 	}
-	n.nat, err = nat.New(nat.Options{Own: inum, OwnOnly: c.Scope == config.ScopeNetns, Path: identity.NamespacePath}, registerer, logger)
+	n.nat, err = nat.New(nat.Options{Own: inum, OwnOnly: c.Scope == config.ScopeNetns, Path: netns.Path}, registerer, logger)
 	return n, err
 }
 

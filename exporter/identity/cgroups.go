@@ -9,20 +9,11 @@ import (
 	"syscall"
 
 	"tributary/exporter/containers"
+	"tributary/exporter/mounts"
 )
 
 // maxCgroups bounds one walk of the hierarchy.
 const maxCgroups = 65_536
-
-// cgroupRoot returns where the cgroup v2 hierarchy is mounted, "" if it is not.
-func cgroupRoot() string {
-	for m := range mounts() {
-		if m.fsType == "cgroup2" {
-			return m.point
-		}
-	}
-	return ""
-}
 
 func inode(path string) (uint64, error) {
 	info, err := os.Stat(path)
@@ -190,7 +181,7 @@ func cgroupDir(root, path string) string {
 
 // CheckCgroups says what is missing where no cgroup v2 hierarchy is mounted.
 func CheckCgroups() error {
-	if cgroupRoot() == "" {
+	if mounts.CgroupRoot() == "" {
 		return errors.New("no cgroup v2 hierarchy is mounted: sockets are named by network namespace and address only")
 	}
 	return nil
@@ -199,7 +190,7 @@ func CheckCgroups() error {
 // CgroupID returns the id of a cgroup (v2) by its path, written as in the identity file; "" is the one this process is in. The
 // root is refused: it is no part of a host, but all of it.
 func CgroupID(path string) (uint64, error) {
-	root := cgroupRoot()
+	root := mounts.CgroupRoot()
 	if root == "" {
 		return 0, errors.New("no cgroup v2 hierarchy is mounted")
 	}
@@ -228,7 +219,7 @@ func OwnCgroups() []string {
 	if err != nil {
 		return nil
 	}
-	return cgroupsUp(cgroupRoot(), unifiedPath(string(data)))
+	return cgroupsUp(mounts.CgroupRoot(), unifiedPath(string(data)))
 }
 
 func cgroupsUp(root, path string) (dirs []string) {

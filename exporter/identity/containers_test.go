@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"tributary/exporter/mounts"
 	"tributary/proto/flow"
 	"tributary/service/testenv"
 )
@@ -37,7 +38,7 @@ const containerID = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789a
 // the runtime told of it only then.
 func TestContainers(t *testing.T) {
 	testenv.NeedRoot(t)
-	root := cgroupRoot()
+	root := mounts.CgroupRoot()
 	if root == "" {
 		testenv.Skip(t, "no cgroup v2 hierarchy is mounted")
 	}
@@ -90,22 +91,5 @@ func TestContainers(t *testing.T) {
 	time.Sleep(pollEvery + 200*time.Millisecond)
 	if !is(lateID, "default/late", "late")() {
 		t.Error("its name is forgotten")
-	}
-}
-
-// A namespace is found by a process that was in it, and where that is gone by any that is.
-func TestNamespacePath(t *testing.T) {
-	own, ok := netnsOf(ownNetns)
-	if !ok {
-		t.Fatal("the own network namespace has no number")
-	}
-	if got, want := NamespacePath(own, uint32(os.Getpid())), fmt.Sprintf("/proc/%d/ns/net", os.Getpid()); got != want {
-		t.Errorf("%q, want %q", got, want)
-	}
-	if inum, ok := netnsOf(NamespacePath(own, 1<<30)); !ok || inum != own {
-		t.Errorf("without the process: %q", NamespacePath(own, 1<<30))
-	}
-	if got := NamespacePath(1, 0); got != "" {
-		t.Errorf("what is no namespace is at %q", got)
 	}
 }

@@ -10,6 +10,7 @@ import (
 	lru "github.com/hashicorp/golang-lru/v2"
 	"golang.org/x/sys/unix"
 
+	"tributary/exporter/mounts"
 	"tributary/proto/flow"
 )
 
@@ -29,7 +30,7 @@ type hostNames struct {
 }
 
 func newHostNames(host string) (*hostNames, error) {
-	h := &hostNames{host: host, root: cgroupRoot()}
+	h := &hostNames{host: host, root: mounts.CgroupRoot()}
 	var err error
 	if h.units, err = lru.New[uint64, Owner](hostCacheSize); err != nil {
 		return nil, err

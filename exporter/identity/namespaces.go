@@ -1,11 +1,7 @@
 package identity
 
 import (
-	"bytes"
-	"iter"
 	"os"
-	"strconv"
-	"strings"
 	"time"
 
 	"github.com/vishvananda/netlink"
@@ -16,11 +12,7 @@ import (
 
 const (
 	maxNamespaces = 16_384
-	maxProcesses  = 65_536
-	// ownNetns is not /proc/self/ns/net: that is the main thread's, and Go cannot end a main thread that entered another
-	// namespace. No goroutine runs on a thread that is not in ours, unless it has locked it.
-	ownNetns = "/proc/thread-self/ns/net"
-	ownNsid  = -1 // stands for the exporter's own namespace, which has no id in itself
+	ownNsid       = -1 // stands for the exporter's own namespace, which has no id in itself
 )
 
 // presence is what is known of namespaces, cgroups and addresses.
@@ -61,106 +53,10 @@ func newPresence() presence {
 		spaces: map[uint32]*space{}, byNsid: map[int32]*space{}, paths: map[string]uint32{}, places: map[string]place{},
 		procs: map[uint32]string{}, dirty: true,
 	}
-	if inum, ok := netnsOf(ownNetns); ok {
+	if inum, ok := netns.Inum(netns.Own); ok {
 		p.own = inum
 	}
 	return p
-}
-
-// mount is one line of /proc/self/mountinfo.
-type mount struct{ root, point, fsType string }
-
-// mounts yields this process's mounts.
-func mounts() iter.Seq[mount] {
-	return func(yield func(mount) bool) {
-		data, err := os.ReadFile("/proc/self/mountinfo")
-		if err != nil {
-			return
-		}
-		for line := range bytes.Lines(data) {
-			before, after, ok := strings.Cut(string(line), " - ")
-			fields, types := strings.Fields(before), strings.Fields(after)
-			if !ok || len(fields) < 5 || len(types) < 1 {
-				continue
-			}
-			if !yield(mount{fields[3], unescape(fields[4]), types[0]}) {
-				return
-			}
-		}
-	}
-}
-
-// unescape undoes the kernel's octal escapes of space, tab, newline and backslash.
-func unescape(s string) string {
-	return strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`).Replace(s)
-}
-
-// inumOf reads "net:[4026531840]".
-func inumOf(link string) (uint32, bool) {
-	digits, ok := strings.CutPrefix(link, "net:[")
-	if !ok {
-		return 0, false
-	}
-	n, err := strconv.ParseUint(strings.TrimSuffix(digits, "]"), 10, 32)
-	return uint32(n), err == nil
-}
-
-// netnsOf returns the inode number of the network namespace at a path, if that is one: while a name is being made it is
-// a plain file for a moment.
-func netnsOf(path string) (uint32, bool) {
-	var fs unix.Statfs_t
-	if err := unix.Statfs(path, &fs); err != nil || fs.Type != unix.NSFS_MAGIC {
-		return 0, false
-	}
-	id, err := inode(path)
-	return uint32(id), err == nil
-}
-
-// NamespacePath returns a file that stands for a network namespace: that of a process that was in it, a mounted one, or that of any
-// process that is in it now; "" if there is none. Who opens it checks that it is the one meant.
-func NamespacePath(netns, pid uint32) string {
-	if pid != 0 {
-		path := "/proc/" + strconv.FormatUint(uint64(pid), 10) + "/ns/net"
-		if inum, ok := netnsOf(path); ok && inum == netns {
-			return path
-		}
-	}
-	for m := range mounts() {
-		if inum, ok := inumOf(m.root); ok && m.fsType == "nsfs" && inum == netns {
-			return m.point
-		}
-	}
-	path := ""
-	eachProcess(func(at string, inum uint32) bool {
-		if inum == netns {
-			path = at
-		}
-		return path == ""
-	})
-	return path
-}
-
-// eachProcess calls f with the network namespace of every process until it answers false.
-func eachProcess(f func(path string, inum uint32) bool) {
-	dir, err := os.Open("/proc")
-	if err != nil {
-		return
-	}
-	defer dir.Close()
-	names, _ := dir.Readdirnames(maxProcesses)
-	for _, name := range names {
-		if name[0] < '1' || name[0] > '9' {
-			continue
-		}
-		path := "/proc/" + name + "/ns/net"
-		link, err := os.Readlink(path)
-		if err != nil {
-			continue
-		}
-		if inum, ok := inumOf(link); ok && !f(path, inum) {
-			return
-		}
-	}
 }
 
 // findNamespaces looks for the network namespaces of this host: the mounted ones, which are the containers' and those of
@@ -171,14 +67,11 @@ func (b *Book) findNamespaces() {
 	if p.socket == nil {
 		return
 	}
-	found := map[uint32]string{p.own: ownNetns}
+	found := map[uint32]string{p.own: netns.Own}
 	if p.all && b.claiming() {
-		for m := range mounts() {
-			if m.fsType != "nsfs" || len(found) >= maxNamespaces {
-				continue
-			}
-			if inum, ok := inumOf(m.root); ok && found[inum] == "" {
-				found[inum] = m.point
+		for inum, path := range netns.Mounted() {
+			if found[inum] == "" && len(found) < maxNamespaces {
+				found[inum] = path
 			}
 		}
 		b.scanProcesses(found)
@@ -208,9 +101,9 @@ func (b *Book) findPaths() {
 		if path := b.owners[i].entry.Netns; path != "" {
 			lookup := path
 			if path == "/proc/self/ns/net" {
-				lookup = ownNetns
+				lookup = netns.Own
 			}
-			if inum, ok := netnsOf(lookup); ok {
+			if inum, ok := netns.Inum(lookup); ok {
 				paths[path] = inum
 			}
 		}
@@ -236,12 +129,11 @@ func (b *Book) scanProcesses(mounted map[uint32]string) {
 	}
 	began := time.Now()
 	clear(p.procs)
-	eachProcess(func(path string, inum uint32) bool {
+	for inum, path := range netns.OfProcesses() {
 		if mounted[inum] == "" {
 			p.procs[inum] = path
 		}
-		return true
-	})
+	}
 	p.scanned = time.Now()
 	p.pause = max(5*time.Second, 200*p.scanned.Sub(began))
 }
@@ -293,7 +185,7 @@ func (b *Book) drop(s *space) {
 func (b *Book) findOwnNsid() {
 	p := &b.presence
 	own := p.spaces[p.own]
-	f, err := os.Open(ownNetns)
+	f, err := os.Open(netns.Own)
 	if own == nil || err != nil {
 		return
 	}

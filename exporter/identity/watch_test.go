@@ -12,6 +12,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"tributary/exporter/mounts"
 	"tributary/proto/flow"
 	"tributary/service/testenv"
 )
@@ -133,7 +134,7 @@ func TestStaticAndPlain(t *testing.T) {
 // A cgroup and what is below it, also when it is made later; the inner entry wins. A unit is found by its name.
 func TestCgroups(t *testing.T) {
 	testenv.NeedRoot(t)
-	root := cgroupRoot()
+	root := mounts.CgroupRoot()
 	if root == "" {
 		testenv.Skip(t, "no cgroup v2 hierarchy is mounted")
 	}

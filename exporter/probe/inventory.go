@@ -14,9 +14,9 @@ import (
 // openInventory needs mu. The inventory is made once, whatever becomes of it: a second one
 // would find the same connections entered already.
 func (p *Probe) openInventory() (io.ReadCloser, error) {
-	found, err := findNamespaces(p.opts.NetnsInum)
+	found, err := netns.All(p.opts.NetnsInum)
 	if err != nil {
-		return nil, fmt.Errorf("find the network namespaces: %w", err)
+		return nil, err
 	}
 	p.spaces = namespaces{found: len(found)}
 	return &inventory{probe: p, left: found}, nil
@@ -39,7 +39,7 @@ func (p *Probe) Inventory() (found, unread int) {
 // inventory reads the sockets of one namespace after the other.
 type inventory struct {
 	probe  *Probe
-	left   []namespace
+	left   []netns.Namespace
 	inside io.ReadCloser // the namespace being read
 	errs   []error
 }
@@ -83,7 +83,7 @@ func (i *inventory) leave() error {
 
 // enter opens the iterator on a thread inside the namespace; that is what decides whose
 // sockets it shows. It can be read from anywhere.
-func (i *inventory) enter(space namespace) {
+func (i *inventory) enter(space netns.Namespace) {
 	p := i.probe
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -122,8 +122,8 @@ func (i *inventory) Close() error {
 
 // inNamespace runs f on a thread inside the namespace. The thread ends with it, so that
 // no other goroutine can find itself there; the own namespace needs no entering and no privilege.
-func inNamespace(space namespace, f func() error) error {
-	if space.own {
+func inNamespace(space netns.Namespace, f func() error) error {
+	if space.Path == netns.Own {
 		return f()
 	}
 	done := make(chan error, 1)
@@ -140,14 +140,14 @@ func inNamespace(space namespace, f func() error) error {
 	return <-done
 }
 
-func enterNamespace(space namespace, f func() error) error {
-	file, err := netns.Open(space.path, space.inum)
+func enterNamespace(space netns.Namespace, f func() error) error {
+	file, err := netns.Open(space.Path, space.Inum)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = file.Close() }() // nothing was written to it
 	if err := unix.Setns(int(file.Fd()), unix.CLONE_NEWNET); err != nil {
-		return fmt.Errorf("enter network namespace %d: %w", space.inum, err)
+		return fmt.Errorf("enter network namespace %d: %w", space.Inum, err)
 	}
 	return f()
 }

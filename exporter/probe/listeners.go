@@ -13,6 +13,7 @@ import (
 	"github.com/cilium/ebpf/link"
 
 	"tributary/bpf"
+	"tributary/exporter/netns"
 )
 
 // Listener is how one listening socket stands. Sockets that share an address (SO_REUSEPORT) are one Listener each; Established and
@@ -123,19 +124,19 @@ type Overflows struct {
 
 // ReadOverflows reads the counters of network namespaces; those that cannot be entered or are gone are left out.
 func ReadOverflows(inums map[uint32]bool) (map[uint32]Overflows, error) {
-	found, err := findNamespaces(0)
+	found, err := netns.All(0)
 	if err != nil {
-		return nil, fmt.Errorf("find the network namespaces: %w", err)
+		return nil, err
 	}
 	out := make(map[uint32]Overflows, len(inums))
 	for _, space := range found {
-		if !inums[space.inum] {
+		if !inums[space.Inum] {
 			continue
 		}
 		_ = inNamespace(space, func() error { // left out
 			data, err := os.ReadFile("/proc/thread-self/net/netstat")
 			if err == nil {
-				out[space.inum], err = parseOverflows(data)
+				out[space.Inum], err = parseOverflows(data)
 			}
 			return err
 		})

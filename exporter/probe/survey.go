@@ -9,6 +9,8 @@ import (
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/features"
 	"golang.org/x/sys/unix"
+
+	"tributary/exporter/netns"
 )
 
 // Grade says how a finding bears on capture.
@@ -105,7 +107,7 @@ func (s *survey) compiler() {
 
 // namespaces looks for those whose older connections cannot be listed.
 func (s *survey) namespaces(opts Options) {
-	found, err := findNamespaces(opts.NetnsInum)
+	found, err := netns.All(opts.NetnsInum)
 	if err != nil {
 		s.add(Missing, err.Error())
 		return

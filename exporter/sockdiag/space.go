@@ -37,48 +37,52 @@ type space struct {
 
 // findSpaces opens namespaces that are new and leaves those that nobody but us keeps alive. It needs mu.
 func (s *Source) findSpaces() error {
-	found, err := probe.Namespaces(s.opts.NetnsInum)
+	found, err := netns.All(s.opts.NetnsInum)
 	if err != nil {
 		return err
 	}
+	there := make(map[uint32]bool, len(found))
+	for _, at := range found {
+		there[at.Inum] = true
+	}
 	for inum, sp := range s.spaces {
-		if found[inum] == "" {
+		if !there[inum] {
 			s.drop(sp)
 		}
 	}
 	s.unread = 0
-	for inum, path := range found {
-		if s.spaces[inum] != nil {
+	for _, at := range found {
+		if s.spaces[at.Inum] != nil {
 			continue
 		}
 		if len(s.spaces) >= maxSpaces {
 			s.unread++
 			continue
 		}
-		sp, err := openSpace(inum, path)
+		sp, err := openSpace(at)
 		if err != nil {
 			s.unread++
-			s.log.Warn("the connections of a network namespace are not seen", "netns", inum, "error", err)
+			s.log.Warn("the connections of a network namespace are not seen", "netns", at.Inum, "error", err)
 			continue
 		}
-		s.spaces[inum] = sp
+		s.spaces[at.Inum] = sp
 		s.receivers.Go(func() { s.receive(sp) })
 	}
 	return nil
 }
 
 // openSpace enters the namespace for the making of two sockets.
-func openSpace(inum uint32, path string) (*space, error) {
-	file, err := netns.Open(path, inum)
+func openSpace(at netns.Namespace) (*space, error) {
+	file, err := netns.Open(at.Path, at.Inum)
 	if err != nil {
 		return nil, err
 	}
 	defer func() { _ = file.Close() }() // only read
 	config := &netlink.Config{NetNS: int(file.Fd())}
-	if path == probe.OwnNamespace {
+	if at.Path == netns.Own {
 		config = nil // takes no privilege
 	}
-	sp := &space{inum: inum, listening: map[uint64]probe.Listener{}, clients: clientPorts()}
+	sp := &space{inum: at.Inum, listening: map[uint64]probe.Listener{}, clients: clientPorts()}
 	if sp.lists, err = netlink.Dial(unix.NETLINK_SOCK_DIAG, config); err != nil {
 		return nil, fmt.Errorf("open sock_diag: %w", err)
 	}
