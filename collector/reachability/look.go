@@ -110,13 +110,14 @@ FROM
                 'empty') AS outcome
             FROM
             (
-                SELECT *, $remembered AS remembered,
+                SELECT *,
                     if(remembered > 0, remembered, minIf(rx, kind = 'closed' AND whole AND rx > 0 AND start < now_ns - $settled) OVER path) AS least
                 FROM
                 (
                     SELECT *, if(named != '', named, argMaxIf(named, start, named != '') OVER (PARTITION BY network, addr, server_port)) AS server_workload
                     FROM ($flows)
                 ) AS f
+                LEFT JOIN ($remembered) AS r USING (client_workload, server_workload, server_port)
                 WHERE server_workload != ''
                 WINDOW path AS (PARTITION BY client_workload, server_workload, server_port)
             )
@@ -144,26 +145,15 @@ FROM $database.flows_raw AS f FINAL
 WHERE $condition AND f.kind != 'rollup' AND f.end_time_ns >= fromUnixTimestamp64Nano($now - $window) AND f.end_time_ns < fromUnixTimestamp64Nano($now + 60000000000)
 GROUP BY exporter_id, flow_id`
 
-// remembered is an SQL expression: the least that connections brought back before the path became a regression, 0 for other paths.
-func remembered(known []*Regression) string {
-	var paths, least []string
-	for _, r := range known {
-		if r.LeastRx > 0 {
-			paths = append(paths, fmt.Sprintf("(%s, %s, %d)", literal(r.Client), literal(r.Server), r.Port))
-			least = append(least, strconv.FormatUint(r.LeastRx, 10))
-		}
-	}
-	if len(paths) == 0 {
-		return "0"
-	}
-	return fmt.Sprintf("transform((toString(client_workload), toString(server_workload), server_port), [%s], [%s], 0)", strings.Join(paths, ", "), strings.Join(least, ", "))
-}
+// The least that connections brought back before a path became a regression that is known. It is asked here, not told: there may be more paths than a
+// statement can name.
+const rememberedSQL = "SELECT client_workload, server_workload, server_port, max(least_rx) AS remembered FROM $database.regressions WHERE $known GROUP BY client_workload, server_workload, server_port"
 
 // lookAll reads all paths of the window.
-func (j *Judge) lookAll(ctx context.Context, known []*Regression, now time.Time) ([]look, error) {
-	text := strings.Replace(looks, "$flows", flowsInWindow, 1)
+func (j *Judge) lookAll(ctx context.Context, now time.Time) ([]look, error) {
+	text := strings.NewReplacer("$flows", flowsInWindow, "$remembered", rememberedSQL).Replace(looks)
 	text = strings.NewReplacer("$condition", schema.PathCondition, "$server", schema.PathServer, "$now", "toInt64("+strconv.FormatInt(now.UnixNano(), 10)+")",
-		"$window", nanos(window), "$settled", nanos(settledTimes*j.cfg.OpenAfter), "$remembered", remembered(known)).Replace(text)
+		"$window", nanos(window), "$settled", nanos(settledTimes*j.cfg.OpenAfter), "$known", isKnown(now)).Replace(text)
 	found, err := schema.Rows[look](ctx, j.store, j.statement(text))
 	if err != nil {
 		return nil, fmt.Errorf("look at the paths: %w", err)

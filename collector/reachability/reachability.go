@@ -134,7 +134,7 @@ func (j *Judge) Step(ctx context.Context, now time.Time) error {
 	if err != nil {
 		return err
 	}
-	found, err := j.lookAll(ctx, known, now)
+	found, err := j.lookAll(ctx, now)
 	if err != nil {
 		return err
 	}

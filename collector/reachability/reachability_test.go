@@ -142,9 +142,24 @@ func TestBreaks(t *testing.T) {
 func TestAllFailsAtOnce(t *testing.T) {
 	j := newJudge(t, schematest.Migrated(t))
 	var paths []asked
-	for i := range 8 * askAtOnce {
-		paths = append(paths, asked{Path{fmt.Sprintf("a-team-with-a-long-name/client-%06d", i), "another-team-with-a-long-name/database", 5432}, t0.UnixNano()})
+	var broken []*Regression
+	for i := range 20 * askAtOnce {
+		p := Path{fmt.Sprintf("a-team-with-a-long-name/client-%06d", i), "another-team-with-a-long-name/database", 5432}
+		paths = append(paths, asked{p, t0.UnixNano()})
+		broken = append(broken, &Regression{
+			ID: newID(), Path: p, CauseOf: "server:" + p.Server, Verdict: "no_answer", LeastRx: 1000, LastSuccess: t0, BrokeAt: t0, OpenedAt: t0, ClosedAt: noTime, LastSeen: t0,
+		})
 	}
+	if err := j.write(t.Context(), broken, t0); err != nil {
+		t.Fatal(err)
+	}
+	if known, err := j.known(t.Context(), t0); err != nil || len(known) != len(broken) {
+		t.Errorf("%d of %d are known, %v", len(known), len(broken), err)
+	}
+	if _, err := j.lookAll(t.Context(), t0); err != nil {
+		t.Error(err)
+	}
+	paths = paths[:8*askAtOnce]
 	if _, err := j.usual(t.Context(), paths, t0); err != nil {
 		t.Error(err)
 	}

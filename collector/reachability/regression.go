@@ -49,12 +49,15 @@ func newID() string {
 // comesBackWithin is how soon after its end a regression of the same path counts as one that flaps.
 const comesBackWithin = 10 * time.Minute
 
-// known reads the regressions that are open, those that ended lately, and those that ended while one that is open was: they may be part of its
-// alert.
+// isKnown is the SQL condition of the regressions that are open, those that ended lately, and those that ended while one that is open was: they may
+// be part of its alert.
+func isKnown(now time.Time) string {
+	return fmt.Sprintf("(open OR closed_at >= fromUnixTimestamp64Nano(%d, 'UTC') OR closed_at >= (SELECT minOrNull(opened_at) FROM $database.regressions WHERE open))", now.Add(-usualFor).UnixNano())
+}
+
+// known reads them.
 func (j *Judge) known(ctx context.Context, now time.Time) ([]*Regression, error) {
-	found, err := schema.Rows[*Regression](ctx, j.store, j.statement(fmt.Sprintf(
-		"SELECT * FROM $database.regressions WHERE open OR closed_at >= fromUnixTimestamp64Nano(%d, 'UTC') "+
-			"OR closed_at >= (SELECT minOrNull(opened_at) FROM $database.regressions WHERE open) ORDER BY opened_at, id", now.Add(-usualFor).UnixNano())))
+	found, err := schema.Rows[*Regression](ctx, j.store, j.statement("SELECT * FROM $database.regressions WHERE "+isKnown(now)+" ORDER BY opened_at, id"))
 	if err != nil {
 		return nil, fmt.Errorf("read the regressions: %w", err)
 	}
