@@ -223,7 +223,7 @@ func (c *collector) startPipeline() error {
 		return err
 	}
 	front := ingest.Config{
-		CollectorID: c.id, StoreEpoch: c.sinks.life.name, PendingBytes: c.cfg.PendingBytes, CreditBytes: c.cfg.CreditBytes, StreamLife: c.cfg.StreamLife,
+		CollectorID: c.id, StoreEpoch: c.sinks.life.name, PendingBytes: c.cfg.PendingBytes, CreditBytes: c.cfg.CreditBytes, MaxConnections: c.cfg.MaxConnections, StreamLife: c.cfg.StreamLife,
 		Grants: c.cfg.ClaimsAllowed, Datagrams: c.cfg.UDPListen != "",
 	}
 	if c.ledger != nil {

@@ -56,12 +56,13 @@ type Config struct {
 
 	Reachability Reachability `yaml:",inline"`
 
-	PendingBytes int64         `yaml:"pending_bytes" usage:"memory of batches taken in and not yet in every sink; then exporters are slowed"`
-	CreditBytes  int64         `yaml:"credit_bytes" usage:"bytes one exporter may have under way beyond what was received"`
-	StreamLife   time.Duration `yaml:"stream_life" usage:"after once to twice this time, at random, an exporter is asked to connect anew, so that a balancer spreads them over the nodes; 0s: never"`
-	StopTimeout  time.Duration `yaml:"stop_timeout" usage:"how long a stop waits for the sinks; what they do not take is sent again by the exporters"`
-	LogLevel     string        `yaml:"log_level" usage:"debug, info, warn or error"`
-	LogFormat    string        `yaml:"log_format" usage:"text or json"`
+	PendingBytes   int64         `yaml:"pending_bytes" usage:"memory of batches taken in and not yet in every sink; then exporters are slowed"`
+	CreditBytes    int64         `yaml:"credit_bytes" usage:"bytes one exporter may have under way beyond what was received"`
+	MaxConnections int           `yaml:"max_connections" usage:"connections that may be open to each of --listen and --https-listen; more are closed as they come"`
+	StreamLife     time.Duration `yaml:"stream_life" usage:"after once to twice this time, at random, an exporter is asked to connect anew, so that a balancer spreads them over the nodes; 0s: never"`
+	StopTimeout    time.Duration `yaml:"stop_timeout" usage:"how long a stop waits for the sinks; what they do not take is sent again by the exporters"`
+	LogLevel       string        `yaml:"log_level" usage:"debug, info, warn or error"`
+	LogFormat      string        `yaml:"log_format" usage:"text or json"`
 }
 
 // Required and Optional say whether an acknowledgement waits for a sink.
@@ -195,7 +196,7 @@ func Default() Config {
 		Reachability: Reachability{
 			Every: 5 * time.Second, OpenAfter: 15 * time.Second, CloseAfter: 20 * time.Second, RepeatEvery: 30 * time.Second, GroupWait: 10 * time.Second,
 		},
-		PendingBytes: 64 << 20, CreditBytes: 8 << 20, StreamLife: 10 * time.Minute, StopTimeout: 10 * time.Second,
+		PendingBytes: 64 << 20, CreditBytes: 8 << 20, MaxConnections: 16 << 10, StreamLife: 10 * time.Minute, StopTimeout: 10 * time.Second,
 		LogLevel: "info", LogFormat: "text",
 	}
 }
@@ -285,6 +286,8 @@ func (c *Config) checkListeners() error {
 		return fmt.Errorf("max_clock_error is %s: it must be 100ms to 10s", c.Hold.MaxClockError)
 	case c.StreamLife != 0 && c.StreamLife < 10*time.Second:
 		return fmt.Errorf("stream_life is %s: it must be 0s or at least 10s", c.StreamLife)
+	case c.MaxConnections < 1 || c.MaxConnections > 1<<20:
+		return fmt.Errorf("max_connections is %d: it must be 1 to 1048576", c.MaxConnections)
 	case c.PendingBytes < 1<<20 || c.Hold.Bytes < 1<<20 || c.CreditBytes < 1<<20:
 		return errors.New("pending_bytes, hold_bytes and credit_bytes must be at least 1048576 each")
 	}

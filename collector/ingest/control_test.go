@@ -153,6 +153,7 @@ func TestBadClaimsAreRefused(t *testing.T) {
 		<-r.woken
 	}
 	want := map[string]float64{
+		"connections grpc":      1,
 		"claims_total accepted": 1, "claims_total bad_address": 1, "claims_total bad_ports": 1, "claims_total bad_name": 1,
 		"claims_total from_future": 1, "streams control": 1,
 	}

@@ -14,7 +14,6 @@ import (
 	"sync"
 	"time"
 
-	"golang.org/x/net/netutil"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 )
@@ -29,7 +28,6 @@ const (
 
 const (
 	maxPostStreams  = 8192
-	maxConnections  = 16384
 	turnWait        = 10 * time.Second // how long a POST waits for its turn
 	bodyGrace       = 10 * time.Second // a body arrives within this, and bodyRate beyond it
 	bodyRate        = 16 << 10         // bytes a second
@@ -78,7 +76,7 @@ func newDoor(s *Server) *door {
 
 // ServeHTTP answers HTTP/1.1 on the listener until Stop, with TLS if there is a configuration: HTTP/2 would cost more and bring nothing.
 func (s *Server) ServeHTTP(l net.Listener, config *tls.Config) error {
-	l = netutil.LimitListener(l, maxConnections)
+	l = s.limit(l, "https")
 	if config != nil {
 		l = tls.NewListener(l, onlyHTTP1(config))
 	}

@@ -228,7 +228,7 @@ func TestAcknowledgedOnlyWhenDone(t *testing.T) {
 		t.Fatalf("not 1 and 2 but %v", acked)
 	}
 	want := map[string]float64{
-		"batches_total accepted": 3, "batches_total repeated": 2, "rows_total accepted": 30, "rows_total repeated": 20, "acked_rows_total": 30,
+		"connections grpc": 1, "batches_total accepted": 3, "batches_total repeated": 2, "rows_total accepted": 30, "rows_total repeated": 20, "acked_rows_total": 30,
 	}
 	got := r.values(t)
 	for _, name := range []string{"payload_bytes_total", "streams flows"} {

@@ -19,6 +19,8 @@ type metrics struct {
 	drains                       *prometheus.CounterVec
 	listeners                    *prometheus.CounterVec
 	refused                      *prometheus.CounterVec
+	connections                  *prometheus.GaugeVec
+	refusedConnections           *prometheus.CounterVec
 }
 
 func newMetrics(reg prometheus.Registerer) *metrics {
@@ -62,6 +64,11 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		refused:   counters("refused_identities_total", "Uses of an exporter_id that belongs to the owner of another certificate, by what it was used for; all were refused.", "use", "flows", "control", "batch"),
 		streams:   prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "tributary_collector_ingest_streams", Help: "Open streams."}, []string{"stream"}),
 	}
+	m.refusedConnections = counters("refused_connections_total", "Connections that were closed as they came, because as many were open as max_connections allows.", "listener", "grpc", "https")
+	m.connections = prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "tributary_collector_ingest_connections", Help: "Open connections."}, []string{"listener"})
+	m.connections.WithLabelValues("grpc")
+	m.connections.WithLabelValues("https")
+	reg.MustRegister(m.connections)
 	m.streams.WithLabelValues("flows")
 	m.streams.WithLabelValues("control")
 	reg.MustRegister(m.streams)

@@ -57,20 +57,21 @@ type Settings interface {
 
 // Config sets the limits of the front door. Zero values mean the defaults.
 type Config struct {
-	CollectorID  string
-	StoreEpoch   string // "": not known yet, see NewEpoch
-	PendingBytes int64  // 256 MiB: batches taken in and not yet in the sinks, over all exporters
-	CreditBytes  int64  // 8 MiB: payload one exporter may have under way beyond what was received
-	MaxExporters int    // 65536: runs of exporters whose acknowledgements are remembered
-	MaxStreams   uint32
-	StreamLife   time.Duration                    // a Flows stream is drained after once to twice this; 0: never
-	Credentials  credentials.TransportCredentials // nil: no TLS
-	Ledger       Ledger                           // nil: nobody asks
-	Listeners    Listeners                        // nil: nobody asks
-	Grants       session.Grants                   // what the owners of certificates may claim; none: everything
-	Settings     Settings                         // nil: there are none
-	Services     func(grpc.ServiceRegistrar)      // adds what else is answered on the same listener; nil: nothing
-	Datagrams    bool                             // keys are handed out: ServeDatagrams will be called
+	CollectorID    string
+	StoreEpoch     string // "": not known yet, see NewEpoch
+	PendingBytes   int64  // 256 MiB: batches taken in and not yet in the sinks, over all exporters
+	CreditBytes    int64  // 8 MiB: payload one exporter may have under way beyond what was received
+	MaxExporters   int    // 65536: runs of exporters whose acknowledgements are remembered
+	MaxStreams     uint32
+	MaxConnections int                              // 16384, of each listener; more are closed as they come
+	StreamLife     time.Duration                    // a Flows stream is drained after once to twice this; 0: never
+	Credentials    credentials.TransportCredentials // nil: no TLS
+	Ledger         Ledger                           // nil: nobody asks
+	Listeners      Listeners                        // nil: nobody asks
+	Grants         session.Grants                   // what the owners of certificates may claim; none: everything
+	Settings       Settings                         // nil: there are none
+	Services       func(grpc.ServiceRegistrar)      // adds what else is answered on the same listener; nil: nothing
+	Datagrams      bool                             // keys are handed out: ServeDatagrams will be called
 }
 
 // Window sizes are static: grpc-go's own growth let 60 blocked streams hold 453 MB.
@@ -79,6 +80,7 @@ const (
 	connectionWindow = 256 << 10
 	maxMessageBytes  = flow.MaxPayloadBytes + 256<<10
 	rowBytes         = 512 // memory of an opened row beside its payload
+	pingTimeout      = 10 * time.Second
 )
 
 func (c Config) withDefaults() Config {
@@ -93,6 +95,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.MaxStreams == 0 {
 		c.MaxStreams = 16
+	}
+	if c.MaxConnections <= 0 {
+		c.MaxConnections = 16 << 10
 	}
 	return c
 }
@@ -162,7 +167,7 @@ func (s *Server) options() []grpc.ServerOption {
 		grpc.MaxRecvMsgSize(maxMessageBytes), grpc.MaxConcurrentStreams(s.cfg.MaxStreams),
 		grpc.ReadBufferSize(64 << 10), grpc.WriteBufferSize(16 << 10), grpc.MaxHeaderListSize(16 << 10),
 		grpc.ConnectionTimeout(10 * time.Second),
-		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 20 * time.Second, Timeout: 10 * time.Second, MaxConnectionIdle: time.Minute}),
+		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 20 * time.Second, Timeout: pingTimeout, MaxConnectionIdle: time.Minute}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}),
 	}
 	if s.cfg.Credentials != nil {
@@ -172,7 +177,7 @@ func (s *Server) options() []grpc.ServerOption {
 }
 
 // Serve answers on the listener until Stop.
-func (s *Server) Serve(l net.Listener) error { return s.grpc.Serve(l) }
+func (s *Server) Serve(l net.Listener) error { return s.grpc.Serve(s.limit(l, "grpc")) }
 
 // Quiesce makes the server take no more batches: exporters are asked to go elsewhere, new ones are refused, and what comes stays unread on
 // its stream, while acknowledgements, claims and watermarks still flow. It returns when everything that was taken in is done, or ctx ends. Datagrams

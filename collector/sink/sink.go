@@ -7,6 +7,7 @@
 package sink
 
 import (
+	"errors"
 	"sync"
 
 	"tributary/proto/flow"
@@ -25,7 +26,7 @@ type Fanout struct {
 // NewFanout returns a fan-out to sinks; at least one.
 func NewFanout(sinks ...Sink) *Fanout { return &Fanout{sinks: sinks} }
 
-// Write hands the batch to every sink. done gets the first error, or nil when all sinks have the batch.
+// Write hands the batch to every sink. done gets all errors, joined, or nil when all sinks have the batch.
 func (f *Fanout) Write(b *flow.Batch, done func(error)) {
 	if len(f.sinks) == 1 {
 		f.sinks[0].Write(b, done)
@@ -48,9 +49,7 @@ type waiting struct {
 func (w *waiting) one(err error) {
 	w.mu.Lock()
 	w.left--
-	if w.err == nil {
-		w.err = err
-	}
+	w.err = errors.Join(w.err, err)
 	last, result := w.left == 0, w.err
 	w.mu.Unlock()
 	if last {

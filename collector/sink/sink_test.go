@@ -13,10 +13,12 @@ type fake struct{ done []func(error) }
 func (f *fake) Write(_ *flow.Batch, done func(error)) { f.done = append(f.done, done) }
 
 func TestDoneWhenAllSinksHaveIt(t *testing.T) {
-	lost := errors.New("lost")
+	lost, stopped := errors.New("lost"), errors.New("stopped")
 	for name, c := range map[string]struct {
 		first, second, want error
 	}{
+		"neither, one":      {first: lost, second: stopped, want: lost},
+		"neither, other":    {first: lost, second: stopped, want: stopped},
 		"all have it":       {},
 		"the first gave up": {first: lost, want: lost},
 		"the last gave up":  {second: lost, want: lost},
