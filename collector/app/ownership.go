@@ -31,10 +31,13 @@ func (c *collector) openOwnership(now time.Time) error {
 	}
 	path := filepath.Join(c.cfg.Data, snapshotFile)
 	c.table = c.newTable(now)
-	beside, err := feed.Restore(path, topic, c.table, age, now)
-	if err != nil {
-		c.log.Warn("starting without what was known of addresses", "reason", err)
-		c.table = c.newTable(now)
+	var beside *feed.Restored
+	var err error
+	if c.cfg.Data != "" { // else it would be the directory that this happens to run in
+		if beside, err = feed.Restore(path, topic, c.table, age, now); err != nil {
+			c.log.Warn("starting without what was known of addresses", "reason", err)
+			c.table = c.newTable(now)
+		}
 	}
 	if err := ownership.Register(c.registry, c.table); err != nil {
 		return err

@@ -51,6 +51,9 @@ func EnsureCredential(dataDir string) (Credential, error) {
 
 // ReadCredential reads the writers' credential of a store that has been started before.
 func ReadCredential(dataDir string) (Credential, error) {
+	if dataDir == "" {
+		return Credential{}, errors.New("the store's credential: no directory is given (--data)")
+	}
 	credential, err := readCredential(filepath.Join(dataDir, passwordFile))
 	if err != nil {
 		return credential, fmt.Errorf("the store's credential: %w", err)

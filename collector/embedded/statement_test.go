@@ -94,6 +94,9 @@ func TestCredential(t *testing.T) {
 	if _, err := EnsureCredential(dir); err == nil {
 		t.Error("a short password is accepted")
 	}
+	if _, err := ReadCredential(""); err == nil || !strings.Contains(err.Error(), "--data") {
+		t.Errorf("no directory: %v", err)
+	}
 	if _, err := EnsureCredential(filepath.Join(dir, "missing")); err == nil {
 		t.Error("no directory, no error")
 	}

@@ -13,7 +13,11 @@ func (c *Client) checkWorkload(ctx context.Context, name string) error {
 	type row struct {
 		Workload string `json:"workload"`
 	}
-	rows, err := collect[row](ctx, c, "SELECT workload FROM "+c.database()+".workloads LIMIT 100000", nil)
+	from := "SELECT workload FROM " + c.database() + ".workloads "
+	if rows, err := collect[row](ctx, c, from+"WHERE workload = {workload:String} LIMIT 1", map[string]string{"workload": name}); err != nil || len(rows) > 0 {
+		return err
+	}
+	rows, err := collect[row](ctx, c, fmt.Sprintf("%sLIMIT %d", from, compared), nil)
 	if err != nil {
 		return err
 	}
@@ -21,15 +25,19 @@ func (c *Client) checkWorkload(ctx context.Context, name string) error {
 	for i, r := range rows {
 		names[i] = r.Workload
 	}
-	if slices.Contains(names, name) {
-		return nil
-	}
 	near := nearest(name, names)
 	if len(near) == 0 {
 		return fmt.Errorf("no workload is called %q; none has been seen yet", name)
 	}
-	return fmt.Errorf("no workload is called %q; did you mean %s?", name, strings.Join(near, " or "))
+	of := ""
+	if len(rows) == compared {
+		of = fmt.Sprintf(" (only %d of the names were compared)", compared)
+	}
+	return fmt.Errorf("no workload is called %q; did you mean %s?%s", name, strings.Join(near, " or "), of)
 }
+
+// compared are the names of which the nearest are offered.
+const compared = 100_000
 
 const offered = 3
 

@@ -41,6 +41,10 @@ const (
 	keptAlerts = 1000
 	// maxAnswer of an error is kept.
 	maxAnswer = 500
+	// maxPaths of an alert are in the body that a webhook gets; each is a few hundred bytes to a few thousand.
+	maxPaths = 100
+	// maxPost alerts are told to Alertmanager in one body.
+	maxPost = 100
 )
 
 func newTarget(of *alerts, kind, url string) *target {
@@ -104,13 +108,18 @@ func (t *target) tell(ctx context.Context, now time.Time) error {
 		return fmt.Errorf("the address of the Alertmanager: %w", err)
 	}
 	u.Path = alertsPath(u.Path)
-	if err := t.post(ctx, u.String(), t.alertmanagerBody(due, now)); err != nil {
-		return err
+	for part := range slices.Chunk(due, maxPost) {
+		if err := t.post(ctx, u.String(), t.alertmanagerBody(part, now)); err != nil {
+			return err
+		}
+		for _, a := range part {
+			t.again[a.key()] = now.Add(t.of.cfg.Every)
+		}
+		if err := t.note(ctx, part, now); err != nil {
+			return err
+		}
 	}
-	for _, a := range due {
-		t.again[a.key()] = now.Add(t.of.cfg.Every)
-	}
-	return t.note(ctx, due, now)
+	return nil
 }
 
 func (t *target) due(what []*Alert, now time.Time) []*Alert {
@@ -239,13 +248,19 @@ type webhookAlert struct {
 	Annotations map[string]string `json:"annotations"`
 	StartsAt    time.Time         `json:"starts_at"`
 	EndsAt      *time.Time        `json:"ends_at,omitempty"`
-	Paths       []*Regression     `json:"paths"`
+	Paths       []*Regression     `json:"paths"`                // those that broke first, at most maxPaths
+	MorePaths   int               `json:"more_paths,omitempty"` // how many are left out
 }
 
 func (t *target) webhookBody(a *Alert) any {
 	w := webhookAlert{
 		ID: a.key(), Status: a.state(), Labels: a.labels(), Annotations: a.annotations(t.of.cfg.Runbook, t.of.judge.store.Server().Database),
 		StartsAt: a.StartsAt.UTC(), Paths: a.Paths,
+	}
+	if w.MorePaths = len(a.Paths) - maxPaths; w.MorePaths > 0 {
+		w.Paths = slices.SortedStableFunc(slices.Values(a.Paths), func(x, y *Regression) int { return x.BrokeAt.Compare(y.BrokeAt) })[:maxPaths]
+	} else {
+		w.MorePaths = 0
 	}
 	if !a.EndsAt.IsZero() {
 		ends := a.EndsAt.UTC()

@@ -157,6 +157,50 @@ func TestOneIsNotTaken(t *testing.T) {
 	}
 }
 
+// TestBodiesAreBounded: an alert of many paths names those that broke first, and many alerts go to Alertmanager in several requests.
+func TestBodiesAreBounded(t *testing.T) {
+	var sizes []int
+	h := newHook(t, func(body []byte) string {
+		var alerts []postableAlert
+		if err := json.Unmarshal(body, &alerts); err != nil {
+			return err.Error()
+		}
+		sizes = append(sizes, len(alerts))
+		return ""
+	})
+	j, manager := teller(t, schematest.Migrated(t), targetAlertmanager, h.URL)
+	var many []*Alert
+	for i := range 2*maxPost + 1 {
+		a := firing("shop/web")
+		a.CauseOf = fmt.Sprintf("server:shop/%d", i)
+		many = append(many, a)
+	}
+	j.alerts.set(many)
+	if err := manager.tell(t.Context(), time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff([]int{maxPost, maxPost, 1}, sizes); diff != "" {
+		t.Errorf("alerts of a request (-want +got):\n%s", diff)
+	}
+	for _, n := range []int{1, maxPaths, maxPaths + 1, 5000} {
+		a := firing(make([]string, n)...)
+		for i, p := range a.Paths {
+			p.Client = strings.Repeat("a long name ", 40)
+			p.BrokeAt = a.StartsAt.Add(time.Duration(n-i) * time.Millisecond) // the last one broke first
+		}
+		w := manager.webhookBody(a).(webhookAlert)
+		if len(w.Paths) != min(n, maxPaths) || w.MorePaths != n-len(w.Paths) || len(a.Paths) != n {
+			t.Errorf("of %d paths %d are named and %d not", n, len(w.Paths), w.MorePaths)
+		}
+		if n > maxPaths && w.Paths[0] != a.Paths[n-1] {
+			t.Errorf("of %d paths the first to break is not named first", n)
+		}
+		if text, err := json.Marshal(w); err != nil || len(text) > 512<<10 {
+			t.Errorf("%d bytes, %v", len(text), err)
+		}
+	}
+}
+
 // TestForgets: what a target was told is kept as long as the alert is told of, and not for ever.
 func TestForgets(t *testing.T) {
 	s := newTarget(&alerts{}, targetWebhook, "")

@@ -66,6 +66,9 @@ func (s *Settings) answerApply(w http.ResponseWriter, r *http.Request) {
 
 // credential reads what only the collector's user can, and makes it where it is missing: on a shared host loopback is no border.
 func (s *Settings) credential() (string, error) {
+	if s.dir == "" {
+		return "", errNowhere
+	}
 	path := filepath.Join(s.dir, credentialName)
 	data, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {

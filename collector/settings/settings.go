@@ -73,13 +73,16 @@ type Status struct {
 	Exporters  []*Exporter `json:"exporters"`
 }
 
-// Open reads what was applied before. A file that cannot be understood is said in the log and left alone: the exporters keep what they have.
+// Open reads what was applied before; without a directory nothing was and can be. A file that cannot be understood is said in the log and left alone: the exporters keep what they have.
 func Open(dir string, log *slog.Logger) (*Settings, error) {
 	exporters, err := lru.New[string, *Exporter](maxExporters)
 	if err != nil {
 		return nil, err
 	}
 	s := &Settings{dir: dir, log: log, changed: make(chan struct{}), exporters: exporters}
+	if dir == "" {
+		return s, nil
+	}
 	path := filepath.Join(dir, fileName)
 	data, err := os.ReadFile(path)
 	switch {
@@ -113,8 +116,14 @@ func (s *Settings) Apply(name string, data []byte) (generation string, err error
 	return s.generationLocked(), nil
 }
 
+// errNowhere is why a collector without a directory takes no settings. It must not take the one that it happens to run in.
+var errNowhere = errors.New("there is no --data to keep them in")
+
 // save replaces the file as a whole.
 func (s *Settings) save(data []byte) error {
+	if s.dir == "" {
+		return errNowhere
+	}
 	if err := os.MkdirAll(s.dir, 0o750); err != nil {
 		return err
 	}

@@ -3,6 +3,7 @@ package settings
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"io"
 	"log/slog"
 	"net/http"
@@ -103,6 +104,29 @@ func TestSettingsSurvive(t *testing.T) {
 	}
 	if m, _ := opened(t, dir).For("db-1"); m != nil {
 		t.Errorf("rubbish asks for %v", m)
+	}
+}
+
+// TestNoDirectory: a collector without --data keeps nothing in the directory that it runs in, and reads nothing there.
+func TestNoDirectory(t *testing.T) {
+	t.Chdir(t.TempDir())
+	if err := os.WriteFile(fileName, []byte(sound), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s := opened(t, "")
+	if m, _ := s.For("db-1"); m != nil {
+		t.Errorf("asks for %v", m)
+	}
+	if _, err := s.Apply("f", []byte(sound)); !errors.Is(err, errNowhere) {
+		t.Errorf("applied: %v", err)
+	}
+	answer := httptest.NewRecorder()
+	s.answerApply(answer, httptest.NewRequest(http.MethodPut, Path, strings.NewReader(sound)))
+	if answer.Code != http.StatusServiceUnavailable || !strings.Contains(answer.Body.String(), "--data") {
+		t.Errorf("%d %s", answer.Code, answer.Body)
+	}
+	if files, _ := os.ReadDir("."); len(files) != 1 {
+		t.Errorf("%v", files)
 	}
 }
 

@@ -1,9 +1,11 @@
 package assignment
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"time"
 
 	"tributary/proto/flow"
@@ -58,7 +60,7 @@ func Parse(name string, data []byte) ([]Entry, error) {
 		}
 	}
 	if _, twice := spansOf(map[string][]Entry{"": d.Assignments}); twice != nil {
-		return nil, fmt.Errorf("assignments %s: %s is given to two workloads at one time", name, twice[0].addr())
+		return nil, fmt.Errorf("assignments %s: %s is given to two workloads at one time", name, twice[0].span.addr())
 	}
 	return d.Assignments, nil
 }
@@ -138,8 +140,14 @@ func (s *span) end() int64 {
 	return s.to
 }
 
+// contradiction is a span that shares a time with another one of its place.
+type contradiction struct {
+	span
+	other span
+}
+
 // spansOf spreads entries over their addresses. Those that contradict others are left out, and returned too.
-func spansOf(groups map[string][]Entry) (spans map[span]struct{}, twice []span) {
+func spansOf(groups map[string][]Entry) (spans map[span]struct{}, twice []contradiction) {
 	spans = map[span]struct{}{}
 	at := map[place][]span{}
 	for _, entries := range groups {
@@ -153,18 +161,31 @@ func spansOf(groups map[string][]Entry) (spans map[span]struct{}, twice []span) 
 		}
 	}
 	for _, list := range at {
-		for i := range list {
-			for j := range list[:i] {
-				if list[i].from < list[j].end() && list[j].from < list[i].end() {
-					twice = append(twice, list[i], list[j])
-				}
-			}
-		}
+		twice = append(twice, overlapping(list)...)
 	}
-	for _, s := range twice {
-		delete(spans, s)
+	for i := range twice {
+		delete(spans, twice[i].span)
 	}
 	return spans, twice
+}
+
+// overlapping returns those of one place's spans that share a time with another one. One overlaps an earlier one if it begins before the last end of those, and
+// a later one if it ends after the next one begins.
+func overlapping(list []span) (out []contradiction) {
+	slices.SortFunc(list, func(a, b span) int { return cmp.Compare(a.from, b.from) })
+	longest := 0 // of the earlier ones, which ends last
+	for i := range list {
+		switch s := &list[i]; {
+		case i > 0 && s.from < list[longest].end():
+			out = append(out, contradiction{*s, list[longest]})
+		case i+1 < len(list) && list[i+1].from < s.end():
+			out = append(out, contradiction{*s, list[i+1]})
+		}
+		if list[i].end() > list[longest].end() {
+			longest = i
+		}
+	}
+	return out
 }
 
 func (e *Entry) spans() []span {

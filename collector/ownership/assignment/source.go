@@ -117,23 +117,25 @@ func (s *Source) change(groups map[string][]Entry, since, until time.Time) {
 }
 
 // contradicted counts and logs what is left out, each time that there is something new. The caller holds the lock.
-func (s *Source) contradicted(twice []span) {
+func (s *Source) contradicted(twice []contradiction) {
 	before := s.twice
 	s.twice = make(map[span]struct{}, len(twice))
-	var fresh []int
+	var first *contradiction
+	fresh := 0
 	for i := range twice {
-		s.twice[twice[i]] = struct{}{}
-		if _, known := before[twice[i]]; !known {
-			fresh = append(fresh, i)
+		s.twice[twice[i].span] = struct{}{}
+		if _, known := before[twice[i].span]; known {
+			continue
+		}
+		if fresh++; first == nil {
+			first = &twice[i]
 		}
 	}
-	if len(fresh) == 0 {
+	if first == nil {
 		return
 	}
-	s.metrics.refused(s.kind, "conflict", len(fresh))
-	at := fresh[0] &^ 1 // they come in pairs
-	s.log.Warn("assignments that contradict each other are left out", "entries", len(fresh), "address", twice[at].addr().String(),
-		"workload", twice[at].workload, "other", twice[at+1].workload)
+	s.metrics.refused(s.kind, "conflict", fresh)
+	s.log.Warn("assignments that contradict each other are left out", "entries", fresh, "address", first.addr().String(), "workload", first.workload, "other", first.other.workload)
 }
 
 // step claims what has begun, releases what has ended, and vouches for the rest up to verified, if that is not 0.
