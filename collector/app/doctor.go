@@ -194,7 +194,7 @@ func (d *doctor) running() {
 	case errors.Is(err, unix.ECONNREFUSED):
 		d.Line("warn", fmt.Sprintf("no collector runs at %s (--metrics-listen)", d.cfg.MetricsListen))
 		return
-	case err != nil: // its certificate is of an authority of ours, say
+	case err != nil: // it wants a client's certificate, say
 		d.Line("warn", "what runs at --metrics-listen cannot be asked: "+err.Error())
 		return
 	}
@@ -238,9 +238,13 @@ func trouble(line string) string {
 }
 
 func (d *doctor) ask(path string) (string, error) {
-	scheme := "http://"
+	scheme, by := "http://", &http.Transport{DisableKeepAlives: true}
 	if d.cfg.TLSCert != "" && tlsconf.CheckListener("", d.cfg.MetricsListen, false, false) != nil {
-		scheme = "https://"
+		trusted, err := tlsconf.Itself(d.cfg.TLSCert)
+		if err != nil {
+			return "", err
+		}
+		scheme, by.TLSClientConfig = "https://", trusted
 	}
 	ctx, cancel := context.WithTimeout(d.ctx, doctorPatience)
 	defer cancel()
@@ -248,7 +252,7 @@ func (d *doctor) ask(path string) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("ask %s: %w", path, err)
 	}
-	answer, err := http.DefaultClient.Do(r)
+	answer, err := (&http.Client{Transport: by}).Do(r)
 	if err != nil {
 		return "", fmt.Errorf("ask %s: %w", path, err)
 	}

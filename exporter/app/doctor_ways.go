@@ -76,11 +76,19 @@ const maxMetrics = 1 << 20
 func inUse(ctx context.Context, c config.Config) (p present) {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
-	r, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+c.MetricsListen+"/metrics", nil)
+	scheme, by := "http://", &http.Transport{DisableKeepAlives: true}
+	if c.MetricsTLS() {
+		trusted, err := tlsconf.Itself(c.TLS.Cert)
+		if err != nil {
+			return p // said of the certificate already
+		}
+		scheme, by.TLSClientConfig = "https://", trusted
+	}
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, scheme+c.MetricsListen+"/metrics", nil)
 	if err != nil {
 		return p
 	}
-	answer, err := http.DefaultClient.Do(r)
+	answer, err := (&http.Client{Transport: by}).Do(r)
 	if err != nil {
 		return p
 	}
