@@ -58,8 +58,7 @@ kafka: .build/kafka.stamp ## fetch the jars of the Kafka that the tests use
 # A start and a stop fetch everything, and prove that the broker works before a test waits for it.
 .build/kafka.stamp: deploy/dev/kafka.sh deploy/dev/kafka/pom.xml
 	@mkdir -p .build
-	deploy/dev/kafka.sh start .build/kafka
-	@deploy/dev/kafka.sh stop .build/kafka
+	deploy/dev/kafka.sh prepare .build/kafka
 	@rm -rf .build/kafka && touch $@
 
 .PHONY: generate

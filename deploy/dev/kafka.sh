@@ -3,6 +3,7 @@
 #
 #   kafka.sh start  [DIR] [PORT]   start in the background, wait until it answers, print its bootstrap address
 #   kafka.sh stop   [DIR]          end exactly that broker
+#   kafka.sh prepare [DIR]         fetch the jars, start a broker once and end it; the next starts take half the processor time
 #   kafka.sh status [DIR]          print the bootstrap address, or say that none runs (exit code 1)
 #   kafka.sh run    [DIR] [PORT]   become the broker: stays in the foreground and keeps this process's id, so that a
 #                                  caller can tie the broker's life to its own (PR_SET_PDEATHSIG survives the exec)
@@ -10,9 +11,12 @@
 # DIR (default ${XDG_STATE_HOME:-~/.local/state}/tributary/kafka) holds everything of one broker: data/, kafka.log, pid,
 # address. A second start in the same DIR uses the same data and port. Copies in different DIRs do not meet: without PORT
 # each takes a free one. KAFKA_PROPERTIES names a file of broker properties added to the generated ones; PORT_ in it stands
-# for the port (a listener of its own for TLS or SASL). KAFKA_HEAP_MB (default 512) is the Java heap.
+# for the port (a listener of its own for TLS or SASL). KAFKA_HEAP_MB (default 512) is the Java heap. KAFKA_JIT_LEVEL (default 4)
+# bounds Java's compiler: 1 costs a short-lived broker less.
 #
-# The jars are fetched once, by Maven coordinates (kafka/pom.xml), into ${XDG_CACHE_HOME:-~/.cache}/tributary/kafka-VERSION.
+# The jars are fetched once, by Maven coordinates (kafka/pom.xml), into ${XDG_CACHE_HOME:-~/.cache}/tributary/kafka-VERSION. Beside them are
+# kafka-VERSION.jsa, the classes that a start loads as Java shares them (made by prepare, ignored by another Java than that which made it), and
+# kafka-VERSION-formatted, the first files of every data directory.
 set -euo pipefail
 
 export HOME=${HOME:-${TMPDIR:-/tmp}}
@@ -20,11 +24,13 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 version=$(sed -n 's:.*<kafka.version>\(.*\)</kafka.version>.*:\1:p' "$here/kafka/pom.xml")
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/tributary
 libs=$cache/kafka-$version
+archive=$libs.jsa
+formatted=$libs-formatted
 start_seconds=60
 
 die() { echo "kafka.sh: $*" >&2; exit 1; }
 
-usage() { sed -n '4,8s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" >&2; exit 2; }
+usage() { sed -n '4,9s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" >&2; exit 2; }
 
 # need_tool COMMAND PACKAGE: COMMAND is there, or is installed by root on Debian, or is asked for in one sentence.
 need_tool() {
@@ -130,12 +136,28 @@ run_broker() {
   local java=(java -XX:+UseSerialGC -XX:TieredStopAtLevel="${KAFKA_JIT_LEVEL:-4}" -Djava.io.tmpdir="$dir/tmp"
     -Dorg.slf4j.simpleLogger.defaultLogLevel=warn -Dorg.slf4j.simpleLogger.showDateTime=true
     -Dorg.slf4j.simpleLogger.log.kafka.server.KafkaRaftServer=info -cp "$libs/*")
-  if [ ! -e "$dir/data/meta.properties" ]; then
-    "${java[@]}" -XX:TieredStopAtLevel=1 kafka.tools.StorageTool format -t tributarytributaryAAA -c "$dir/server.properties" >"$dir/format.log" 2>&1 ||
-      die "the data directory could not be prepared: $(tail -n 1 "$dir/format.log")"
+  format_data "${java[@]}"
+  if [ -n "${KAFKA_RECORD:-}" ]; then
+    java+=(-XX:+IgnoreUnrecognizedVMOptions -XX:ArchiveClassesAtExit="$KAFKA_RECORD")
+  elif [ -s "$archive" ]; then
+    java+=(-XX:+IgnoreUnrecognizedVMOptions -XX:SharedArchiveFile="$archive" -Xshare:auto -Xlog:disable -Xlog:all=error:stderr)
   fi
   echo $$ >"$dir/pid"
   exec "${java[@]}" -Xmx"${KAFKA_HEAP_MB:-512}"m kafka.Kafka "$dir/server.properties" >"$dir/kafka.log" 2>&1 </dev/null
+}
+
+# format_data JAVA…: the data directory of a new broker. Its files are the same for all, and made by Kafka's tool once.
+format_data() {
+  [ -e "$dir/data/meta.properties" ] && return
+  if [ -d "$formatted" ]; then
+    cp "$formatted"/* "$dir/data/"
+    return
+  fi
+  "$@" -XX:TieredStopAtLevel=1 kafka.tools.StorageTool format -t tributarytributaryAAA -c "$dir/server.properties" >"$dir/format.log" 2>&1 ||
+    die "the data directory could not be prepared: $(tail -n 1 "$dir/format.log")"
+  local part
+  part=$(mktemp -d "$cache/kafka-part.XXXXXX")
+  cp "$dir/data/"* "$part/" && chmod 755 "$part" && mv -T "$part" "$formatted" 2>/dev/null || rm -rf "$part" # another one was quicker
 }
 
 # start_broker PORT: run in the background. A port that was taken between the choice and the bind is chosen again.
@@ -189,12 +211,36 @@ stop_broker() {
   rm -f "$dir/pid"
 }
 
+# prepare_broker: a start and an end. Java writes the archive when it ends by itself; it appears by one rename.
+prepare_broker() {
+  local part="" pid
+  if [ ! -s "$archive" ]; then
+    mkdir -p "$cache"
+    part=$(mktemp -u "$cache/kafka-part.XXXXXX.jsa")
+    export KAFKA_RECORD=$part
+  fi
+  start_broker "" >/dev/null
+  pid=$(broker_pid) || die "the broker ended (log: $dir/kafka.log)"
+  kill "$pid"
+  for _ in {1..600}; do
+    if ! broker_pid >/dev/null; then
+      rm -f "$dir/pid"
+      [ ! -s "$part" ] || mv "$part" "$archive"
+      return
+    fi
+    sleep 0.1
+  done
+  stop_broker
+  rm -f "$part"
+  die "the broker did not end within a minute (log: $dir/kafka.log)"
+}
+
 verb=${1:-}
 dir=${2:-${XDG_STATE_HOME:-$HOME/.local/state}/tributary/kafka}
 port=${3:-}
 [[ $port =~ ^[0-9]*$ ]] || usage
 case $verb in
-  start|run) mkdir -p "$dir"; dir=$(cd "$dir" && pwd); "${verb}_broker" "$port" ;;
+  start|run|prepare) mkdir -p "$dir"; dir=$(cd "$dir" && pwd); "${verb}_broker" "$port" ;;
   stop) if [ -d "$dir" ]; then dir=$(cd "$dir" && pwd); stop_broker; fi ;;
   status)
     if [ -d "$dir" ] && dir=$(cd "$dir" && pwd) && broker_pid >/dev/null; then cat "$dir/address"; else echo "no broker runs in $dir"; exit 1; fi ;;

@@ -204,9 +204,15 @@ func TestNodesShare(t *testing.T) {
 	b.named(3, last, "shop/db")
 }
 
-// TestCutKafka: a node that is cut off waits; when Kafka is back it knows everything, and nothing that was said is lost.
-func TestCutKafka(t *testing.T) {
-	broker, topic := kafkatest.New(t, ""), "own"
+// TestFaults have one broker, because its start is the dearest thing here.
+func TestFaults(t *testing.T) {
+	broker := kafkatest.New(t, "")
+	t.Run("cut", func(t *testing.T) { testCut(t, broker, "own.cut") })
+	t.Run("absent", func(t *testing.T) { testAbsent(t, broker, "own.absent") })
+}
+
+// testCut: a node that is cut off waits; when Kafka is back it knows everything, and nothing that was said is lost.
+func testCut(t *testing.T, broker *kafkatest.Broker, topic string) {
 	a, b := start(t, broker.Addr, topic, "a", nil).ready(), start(t, broker.Addr, topic, "b", nil).ready()
 	from := time.Now().UnixNano() - 60*second
 	s := a.speaks("x", true, claim(1, "shop/web", from))
@@ -230,9 +236,8 @@ func TestCutKafka(t *testing.T) {
 	b.named(2, cut+second/2, "shop/api")
 }
 
-// TestWithoutKafka: an absent Kafka is a state, and what does not fit meanwhile is given up, counted, and said whole later.
-func TestWithoutKafka(t *testing.T) {
-	broker, topic := kafkatest.New(t, ""), "own"
+// testAbsent: an absent Kafka is a state, and what does not fit meanwhile is given up, counted, and said whole later.
+func testAbsent(t *testing.T, broker *kafkatest.Broker, topic string) {
 	a := start(t, broker.Addr, topic, "a", nil).ready()
 	broker.Kill()
 	a.feed.out.room = 2000

@@ -212,7 +212,7 @@ func (b *Broker) run() error {
 	}
 	var stderr bytes.Buffer
 	b.cmd = exec.Command(script, "run", b.dir, port)
-	b.cmd.Env = append(os.Environ(), "KAFKA_PROPERTIES="+b.properties)
+	b.cmd.Env = append([]string{"KAFKA_JIT_LEVEL=1"}, append(os.Environ(), "KAFKA_PROPERTIES="+b.properties)...) // of two the last one counts
 	b.cmd.Stderr = &stderr
 	b.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	b.exited = make(chan struct{})
