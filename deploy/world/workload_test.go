@@ -129,7 +129,7 @@ func TestWorkloadQuiet(t *testing.T) {
 	h.until(doneListen(port))
 	h.command(command{Job: &Job{ID: "often", Every: time.Millisecond, Parallel: 2, Calls: []Call{{To: to, Request: 16, Response: 16}}}})
 	h.command(command{Job: &Job{ID: "long", Calls: []Call{{To: to, Request: 32, Response: 8, Rounds: 1 << 30, Pause: time.Millisecond}}}})
-	time.Sleep(100 * time.Millisecond)
+	time.Sleep(500 * time.Millisecond)
 	h.command(command{Quiet: true})
 	entries, _ := h.until("quiet")
 	often, long := 0, Entry{}

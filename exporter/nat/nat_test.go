@@ -133,6 +133,7 @@ func newTable(t testing.TB, own *place, others ...*place) *Table {
 		return err
 	})
 	t.Cleanup(func() { table.sockets.Purge() })
+	table.all = budget{most: 1 << 50, have: 1 << 50} // a busy machine takes its time
 	if err := table.Degraded(); err != nil {
 		t.Fatal(err)
 	}

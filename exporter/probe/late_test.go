@@ -17,7 +17,6 @@ func TestEndsThatNoProgramSaw(t *testing.T) {
 	testenv.NeedRoot(t)
 	testenv.NeedCommand(t, "nft", "apt-get install nftables")
 	c := newCapture(t, Options{ActiveFirst: 1200 * time.Millisecond, ActiveEvery: time.Hour, SynFirst: 1200 * time.Millisecond, SynEvery: time.Hour})
-	c.cookies = map[uint64]bool{}
 	before := counted(t, c)
 	for name, unanswered := range map[string]struct {
 		do   func(a sock)
@@ -61,7 +60,6 @@ func TestEndsThatNoProgramSaw(t *testing.T) {
 func TestEndWithoutATrace(t *testing.T) {
 	testenv.NeedRoot(t)
 	c := newCapture(t, Options{ActiveFirst: 1200 * time.Millisecond, ActiveEvery: time.Hour})
-	c.cookies = map[uint64]bool{}
 	w := newWorld(t, c)
 	a, b := w.pair()
 	transfer(a, b, 13)
@@ -85,7 +83,6 @@ func TestConnectAgainAfterAnUnseenEnd(t *testing.T) {
 	testenv.NeedRoot(t)
 	const never = time.Hour
 	c := newCapture(t, Options{ActiveFirst: never, ActiveEvery: never, SynFirst: never, SynEvery: never})
-	c.cookies = map[uint64]bool{}
 	before := counted(t, c)
 	again := scenario{"again", func(w *world) {
 		l := w.listener("10.177.0.2:0")

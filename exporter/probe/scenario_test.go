@@ -59,7 +59,6 @@ func TestScenarios(t *testing.T) {
 	// no scenario lasts so long; it is for ends that this kernel shows no program (docs/capture.md), which the walk records
 	const late, never = 7 * time.Second, time.Hour
 	c := newCapture(t, Options{ActiveFirst: late, ActiveEvery: never, SynFirst: late, SynEvery: never, FailedConnects: true})
-	c.cookies = map[uint64]bool{}
 	var table []scenario
 	for _, rows := range [][]scenario{orderly, openings, processes, resets, timeouts, failures, unsent, asked} {
 		table = append(table, rows...)

@@ -190,7 +190,7 @@ func start(t *testing.T, opts Options, inums ...uint32) *Probe {
 // newCapture starts a probe and reads it until the test ends.
 func newCapture(t *testing.T, opts Options, inums ...uint32) *capture {
 	t.Helper()
-	c := &capture{t: t, probe: start(t, opts, inums...), inums: map[uint32]bool{}, walkEvery: walkEvery(opts)}
+	c := &capture{t: t, probe: start(t, opts, inums...), inums: map[uint32]bool{}, cookies: map[uint64]bool{}, walkEvery: walkEvery(opts)}
 	for _, i := range inums {
 		c.inums[i] = true
 	}
