@@ -44,14 +44,18 @@ func newNames(c config.Config, h host, registerer prometheus.Registerer, logger 
 		}
 		options.Containers = n.containers
 	}
-	if n.book, err = identity.New(options, registerer, logger); err != nil || !c.Conntrack {
-		return n, err
+	if c.Conntrack {
+		inum, err := ownNetns()
+		if err != nil {
+			return nil, err
+		}
+		asking := nat.Options{Own: inum, OwnOnly: c.Scope == config.ScopeNetns, Path: netns.Path}
+		if n.nat, err = nat.New(asking, registerer, logger); err != nil {
+			return nil, err
+		}
+		options.Shared = nat.NewSharing(asking).Among
 	}
-	inum, err := ownNetns()
-	if err != nil {
-		return nil, err
-	}
-	n.nat, err = nat.New(nat.Options{Own: inum, OwnOnly: c.Scope == config.ScopeNetns, Path: netns.Path}, registerer, logger)
+	n.book, err = identity.New(options, registerer, logger)
 	return n, err
 }
 

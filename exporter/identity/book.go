@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -33,6 +34,10 @@ type Options struct {
 	HostNames bool // name what nothing else names by systemd unit or program
 
 	Containers Containers // nil: nobody knows of any
+
+	// Shared returns which of a network namespace's own addresses stand for connections of others too, because this host translates theirs; nil: none does.
+	// It is called with each watermark and may take its time.
+	Shared func(netns uint32, own []netip.Addr) []netip.Addr
 }
 
 // Book keeps names and claims. Its methods are safe for concurrent use; Run once.
@@ -55,6 +60,7 @@ type Book struct {
 	history  history
 	gone     map[key]bool // keys whose object vanished
 	presence presence
+	sharing  sharing
 	claims   map[claimKey]Claim
 	readers  map[*reader]struct{}
 	verified int64  // wall clock; 0: nothing is verified yet
@@ -88,6 +94,7 @@ func New(opts Options, registerer prometheus.Registerer, logger *slog.Logger) (*
 		return nil, err
 	}
 	b.presence = newPresence()
+	b.sharing.seen = map[sharedKey]int64{}
 	b.metrics = newBookMetrics(b)
 	if opts.File != "" {
 		f, at, err := load(opts.File)

@@ -54,10 +54,11 @@ func (b *Book) unsubscribe(r *reader) {
 // VerifiedTo returns until when all open claims are verified, wall clock ns and at most now; 0 while the addresses have not been
 // listed. It reads what the kernel has queued; when it returns, every change up to that moment is in the subscribers' channels.
 func (b *Book) VerifiedTo(now int64) int64 {
+	unshared := b.checkSharing()
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.look(false)
-	return min(b.verified, now)
+	return min(b.verified, now, unshared)
 }
 
 // refresh brings the claims up to date with addresses and owners. What is not owned any more is released as of lastSeen.
@@ -141,6 +142,7 @@ func (b *Book) present(addr [16]byte) bool {
 // wanted returns what is to be claimed: the owners of all addresses that are present, each from now on.
 func (b *Book) wanted(from int64) map[claimKey]Claim {
 	want := map[claimKey]Claim{}
+	b.sharing.whole = map[uint32][]netip.Addr{}
 	byNetns, byAddr := b.claimers()
 	static := b.static()
 	for inum, s := range b.presence.spaces {
@@ -152,21 +154,21 @@ func (b *Book) wanted(from int64) map[claimKey]Claim {
 				c := Claim{Key{b.Network(inum, a.addr), a.addr, p.From, p.To}, *o, from}
 				want[keyOf(&c)] = c
 			}
-			if o := byNetns[inum]; o != nil {
-				add(o, config.Ports{})
-				continue
-			}
-			whole := false
-			for _, o := range byAddr[a.addr] {
-				if o.entry.Ports.All() {
-					add(o.addr, config.Ports{})
-					whole = true
-				} else {
-					add(o.port, o.entry.Ports)
+			whole := byNetns[inum]
+			if whole == nil {
+				for _, o := range byAddr[a.addr] {
+					if o.entry.Ports.All() {
+						whole = o.addr
+					} else {
+						add(o.port, o.entry.Ports)
+					}
 				}
 			}
-			if static != nil && !whole && inum == b.presence.own {
-				add(static, config.Ports{})
+			if whole == nil && inum == b.presence.own {
+				whole = static
+			}
+			if whole != nil && !b.isShared(inum, a.addr) {
+				add(whole, config.Ports{})
 			}
 		}
 	}

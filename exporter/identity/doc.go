@@ -17,6 +17,10 @@
 // link-local, multicast, tentative, deprecated and duplicate addresses are not. A plain host claims nothing: its names hang on
 // programs, and their peers are named by the mirror record.
 //
+// An address that stands for others too (Options.Shared: a masquerade, or a port that leads elsewhere) is claimed for nobody, but for the ports that
+// entries list. That is asked with each watermark, before it: of the own namespace and of four others at most, the rest in turn. So a connection under somebody
+// else's address is never verified to be the owner's, from the first one on; where a list of the translated connections takes over 5 ms, it is asked less often.
+//
 // Presence is known from one netlink socket that hears the address notifications of all namespaces (NETLINK_LISTEN_ALL_NSID).
 // No thread ever enters a namespace, and no socket of ours keeps a namespace alive. It needs CAP_NET_ADMIN and CAP_NET_BROADCAST; without
 // them only the own namespace is seen, and that is said once. The kernel queues a notification while it makes the change, so a

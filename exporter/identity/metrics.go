@@ -55,13 +55,14 @@ var (
 	descSubs       = describe("subscriptions", "Readers of the claims.")
 	descBehind     = describe("subscriptions_cut_total", "Readers cut off because they were too slow; they begin anew with the whole set.")
 	descHoles      = describe("holes_total", "Times that nobody looked for more than three seconds, or that the clock was set: all claims ended and began anew.")
+	descShared     = describe("shared_addresses", "Addresses that are claimed for nobody because they stand for connections of others too (address translation).")
 	descForgotten  = describe("past_owners_forgotten_total", "Past owners of keys that were forgotten because of a bound; flows of their time are unnamed.")
 )
 
 // Describe implements prometheus.Collector.
 func (m *bookMetrics) Describe(out chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
-		descLookups, descClaims, descReleases, descOpen, descReloads, descEvents, descNamespaces, descSubs, descBehind, descHoles, descForgotten,
+		descLookups, descClaims, descReleases, descOpen, descReloads, descEvents, descNamespaces, descSubs, descBehind, descHoles, descShared, descForgotten,
 	} {
 		out <- d
 	}
@@ -93,6 +94,7 @@ func (m *bookMetrics) Collect(out chan<- prometheus.Metric) {
 	gauge(descOpen, len(m.b.claims))
 	gauge(descNamespaces, len(m.b.presence.spaces))
 	gauge(descSubs, len(m.b.readers))
+	gauge(descShared, len(m.b.sharing.seen))
 	counter(descBehind, m.behind.Load())
 	counter(descHoles, m.holes.Load())
 	counter(descForgotten, m.b.history.forgot)

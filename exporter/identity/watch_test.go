@@ -194,7 +194,7 @@ func TestMetrics(t *testing.T) {
 		"claims_total": 0, "releases_total moved": 0, "releases_total gone": 0, "releases_total stopped": 0, "open_claims": 0,
 		"file_reloads_total ok": 0, "file_reloads_total invalid": 0,
 		"address_events_total added": 0, "address_events_total removed": 0, "address_events_total lost": 0,
-		"namespaces": 0, "subscriptions": 0, "subscriptions_cut_total": 0, "holes_total": 0, "past_owners_forgotten_total": 0,
+		"namespaces": 0, "subscriptions": 0, "subscriptions_cut_total": 0, "holes_total": 0, "shared_addresses": 0, "past_owners_forgotten_total": 0,
 	}
 	if diff := cmp.Diff(want, metricsOf(t, registry)); diff != "" {
 		t.Error(diff)

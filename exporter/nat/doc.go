@@ -7,6 +7,8 @@
 // after a reset), so it is there when the record is read. An attempt that was refused leaves none: its record has the virtual
 // address alone. Nor is there one where a rule says notrack, or on another host that translates.
 //
+// Sharing says which addresses of the host stand for connections of others, so that they are not claimed for one workload.
+//
 // Bounds. One question takes some 10 us. Where nothing is tracked at all, one answers for every connection before it. Untranslated destinations are remembered for a second, so that plain connections cost next
 // to nothing; where there is little to do they are asked for all the same (0.1 % of a core). All questions together take at most 5 % of a core:
 // what is over that is counted as skipped and keeps its virtual address. A question that is not answered within 50 ms is given up. One

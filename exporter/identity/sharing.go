@@ -1,0 +1,110 @@
+package identity
+
+import (
+	"math"
+	"net/netip"
+	"slices"
+	"sync"
+	"time"
+)
+
+const (
+	// sharedFor is how long an address is claimed for nobody after it was last seen to stand for others too; while it is, that is looked at again every sharedAgain.
+	sharedFor, sharedAgain = 10 * time.Minute, time.Minute
+	// checkedAtOnce bounds the namespaces beside the own one that are asked about with one watermark; more take their turns.
+	checkedAtOnce = 4
+)
+
+// sharing is what is known of addresses that stand for others.
+type sharing struct {
+	checking sync.Mutex // held during a check, while Book.mu is not
+	turn     int
+
+	// Guarded by Book.mu.
+	whole   map[uint32][]netip.Addr // of each namespace the addresses that would be claimed whole
+	seen    map[sharedKey]int64     // when an address was last seen to stand for others, wall clock ns
+	checked int64                   // when the check before began
+}
+
+type sharedKey struct {
+	netns uint32
+	addr  netip.Addr
+}
+
+// checkSharing asks which addresses stand for others too, and releases what is claimed of them whole, as of the check before. It returns until when
+// claims may be called verified as far as that goes.
+func (b *Book) checkSharing() (verified int64) {
+	if b.opts.Shared == nil {
+		return math.MaxInt64
+	}
+	s := &b.sharing
+	s.checking.Lock()
+	defer s.checking.Unlock()
+	began := b.clock().wall
+	b.mu.Lock()
+	ask := b.unsharedSpaces(began)
+	b.mu.Unlock()
+	answers := make(map[sharedKey]int64)
+	for inum, own := range ask {
+		for _, a := range b.opts.Shared(inum, own) {
+			answers[sharedKey{inum, a}] = began
+		}
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	changed := false
+	for k, at := range s.seen {
+		if _, again := answers[k]; !again && at < began-int64(sharedFor) {
+			delete(s.seen, k)
+			changed = true
+		}
+	}
+	for k, at := range answers {
+		if _, known := s.seen[k]; !known {
+			changed = true
+			b.log.Warn("an address stands for connections of others too, whose addresses this host translates: it is claimed for nobody; an entry of the identity file can have ports of it",
+				"address", k.addr, "netns", k.netns)
+		}
+		s.seen[k] = at
+	}
+	if changed {
+		b.refresh(s.checked)
+	}
+	s.checked = began
+	return began
+}
+
+// unsharedSpaces returns the namespaces to ask about: the own one, and some of the others in turn; but not for what is known. The caller holds mu.
+func (b *Book) unsharedSpaces(now int64) map[uint32][]netip.Addr {
+	s := &b.sharing
+	var others []uint32
+	ask := map[uint32][]netip.Addr{}
+	for inum, own := range s.whole {
+		if !slices.ContainsFunc(own, func(a netip.Addr) bool { return s.seen[sharedKey{inum, a}] < now-int64(sharedAgain) }) {
+			continue
+		}
+		if inum == b.presence.own {
+			ask[inum] = own
+		} else {
+			others = append(others, inum)
+		}
+	}
+	slices.Sort(others)
+	for range min(checkedAtOnce, len(others)) {
+		inum := others[s.turn%len(others)]
+		ask[inum] = s.whole[inum]
+		s.turn++
+	}
+	return ask
+}
+
+// isShared notes that an address would be claimed whole, and says whether it must not be. The caller holds mu.
+func (b *Book) isShared(inum uint32, addr [16]byte) bool {
+	if b.opts.Shared == nil {
+		return false
+	}
+	a := netip.AddrFrom16(addr).Unmap()
+	b.sharing.whole[inum] = append(b.sharing.whole[inum], a)
+	_, shared := b.sharing.seen[sharedKey{inum, a}]
+	return shared
+}
