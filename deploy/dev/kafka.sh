@@ -156,7 +156,7 @@ format_data() {
   "$@" -XX:TieredStopAtLevel=1 kafka.tools.StorageTool format -t tributarytributaryAAA -c "$dir/server.properties" >"$dir/format.log" 2>&1 ||
     die "the data directory could not be prepared: $(tail -n 1 "$dir/format.log")"
   local part
-  part=$(mktemp -d "$cache/kafka-part.XXXXXX")
+  part=$(mktemp -d "$cache/kafka-part.XXXXXX" 2>/dev/null) || return 0 # a cache that is not ours
   cp "$dir/data/"* "$part/" && chmod 755 "$part" && mv -T "$part" "$formatted" 2>/dev/null || rm -rf "$part" # another one was quicker
 }
 
