@@ -79,26 +79,32 @@ func New(cfg Config, server schema.Server, reg prometheus.Registerer, log *slog.
 	return &Ledger{
 		cfg: cfg.withDefaults(), store: schema.NewClient(server, 1), log: log.With("component", "ledger"), now: time.Now, waiting: map[key]reading{},
 		written: counter("readings_written_total", "Readings of exporters' counters written to exporter_health."),
-		dropped: counter("readings_dropped_total", "Readings given up: too many waited for the store, or their time was not to be believed."),
+		dropped: counter("readings_dropped_total", "Readings given up: too many waited for the store."),
 		errors:  counter("errors_total", "Writes that failed; they are tried again."),
 	}
 }
 
-// Readings of a time outside of these, beside the present, are not believed: a spool is shorter, a clock better.
+// A time outside of these, beside the present, is not believed: a spool is shorter, a clock better.
 const (
 	oldest = 8 * 24 * time.Hour
 	newest = time.Hour
 )
 
-// Note takes a reading of an exporter's counters, at a time by its clock in nanoseconds since 1970.
+// believed is the time of a reading, and our own where that cannot be: what was lost is known all the same.
+func (l *Ledger) believed(at int64) int64 {
+	now := l.now()
+	if age := now.Sub(time.Unix(0, at)); age > oldest || age < -newest {
+		return now.UnixNano()
+	}
+	return at
+}
+
+// Note takes a reading of an exporter's counters, at a time by its clock in nanoseconds since 1970. One that cannot be is taken as of now.
 func (l *Ledger) Note(exporter, host string, at int64, counters []flow.Counter) {
 	if len(counters) == 0 {
 		return
 	}
-	if age := l.now().Sub(time.Unix(0, at)); age > oldest || age < -newest {
-		l.dropped.Inc()
-		return
-	}
+	at = l.believed(at)
 	k := key{exporter, at / int64(time.Minute)}
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -115,7 +121,7 @@ func (l *Ledger) Note(exporter, host string, at int64, counters []flow.Counter) 
 // After calls then once the reading that was noted for a time of an exporter is in the store, or was given up; at once where it is already. It does not block,
 // and then must not.
 func (l *Ledger) After(exporter string, at int64, then func()) {
-	k := key{exporter, at / int64(time.Minute)}
+	k := key{exporter, l.believed(at) / int64(time.Minute)}
 	l.mu.Lock()
 	_, waits := l.waiting[k]
 	if _, ok := l.writing[k]; ok || waits {

@@ -8,7 +8,8 @@ const LossCondition = "(name IN ('probe.ring_full', 'probe.ends_missed', 'probe.
 	"'batch.refused_rows', 'spool.rejected_rows') OR match(name, '[._](dropped|lost)_'))"
 
 // CompletenessOf returns the SELECT of what each exporter captured and lost, by minute, out of the readings for which the SQL condition
-// holds. A minute's numbers are its reading less the one before, so the condition should take some minutes more than are asked for.
+// holds. A minute's numbers are its reading less the one before, so the condition should take some minutes more than are asked for. Before is what had counted
+// less: where an exporter's clock was set, later minutes are not later.
 func CompletenessOf(database, condition string) string {
 	return strings.NewReplacer("$database", database, "$condition", condition, "$loss", LossCondition).Replace(completenessOf)
 }
@@ -37,11 +38,12 @@ FROM
             minute, exporter_id, host,
             toInt64(counters['ring.read'] + counters['ring.walked']) AS read,
             CAST(mapFilter((name, n) -> $loss, counters) AS Map(String, Int64)) AS losses,
+            read + arraySum(mapValues(losses)) AS progress,
             toUInt64(greatest(0, toInt64(counters['spool.appended_rows'] + counters['spool.recovered_rows'] + counters['spool.rollup_rows'])
                 - toInt64(counters['spool.acked_rows'] + counters['spool.rejected_rows'] + counters['spool.rolled_up_rows']
                 + arraySum(mapValues(mapFilter((name, n) -> startsWith(name, 'spool.dropped_rows_'), counters)))))) AS pending
         FROM $database.exporter_health FINAL
         WHERE $condition
     )
-    WINDOW w AS (PARTITION BY exporter_id ORDER BY minute ROWS BETWEEN 1 PRECEDING AND CURRENT ROW)
+    WINDOW w AS (PARTITION BY exporter_id ORDER BY progress, minute ROWS BETWEEN 1 PRECEDING AND CURRENT ROW)
 )`

@@ -152,7 +152,7 @@ func (t *Transport) sendBooks(stream controlStream, health bool) error {
 		}
 	}
 	now := t.healthNow.Load()
-	if !now && (!health || time.Since(time.Unix(0, t.lastAdd.Load())) < healthEvery*watermarkEvery) {
+	if !now && (!health || time.Duration(clock.Boot()-t.lastAdd.Load()) < healthEvery*watermarkEvery) {
 		return nil // batches carry the counters
 	}
 	h := &flowv1.Health{Counters: t.config.Counters(), ClockNs: time.Now().UnixNano()}

@@ -15,6 +15,7 @@ import (
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/protobuf/proto"
 
+	"tributary/exporter/clock"
 	"tributary/proto/flowv1"
 	"tributary/service/log"
 	"tributary/service/spool"
@@ -79,7 +80,7 @@ type Transport struct {
 	storeEpoch string // of the last welcome; the Control stream's reader alone has it
 
 	applied atomic.Pointer[flowv1.Applied] // not told yet
-	lastAdd atomic.Int64                   // when the last batch came for the spool, ns since 1970
+	lastAdd atomic.Uint64                  // when the last batch came for the spool, by clock.Boot: the wall clock may be set
 
 	healthNow atomic.Bool // the counters are to be told at the next tick
 
@@ -153,7 +154,7 @@ func (t *Transport) Add(b *flowv1.Batch) {
 	if t.datagrams.send(b) {
 		return
 	}
-	t.lastAdd.Store(time.Now().UnixNano())
+	t.lastAdd.Store(clock.Boot())
 	body, err := proto.Marshal(b)
 	if err != nil {
 		body = nil // the spool counts what it cannot keep

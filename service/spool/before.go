@@ -19,8 +19,9 @@ func (w *writer) leaveWord(ended bool) {
 	if w.lock == nil || !w.told() {
 		return
 	}
-	h := w.config.head(0, 0)
-	h.CreatedNs = w.kept().UnixNano()
+	kept, now := w.kept()
+	h := w.config.head(kept, 0)
+	h.CreatedNs -= (now - kept).Nanoseconds()
 	if ended {
 		h.Reason = inOrder
 	}
@@ -44,17 +45,17 @@ func (w *writer) told() bool {
 	return s.Before.Run == "" || s.Appended.Batches > 0 || w.config.Clock.Boot()-w.attached >= toldAfter
 }
 
-// kept returns the wall clock's time at which the oldest batch was sealed that is only in memory, now if there is none.
-func (w *writer) kept() time.Time {
-	now, boot := w.config.Clock.Wall(), w.config.Clock.Boot()
+// kept returns when, since boot, the oldest batch was sealed that is only in memory, now if there is none.
+func (w *writer) kept() (at, now time.Duration) {
+	now = w.config.Clock.Boot()
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for _, e := range w.index.memory.entries {
 		if e.state != gone {
-			return now.Add(min(0, e.at-boot))
+			return min(e.at, now), now
 		}
 	}
-	return now
+	return now, now
 }
 
 // readWord takes what the run before left in the lock file.
@@ -64,6 +65,9 @@ func (w *writer) readWord(lock File) {
 		return
 	}
 	b := Before{Run: h.Run, Kept: time.Unix(0, h.CreatedNs), InOrder: h.Reason == inOrder}
+	if now := w.config.Clock.Boot(); h.BootID == w.config.BootID && h.BootID != "" && h.BootNs > 0 && h.BootNs <= now.Nanoseconds() { // the wall clock may have been set since
+		b.Kept = w.config.Clock.Wall().Add(time.Duration(h.BootNs) - now)
+	}
 	w.mu.Lock()
 	w.index.stats.Before = b
 	w.mu.Unlock()

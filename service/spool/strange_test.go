@@ -405,6 +405,29 @@ func TestTheNextRunKnowsHowTheOneBeforeEnded(t *testing.T) {
 	})
 }
 
+// TestTheWallClockIsSetBetweenRuns: on one boot the word of the run before is understood by the clock that nobody can set.
+func TestTheWallClockIsSetBetweenRuns(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fs := newSim(1, 0)
+		first := start(t, simulated(fs, "a"))
+		synctest.Wait()
+		first.append(1, 100)
+		time.Sleep(10*time.Second + 300*time.Millisecond)
+		fs.kill()
+		first.stop()
+		for _, by := range []time.Duration{24 * time.Hour, -24 * time.Hour} {
+			c := simulated(fs, "b")
+			c.Clock.Wall = func() time.Time { return time.Now().Add(by) }
+			b := start(t, c)
+			synctest.Wait()
+			same(t, "set by "+by.String(), b.Stats().Before, Before{Run: "a", Kept: time.Now().Add(by).Truncate(time.Second)})
+			same(t, "what it keeps", b.Stats().Pending, Count{1, 10})
+			fs.kill()
+			b.stop()
+		}
+	})
+}
+
 func FuzzScan(f *testing.F) {
 	dir := left(f, 5, "host-a")
 	b, err := os.ReadFile(filepath.Join(dir, fileName(1, kindSegment)))
