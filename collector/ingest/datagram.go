@@ -9,6 +9,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"tributary/collector/ingest/datagrams"
+	"tributary/collector/ownership/session"
 	"tributary/proto/flow"
 	"tributary/proto/flowv1"
 )
@@ -26,6 +27,11 @@ func (s *Server) takeDatagram(from *datagrams.Book, rows int, body []byte) {
 		if reason != nil {
 			s.log.Warn("batch of a datagram refused", "exporter_id", sender.ExporterID, "reason", reason)
 		}
+	}
+	if err := s.book.Check(sender.ExporterID, sender.Identity); err != nil { // since it got the key
+		s.metrics.refused.WithLabelValues("datagram").Inc()
+		drop("rejected", err)
+		return
 	}
 	m := new(flowv1.Batch)
 	err := proto.Unmarshal(body, m)
@@ -59,8 +65,12 @@ func (s *Server) takeDatagram(from *datagrams.Book, rows int, body []byte) {
 func (c *control) datagramRequest(m *flowv1.DatagramRequest) error {
 	key := &flowv1.DatagramKey{Refused: "this collector takes no datagrams: it was started without --udp-listen"}
 	if c.s.cfg.Datagrams {
-		sender := datagrams.Sender{ExporterID: c.id, Host: c.host, BootID: c.bootID}
-		if grant := c.s.cfg.Grants.Of(Identities(c.stream.Context())); grant != nil {
+		if _, err := c.s.own(c.stream.Context(), c.id, "datagram"); err != nil {
+			return err
+		}
+		names := Identities(c.stream.Context())
+		sender := datagrams.Sender{ExporterID: c.id, Host: c.host, BootID: c.bootID, Identity: session.IdentityOf(names)}
+		if grant := c.s.cfg.Grants.Of(names); grant != nil {
 			sender.Grant = grant
 		}
 		var err error

@@ -19,6 +19,7 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
+	"tributary/collector/ingest/datagrams"
 	"tributary/collector/ownership"
 	"tributary/collector/ownership/session"
 	"tributary/proto/flowv1"
@@ -129,20 +130,45 @@ func TestExporterIDOfAnotherCertificate(t *testing.T) {
 		t.Errorf("HTTPS: %s", answer.Status)
 	}
 	batchOfAnother(t, r, evil)
-	for use, want := range map[string]float64{"flows": 2, "control": 1, "batch": 1} {
+	key := datagrams.Sender{ExporterID: "e1", Host: "h1", Identity: session.IdentityOf([]string{"evil"})} // got before e1 was another's
+	book, _, err := r.server.datagrams.Grant(key, 1, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	datagramOf(t, r, book, 0)
+	for use, want := range map[string]float64{"flows": 2, "control": 1, "batch": 1, "datagram": 1} {
 		if got := testutil.ToFloat64(r.server.metrics.refused.WithLabelValues(use)); got != want {
 			t.Errorf("%s counted %v times", use, got)
 		}
 	}
 
+	key.Identity = session.IdentityOf([]string{"honest"})
+	if book, _, err = r.server.datagrams.Grant(key, 1, ""); err != nil {
+		t.Fatal(err)
+	}
+	datagramOf(t, r, book, 3)
+
 	now := time.Now().UnixNano()
 	sendOwnership(t, control, &flowv1.Ownership{Full: true, Claims: []*flowv1.Claim{claim(1, "shop/web", uint64(now-1e9))}})
 	send(t, flows, batch("e1", 2, 3)) // both of the owner's streams are as they were
-	r.server.Done(r.pipeline.wait(t, 1)[0])
+	r.server.Done(r.pipeline.wait(t, 2)[1])
 	waitAcked(t, flows, 2)
 
 	r.client = byGRPC("honest") // with another certificate
 	r.control(t, "e1")
+}
+
+// datagramOf takes a datagram of 3 rows for a book, in whose name some of them are stored.
+func datagramOf(t *testing.T, r *rig, book *datagrams.Book, stored uint64) {
+	t.Helper()
+	r.server.takeDatagram(book, 3, body(t, 1, 3))
+	if stored > 0 {
+		r.server.Done(r.pipeline.wait(t, 1)[0])
+	}
+	got := book.Mark(&flowv1.DatagramMark{Epoch: 1, Rows: 3})
+	if got.GetStoredRows() != stored || got.GetDroppedRows() != 3-stored {
+		t.Errorf("%v, want %d stored", got, stored)
+	}
 }
 
 // batchOfAnother sends a batch of e1, of the same host, on another exporter's stream.

@@ -61,7 +61,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		posts: counters("http_requests_total", "Requests of streams over HTTP, by what became of them.", "result",
 			"taken", "repeated", "polled", "busy", "slow", "refused", "unknown_stream", "ended"),
 		listeners: counters("listeners_total", "Listeners that exporters told of, by what became of them.", "result", "accepted", "refused"),
-		refused:   counters("refused_identities_total", "Uses of an exporter_id that belongs to the owner of another certificate, by what it was used for; all were refused.", "use", "flows", "control", "batch"),
+		refused:   counters("refused_identities_total", "Uses of an exporter_id that belongs to the owner of another certificate, by what it was used for; all were refused.", "use", "flows", "control", "batch", "datagram"),
 		streams:   prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "tributary_collector_ingest_streams", Help: "Open streams."}, []string{"stream"}),
 	}
 	m.refusedConnections = counters("refused_connections_total", "Connections that were closed as they came, because as many were open as max_connections allows.", "listener", "grpc", "https")

@@ -4,6 +4,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"tributary/collector/ownership/session"
 	"tributary/proto/datagram"
 	"tributary/proto/flow"
 	"tributary/proto/flowv1"
@@ -15,6 +16,7 @@ const maxEpochs = 16
 // Sender is who was given a key: what it sends is under these names.
 type Sender struct {
 	ExporterID, Host, BootID string
+	Identity                 session.Identity
 	Grant                    flow.Grant // for whose local ends it may speak; nil: for all
 }
 
