@@ -290,7 +290,8 @@ func (c *collector) drain(ctx context.Context) {
 func (c *collector) done(b *flow.Batch, err error) {
 	switch {
 	case err == nil && c.ledger != nil && c.sinks.clickhouseLog == nil:
-		c.ledger.After(b.ExporterID, b.SealedTimeNs, func() { c.ingest.Done(b) })
+		exporter, sealed := b.ExporterID, b.SealedTimeNs // it is used again
+		c.ledger.After(exporter, sealed, c.ingest.Stored(b))
 	case err == nil:
 		c.ingest.Done(b)
 	case stops(err):

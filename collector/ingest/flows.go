@@ -244,21 +244,28 @@ func (s *Server) streamEnd() *time.Timer {
 	return time.NewTimer(s.cfg.StreamLife + rand.N(s.cfg.StreamLife))
 }
 
-// Done says that every required sink has the batch, durably: its exporter gets the acknowledgement. The batch's memory is used again, so
-// nobody may keep a reference. A batch that this server did not take in (rows named later) is ignored.
-func (s *Server) Done(b *flow.Batch) {
+// Done is Stored and at once the acknowledgement.
+func (s *Server) Done(b *flow.Batch) { s.Stored(b)() }
+
+// Stored says that every required sink has the batch, durably. The room that it took is free and its memory is used again, so nobody may keep a
+// reference. Its exporter gets the acknowledgement when the returned function is called, once. A batch that this server did not take in (rows named later)
+// is ignored.
+func (s *Server) Stored(b *flow.Batch) (acknowledge func()) {
 	t, ok := s.tickets.take(b)
 	if !ok {
-		return
+		return func() {}
 	}
-	if t.book != nil {
-		t.book.Stored(t.rows)
-	} else {
-		t.exporter.finish(t.seq, t.life)
-	}
-	s.settle(t)
-	s.metrics.acked.Add(float64(t.rows))
+	s.free(t)
 	s.recycle(b, t.book)
+	return func() {
+		if t.book != nil {
+			t.book.Stored(t.rows)
+		} else {
+			t.exporter.finish(t.seq, t.life)
+		}
+		s.metrics.pendingRows.Sub(float64(t.rows))
+		s.metrics.acked.Add(float64(t.rows))
+	}
 }
 
 // recycle uses a batch's memory again; batches of datagrams have their own, because they are small.
@@ -277,7 +284,8 @@ func (s *Server) Refuse(b *flow.Batch, reason string) {
 	if !ok {
 		return
 	}
-	s.settle(t)
+	s.free(t)
+	s.metrics.pendingRows.Sub(float64(t.rows))
 	s.metrics.rows.WithLabelValues("unstorable").Add(float64(t.rows))
 	s.metrics.batches.WithLabelValues("unstorable").Inc()
 	if t.book != nil {
@@ -289,9 +297,8 @@ func (s *Server) Refuse(b *flow.Batch, reason string) {
 	s.recycle(b, t.book)
 }
 
-// settle gives back what a batch on its way occupied.
-func (s *Server) settle(t ticket) {
+// free gives back the room of a batch on its way.
+func (s *Server) free(t ticket) {
 	s.room.Release(t.bytes)
-	s.metrics.pendingRows.Sub(float64(t.rows))
 	s.metrics.pendingBytes.Sub(float64(t.bytes))
 }

@@ -13,6 +13,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
@@ -425,5 +426,23 @@ func TestStreamsAreSpread(t *testing.T) {
 	r.server.Quiesce(ctx)
 	if _, err := r.flows(t, "e2").Recv(); status.Code(err) != codes.Unavailable {
 		t.Errorf("a server that stops says %v", err)
+	}
+}
+
+// TestStoredBeforeAcknowledged: what the sinks have needs no room, and is acknowledged when it is said.
+func TestStoredBeforeAcknowledged(t *testing.T) {
+	r := start(t, Config{PendingBytes: 30 * rowBytes})
+	flows := r.flows(t, "e1")
+	send(t, flows, batch("e1", 1, 20))
+	acknowledge := r.server.Stored(r.pipeline.wait(t, 1)[0])
+	send(t, flows, batch("e1", 2, 20)) // there is no room for both
+	r.pipeline.wait(t, 2)
+	if rows, acked := testutil.ToFloat64(r.server.metrics.pendingRows), testutil.ToFloat64(r.server.metrics.acked); rows != 40 || acked != 0 {
+		t.Errorf("%v rows pending, %v acknowledged", rows, acked)
+	}
+	acknowledge()
+	waitAcked(t, flows, 1)
+	if rows := testutil.ToFloat64(r.server.metrics.pendingRows); rows != 20 {
+		t.Errorf("%v rows pending", rows)
 	}
 }

@@ -51,7 +51,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		rows:         counters("rows_total", "Rows that arrived, by what became of them. no_room: by datagram, which nobody waits for.", "result", "accepted", "repeated", "rejected", "no_room", "unstorable"),
 		bytes:        counter("payload_bytes_total", "Payload bytes that arrived."),
 		acked:        counter("acked_rows_total", "Rows that are in every required sink."),
-		pendingRows:  gauge("pending_rows", "Rows taken in and not yet in every required sink."),
+		pendingRows:  gauge("pending_rows", "Rows taken in and not yet acknowledged."),
 		pendingBytes: gauge("pending_bytes", "Memory of the batches taken in and not yet in every required sink."),
 		claims:       counters("claims_total", "Claims, by what became of them.", "result", results...),
 		releases:     counters("releases_total", "Releases, by what became of them.", "result", results...),

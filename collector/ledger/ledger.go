@@ -118,13 +118,13 @@ func (l *Ledger) Note(exporter, host string, at int64, counters []flow.Counter) 
 	l.waiting[k] = reading{host, at, append(r.counters[:0], counters...)}
 }
 
-// After calls then once the reading that was noted for a time of an exporter is in the store, or was given up; at once where it is already. It does not block,
-// and then must not.
+// After calls then once the reading that was noted for a time of an exporter is in the store, or was given up; at once where it is already, and where
+// MaxReadings calls wait. It does not block, and then must not.
 func (l *Ledger) After(exporter string, at int64, then func()) {
 	k := key{exporter, l.believed(at) / int64(time.Minute)}
 	l.mu.Lock()
 	_, waits := l.waiting[k]
-	if _, ok := l.writing[k]; ok || waits {
+	if _, ok := l.writing[k]; (ok || waits) && len(l.after) < l.cfg.MaxReadings {
 		l.after = append(l.after, then)
 		then = nil
 	}

@@ -135,6 +135,19 @@ func TestAfter(t *testing.T) {
 	}
 }
 
+// TestAfterIsBounded: what waits for a store that is away has a ceiling.
+func TestAfterIsBounded(t *testing.T) {
+	l := newLedger(t, Config{MaxReadings: 10}, schema.Server{URL: "http://127.0.0.1:1", Database: "d"})
+	l.Note("e", "h", time.Now().UnixNano(), counters(1, 0, 0, 0, 0))
+	called := 0
+	for range 15 {
+		l.After("e", time.Now().UnixNano(), func() { called++ })
+	}
+	if called != 5 {
+		t.Errorf("%d of 15 did not wait, want 5", called)
+	}
+}
+
 // TestFlush: what waits for a reading goes on at once, whoever else writes meanwhile.
 func TestFlush(t *testing.T) {
 	l := newLedger(t, Config{Every: time.Millisecond}, schematest.Migrated(t))
