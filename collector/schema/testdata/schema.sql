@@ -500,13 +500,14 @@ FROM
             minute, exporter_id, host,
             toInt64(counters['ring.read'] + counters['ring.walked']) AS read,
             CAST(mapFilter((name, n) -> (name IN ('probe.ring_full', 'probe.ends_missed', 'probe.recursion', 'probe.map_full', 'probe.map_nomem', 'ring.invalid', 'batch.refused_rows', 'spool.rejected_rows') OR match(name, '[._](dropped|lost)_')), counters) AS Map(String, Int64)) AS losses,
+            read + arraySum(mapValues(losses)) AS progress,
             toUInt64(greatest(0, toInt64(counters['spool.appended_rows'] + counters['spool.recovered_rows'] + counters['spool.rollup_rows'])
                 - toInt64(counters['spool.acked_rows'] + counters['spool.rejected_rows'] + counters['spool.rolled_up_rows']
                 + arraySum(mapValues(mapFilter((name, n) -> startsWith(name, 'spool.dropped_rows_'), counters)))))) AS pending
         FROM tributary.exporter_health FINAL
         WHERE 1
     )
-    WINDOW w AS (PARTITION BY exporter_id ORDER BY minute ROWS BETWEEN 1 PRECEDING AND CURRENT ROW)
+    WINDOW w AS (PARTITION BY exporter_id ORDER BY progress, minute ROWS BETWEEN 1 PRECEDING AND CURRENT ROW)
 );
 
 -- The same with the workloads whose connections each exporter recorded: what it lost concerns them. An exporter that recorded nothing in a
@@ -912,13 +913,14 @@ FROM
             minute, exporter_id, host,
             toInt64(counters['ring.read'] + counters['ring.walked']) AS read,
             CAST(mapFilter((name, n) -> (name IN ('probe.ring_full', 'probe.ends_missed', 'probe.recursion', 'probe.map_full', 'probe.map_nomem', 'ring.invalid', 'batch.refused_rows', 'spool.rejected_rows') OR match(name, '[._](dropped|lost)_')), counters) AS Map(String, Int64)) AS losses,
+            read + arraySum(mapValues(losses)) AS progress,
             toUInt64(greatest(0, toInt64(counters['spool.appended_rows'] + counters['spool.recovered_rows'] + counters['spool.rollup_rows'])
                 - toInt64(counters['spool.acked_rows'] + counters['spool.rejected_rows'] + counters['spool.rolled_up_rows']
                 + arraySum(mapValues(mapFilter((name, n) -> startsWith(name, 'spool.dropped_rows_'), counters)))))) AS pending
         FROM tributary.exporter_health FINAL
         WHERE 1
     )
-    WINDOW w AS (PARTITION BY exporter_id ORDER BY minute ROWS BETWEEN 1 PRECEDING AND CURRENT ROW)
+    WINDOW w AS (PARTITION BY exporter_id ORDER BY progress, minute ROWS BETWEEN 1 PRECEDING AND CURRENT ROW)
 );
 
 -- migration 14: rollups
@@ -947,13 +949,14 @@ FROM
             minute, exporter_id, host,
             toInt64(counters['ring.read'] + counters['ring.walked']) AS read,
             CAST(mapFilter((name, n) -> (name IN ('probe.ring_full', 'probe.ends_missed', 'probe.recursion', 'probe.map_full', 'probe.map_nomem', 'ring.invalid', 'batch.refused_rows', 'spool.rejected_rows') OR match(name, '[._](dropped|lost)_')), counters) AS Map(String, Int64)) AS losses,
+            read + arraySum(mapValues(losses)) AS progress,
             toUInt64(greatest(0, toInt64(counters['spool.appended_rows'] + counters['spool.recovered_rows'] + counters['spool.rollup_rows'])
                 - toInt64(counters['spool.acked_rows'] + counters['spool.rejected_rows'] + counters['spool.rolled_up_rows']
                 + arraySum(mapValues(mapFilter((name, n) -> startsWith(name, 'spool.dropped_rows_'), counters)))))) AS pending
         FROM tributary.exporter_health FINAL
         WHERE 1
     )
-    WINDOW w AS (PARTITION BY exporter_id ORDER BY minute ROWS BETWEEN 1 PRECEDING AND CURRENT ROW)
+    WINDOW w AS (PARTITION BY exporter_id ORDER BY progress, minute ROWS BETWEEN 1 PRECEDING AND CURRENT ROW)
 );
 
 CREATE OR REPLACE VIEW tributary.reachability AS
@@ -1158,3 +1161,39 @@ GROUP BY client_workload, client_why, server_workload, server_why, server_port;
 ALTER TABLE tributary.edges_1m_gens DROP COLUMN IF EXISTS rtt_us, DROP COLUMN IF EXISTS connect_us;
 
 ALTER TABLE tributary.edges_1h_gens DROP COLUMN IF EXISTS rtt_us, DROP COLUMN IF EXISTS connect_us;
+
+-- migration 17: set_clocks
+
+-- What a minute captured is its reading less the one that had counted less, not the one of the minute before: an exporter's clock may have been set.
+CREATE OR REPLACE VIEW tributary.exporter_completeness AS
+SELECT
+    minute, exporter_id, host,
+    made + lost_before AS captured,
+    lost_records AS lost,
+    lost_before + lost_after AS lost_rows,
+    pending,
+    if(captured = 0, 1, 1 - least(captured, lost_rows) / captured) AS complete
+FROM
+(
+    SELECT
+        minute, exporter_id, host, pending,
+        toUInt64(greatest(0, read - lagInFrame(read) OVER w)) AS made,
+        mapFilter((name, n) -> n > 0, CAST(mapSubtract(losses, lagInFrame(losses) OVER w) AS Map(String, Int64))) AS grown,
+        CAST(grown AS Map(String, UInt64)) AS lost_records,
+        arraySum(mapValues(mapFilter((name, n) -> startsWith(name, 'probe.'), lost_records))) AS lost_before,
+        arraySum(mapValues(mapFilter((name, n) -> NOT startsWith(name, 'probe.'), lost_records))) AS lost_after
+    FROM
+    (
+        SELECT
+            minute, exporter_id, host,
+            toInt64(counters['ring.read'] + counters['ring.walked']) AS read,
+            CAST(mapFilter((name, n) -> (name IN ('probe.ring_full', 'probe.ends_missed', 'probe.recursion', 'probe.map_full', 'probe.map_nomem', 'ring.invalid', 'batch.refused_rows', 'spool.rejected_rows') OR match(name, '[._](dropped|lost)_')), counters) AS Map(String, Int64)) AS losses,
+            read + arraySum(mapValues(losses)) AS progress,
+            toUInt64(greatest(0, toInt64(counters['spool.appended_rows'] + counters['spool.recovered_rows'] + counters['spool.rollup_rows'])
+                - toInt64(counters['spool.acked_rows'] + counters['spool.rejected_rows'] + counters['spool.rolled_up_rows']
+                + arraySum(mapValues(mapFilter((name, n) -> startsWith(name, 'spool.dropped_rows_'), counters)))))) AS pending
+        FROM tributary.exporter_health FINAL
+        WHERE 1
+    )
+    WINDOW w AS (PARTITION BY exporter_id ORDER BY progress, minute ROWS BETWEEN 1 PRECEDING AND CURRENT ROW)
+);
