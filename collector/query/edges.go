@@ -61,14 +61,6 @@ type edgeFilter struct {
 	params    map[string]string
 }
 
-// clause is the filter as a clause of SQL, or nothing.
-func (f edgeFilter) clause(word string) string {
-	if f.condition == "" {
-		return ""
-	}
-	return "\n" + word + " (" + f.condition + ")"
-}
-
 // ofWorkload takes the edges of a workload, as client or as server.
 func ofWorkload(name string) edgeFilter {
 	return edgeFilter{"client_workload = {workload:String} OR server_workload = {workload:String}", map[string]string{"workload": name}}
@@ -76,7 +68,7 @@ func ofWorkload(name string) edgeFilter {
 
 // edges returns the edges of the records that ended in the window.
 func (c *Client) edges(ctx context.Context, w window, now time.Time, f edgeFilter) ([]Edge, error) {
-	covered, err := c.coverage(ctx)
+	covered, err := c.coverage(ctx, w, now)
 	if err != nil {
 		return nil, err
 	}
@@ -88,15 +80,15 @@ func (c *Client) edges(ctx context.Context, w window, now time.Time, f edgeFilte
 	} else {
 		lively = time.Time{}
 	}
-	statement := "SELECT " + edgeGroup + ",\n    " + schema.ShowEdges() + living + "\nFROM (" + c.edgesIn(covered.fromWritten(tiers), lively, f) + ") AS e\nGROUP BY " + edgeGroup + edgesOrder
+	statement := "SELECT " + edgeGroup + ",\n    " + schema.ReadEdges() + living + "\nFROM (" + c.edgesIn(covered, tiers, lively, f) + ") AS e\nGROUP BY " + edgeGroup + edgesOrder
 	if known || !covered.writtenSince(endOf(w, now).Add(-aliveWithin)) {
-		return collect[Edge](ctx, c, statement, f.params)
+		return c.edgeRows(ctx, statement, f)
 	}
 	var open []openRow
 	var openErr error
 	var both sync.WaitGroup
 	both.Go(func() { open, openErr = c.open(ctx, w, now, f) })
-	found, err := collect[Edge](ctx, c, statement, f.params)
+	found, err := c.edgeRows(ctx, statement, f)
 	both.Wait()
 	if err := errors.Join(err, openErr); err != nil {
 		return nil, err
@@ -111,6 +103,25 @@ func (c *Client) edges(ctx context.Context, w window, now time.Time, f edgeFilte
 		}
 	}
 	return found, nil
+}
+
+// edgeRow is an edge as it is read: quantiles are buckets.
+type edgeRow struct {
+	Edge
+	Rtt     [3]uint8 `json:"rtt_us_buckets"`
+	Connect [3]uint8 `json:"connect_us_buckets"`
+}
+
+func (c *Client) edgeRows(ctx context.Context, statement string, f edgeFilter) ([]Edge, error) {
+	rows, err := collect[edgeRow](ctx, c, statement, f.params)
+	out := make([]Edge, len(rows))
+	for i := range rows {
+		e, rtt, connect := &rows[i].Edge, rows[i].Rtt, rows[i].Connect
+		e.RttUsP50, e.RttUsP95, e.RttUsP99 = schema.MicrosOf(rtt[0]), schema.MicrosOf(rtt[1]), schema.MicrosOf(rtt[2])
+		e.ConnectUsP50, e.ConnectUsP95, e.ConnectUsP99 = schema.MicrosOf(connect[0]), schema.MicrosOf(connect[1]), schema.MicrosOf(connect[2])
+		out[i] = *e
+	}
+	return out, err
 }
 
 // endOf is the moment at which the window ends, or now.
@@ -133,8 +144,8 @@ type openRow struct {
 // open counts the connections that live at the end of the window, from single records.
 func (c *Client) open(ctx context.Context, w window, now time.Time, f edgeFilter) ([]openRow, error) {
 	at := endOf(w, now)
-	from := schema.EdgesOf(c.database(), "toDateTime(0, 'UTC')", sqlTime(at.Add(-aliveWithin), ""), sqlTime(at.Add(time.Nanosecond), ""), schema.Part{})
-	statement := "SELECT " + edgeGroup + ", sum(e.open) AS open, sum(e.unanswered) AS unanswered FROM (" + from + ") AS e" + f.clause("WHERE") +
+	from := schema.EdgesOf(c.database(), "toDateTime(0, 'UTC')", sqlTime(at.Add(-aliveWithin), ""), sqlTime(at.Add(time.Nanosecond), ""), schema.Part{Filter: f.condition})
+	statement := "SELECT " + edgeGroup + ", sum(e.open) AS open, sum(e.unanswered) AS unanswered FROM (" + from + ") AS e" +
 		"\nGROUP BY " + edgeGroup + "\nHAVING open > 0 OR unanswered > 0"
 	return collect[openRow](ctx, c, statement, f.params)
 }

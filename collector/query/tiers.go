@@ -3,6 +3,8 @@ package query
 import (
 	"context"
 	"fmt"
+	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -31,38 +33,84 @@ func (s span) empty() bool { return !s.first.Before(s.end) }
 // minutesKept is for how long edges_1m surely has its rows.
 const minutesKept = 29 * 24 * time.Hour
 
-// coverage is what has been computed, and the last minute to which a record was written: nothing is to be found in single records after it.
+// coverage is what has been computed, the first and the last minute to which a record was written, before and after which nothing is to be found in
+// single records, and which generations of the computed minutes and hours of a window count.
 type coverage struct {
-	minutes, hours span
-	written        time.Time
+	minutes, hours        span
+	firstWritten, written time.Time
+	minuteGens, hourGens  []generation
+	gensBefore, gensSince time.Time // minuteGens has the minutes of the window before the one and since the other
 }
+
+// generation is a computation of the minute or hour that starts at [0], unix seconds, and its gen.
+type generation [2]uint64
+
+// maxGens are taken over from one statement into the next: it saves a twentieth of a second to look them up twice in every answer.
+const maxGens = 2000
 
 // writtenSince tells whether there may be records that ended at or after a moment.
-func (c coverage) writtenSince(at time.Time) bool { return at.Before(c.written.Add(time.Minute)) }
+func (c *coverage) writtenSince(at time.Time) bool { return at.Before(c.written.Add(time.Minute)) }
 
 type coverageRow struct {
-	Step  string `json:"step"`
-	First int64  `json:"first"`
-	Last  int64  `json:"last"`
+	Step  string       `json:"step"`
+	First int64        `json:"first"`
+	Last  int64        `json:"last"`
+	Gens  []generation `json:"gens"`
 }
 
-func (c *Client) coverage(ctx context.Context) (coverage, error) {
-	var out coverage
-	rows, err := collect[coverageRow](ctx, c, strings.ReplaceAll(`SELECT toString(step) AS step, toUnixTimestamp(min(start)) AS first, toUnixTimestamp(max(start)) AS last FROM $database.closed GROUP BY step
+const coverageSQL = `SELECT toString(step) AS step, toUnixTimestamp(min(start)) AS first, toUnixTimestamp(max(start)) AS last,
+    groupArrayIf($most)((toUnixTimestamp(start), gen), $window AND (step = 'hour' OR start < $before OR start >= $since)) AS gens
+FROM (SELECT step, start, argMax(gen, (rows, versions, gen)) AS gen FROM $database.closed GROUP BY step, start)
+GROUP BY step
 UNION ALL
-SELECT 'written' AS step, 0 AS first, toUnixTimestamp(max(minute)) AS last FROM $database.touched`, "$database", c.database()), nil)
+SELECT 'written' AS step, toUnixTimestamp(min(minute)) AS first, toUnixTimestamp(max(minute)) AS last, [] AS gens FROM $database.touched`
+
+// coverage asks for what is known about a window. Of its minutes those are of interest that are not in whole hours: at its beginning, and in the two hours before
+// its end, the last of which has not been computed.
+func (c *Client) coverage(ctx context.Context, w window, now time.Time) (coverage, error) {
+	out := coverage{gensBefore: ceil(w.since, time.Hour), gensSince: endOf(w, now).Truncate(time.Hour).Add(-time.Hour)}
+	aligned := window{w.since.Truncate(time.Hour), w.until}
+	statement := strings.NewReplacer("$most", strconv.Itoa(maxGens+1), "$window", aligned.condition("start"), "$before", sqlTime(out.gensBefore, beginning),
+		"$since", sqlTime(out.gensSince, ""), "$database", c.database()).Replace(coverageSQL)
+	rows, err := collect[coverageRow](ctx, c, statement, nil)
 	for _, r := range rows {
 		s := span{time.Unix(r.First, 0), time.Unix(r.Last, 0)}
 		switch r.Step {
 		case "minute":
-			out.minutes = span{s.first, s.end.Add(time.Minute)}
+			out.minutes, out.minuteGens = span{s.first, s.end.Add(time.Minute)}, r.Gens
 		case "hour":
-			out.hours = span{s.first, s.end.Add(time.Hour)}
+			out.hours, out.hourGens = span{s.first, s.end.Add(time.Hour)}, r.Gens
 		case "written":
-			out.written = s.end
+			out.firstWritten, out.written = s.first, s.end
 		}
 	}
 	return out, err
+}
+
+// gens returns the generations that count in some windows, in SQL.
+func (c *coverage) gens(database, step string, windows []window) string {
+	have, known := c.hourGens, true
+	if step == "minute" {
+		have = c.minuteGens
+		for _, w := range windows {
+			known = known && (!c.gensBefore.Before(w.until) || !w.since.Before(c.gensSince))
+		}
+	}
+	if !known || len(have) > maxGens {
+		var in []string
+		for _, w := range windows {
+			in = append(in, w.condition("start"))
+		}
+		return "(SELECT start, gen FROM " + database + ".closed_latest WHERE step = '" + step + "' AND (" + strings.Join(in, " OR ") + "))"
+	}
+	list := []string{"(0, 0)"} // never empty
+	for _, g := range have {
+		start := time.Unix(int64(g[0]), 0)
+		if slices.ContainsFunc(windows, func(w window) bool { return !start.Before(w.since) && start.Before(w.until) }) {
+			list = append(list, fmt.Sprintf("(%d, %d)", g[0], g[1]))
+		}
+	}
+	return "(" + strings.Join(list, ", ") + ")"
 }
 
 // wholeMinutes is how long a window must reach back to begin with a whole minute: single records of a part of one are not worth their reading.
@@ -157,7 +205,10 @@ func livesFrom(tiers []tier, at time.Time) (time.Time, bool) {
 }
 
 // fromWritten leaves out single records where none were written.
-func (c coverage) fromWritten(tiers []tier) []tier {
+func (c *coverage) fromWritten(tiers []tier) []tier {
+	if first := tiers[0]; len(tiers) > 1 && first.from == fromFlows && !c.firstWritten.Before(first.window.until) {
+		tiers = tiers[1:]
+	}
 	if last := tiers[len(tiers)-1]; len(tiers) > 1 && last.from == fromFlows && !c.writtenSince(last.window.since) {
 		return tiers[:len(tiers)-1]
 	}
@@ -167,15 +218,15 @@ func (c coverage) fromWritten(tiers []tier) []tier {
 // edgesIn returns a SELECT of the rows of edges in a window that pass a filter: a time in minute, which is 1 s after the epoch in rows of the single records
 // since a moment, and the columns of schema.EdgeColumns. There is one SELECT a table, and nothing around that of the single records: ClickHouse
 // takes longer to analyse such a statement than to run it.
-func (c *Client) edgesIn(tiers []tier, lively time.Time, f edgeFilter) string {
+func (c *Client) edgesIn(covered coverage, tiers []tier, lively time.Time, f edgeFilter) string {
 	var parts []string
 	var minutes, hours []window
-	for _, t := range tiers {
+	for _, t := range covered.fromWritten(tiers) {
 		switch t.from {
 		case fromFlows:
 			at := "toDateTime(end_time_ns >= " + sqlTime(lively, never) + ", 'UTC')"
-			edges := schema.EdgesOf(c.database(), at, sqlTime(t.window.since, beginning), sqlTime(t.window.until, never), schema.Part{})
-			parts = append(parts, edges+f.clause("HAVING"))
+			edges := schema.EdgesOf(c.database(), at, sqlTime(t.window.since, beginning), sqlTime(t.window.until, never), schema.Part{Filter: f.condition})
+			parts = append(parts, edges)
 		case fromMinutes:
 			minutes = append(minutes, t.window)
 		case fromHours:
@@ -183,10 +234,10 @@ func (c *Client) edgesIn(tiers []tier, lively time.Time, f edgeFilter) string {
 		}
 	}
 	if len(minutes) > 0 {
-		parts = append(parts, c.computed("minute", "edges_1m_gens", minutes)+f.clause("AND"))
+		parts = append(parts, c.computed("minute", "edges_1m_gens", minutes, covered.gens(c.database(), "minute", minutes), f))
 	}
 	if len(hours) > 0 {
-		parts = append(parts, c.computed("hour", "edges_1h_gens", hours)+f.clause("AND"))
+		parts = append(parts, c.computed("hour", "edges_1h_gens", hours, covered.gens(c.database(), "hour", hours), f))
 	}
 	return strings.Join(parts, "\nUNION ALL\n")
 }
@@ -194,14 +245,17 @@ func (c *Client) edgesIn(tiers []tier, lively time.Time, f edgeFilter) string {
 // isLively is the condition for the rows of edgesIn that show which connections live.
 const isLively = "e.minute = toDateTime(1, 'UTC')"
 
-// computed returns a SELECT of the computed edges of one resolution in some windows.
-func (c *Client) computed(step, table string, windows []window) string {
-	var in, closed []string
+// computed returns a SELECT of the computed edges of one resolution in some windows, of generations that count.
+func (c *Client) computed(step, table string, windows []window, gens string, f edgeFilter) string {
+	var in []string
 	for _, w := range windows {
-		in, closed = append(in, w.condition("g."+step)), append(closed, w.condition("start"))
+		in = append(in, w.condition("g."+step))
 	}
-	return strings.NewReplacer("$columns", strings.Join(schema.EdgeColumns(), ", "), "$step", step, "$table", table, "$in", strings.Join(in, " OR "),
-		"$closed", strings.Join(closed, " OR "), "$database", c.database()).Replace(
-		`SELECT toDateTime(0, 'UTC') AS minute, $columns FROM $database.$table AS g WHERE ($in)
-    AND (g.$step, g.gen) IN (SELECT start, gen FROM $database.closed_latest WHERE step = '$step' AND ($closed))`)
+	text := strings.NewReplacer("$columns", strings.Join(schema.EdgeColumns(), ", "), "$step", step, "$table", table, "$in", strings.Join(in, " OR "),
+		"$gens", gens, "$database", c.database()).Replace(
+		`SELECT toDateTime(0, 'UTC') AS minute, $columns FROM $database.$table AS g WHERE ($in) AND (g.$step, g.gen) IN $gens`)
+	if f.condition != "" {
+		text += " AND (" + f.condition + ")"
+	}
+	return text
 }

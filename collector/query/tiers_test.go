@@ -7,6 +7,45 @@ import (
 	"time"
 )
 
+// TestGens: which generations of a plan are known from the look at what has been computed, and which the statement has to look up.
+func TestGens(t *testing.T) {
+	at := func(hour, minute int) time.Time { return time.Date(2026, 11, 21, hour, minute, 0, 0, time.UTC) }
+	gen := func(t time.Time, gen uint64) generation { return generation{uint64(t.Unix()), gen} }
+	c := coverage{
+		minuteGens: []generation{gen(at(8, 59), 1), gen(at(11, 0), 2), gen(at(11, 1), 3)}, gensBefore: at(9, 0), gensSince: at(11, 0),
+		hourGens: []generation{gen(at(9, 0), 4), gen(at(10, 0), 5)},
+	}
+	lookup := func(step string) string {
+		return "(SELECT start, gen FROM db.closed_latest WHERE step = '" + step + "'"
+	}
+	literal := func(all ...generation) string {
+		out := "((0, 0)"
+		for _, g := range all {
+			out += fmt.Sprintf(", (%d, %d)", g[0], g[1])
+		}
+		return out + ")"
+	}
+	for _, test := range []struct {
+		step    string
+		windows []window
+		want    string
+	}{
+		{"minute", []window{{at(8, 30), at(9, 0)}, {at(11, 0), at(11, 1)}}, literal(c.minuteGens[0], c.minuteGens[1])},
+		{"minute", []window{{at(9, 30), at(9, 40)}}, lookup("minute")},  // the whole hour was not computed
+		{"minute", []window{{at(10, 0), at(11, 30)}}, lookup("minute")}, // hours lag behind
+		{"hour", []window{{at(9, 0), at(11, 0)}}, literal(c.hourGens...)},
+		{"hour", []window{{at(3, 0), at(4, 0)}}, literal()},
+	} {
+		if got := c.gens("db", test.step, test.windows); !strings.HasPrefix(got, test.want) {
+			t.Errorf("%s of %v: %s, want %s", test.step, test.windows, got, test.want)
+		}
+	}
+	c.hourGens = make([]generation, maxGens+1)
+	if got := c.gens("db", "hour", []window{{at(9, 0), at(11, 0)}}); !strings.HasPrefix(got, lookup("hour")) {
+		t.Errorf("more than fit into a statement: %.100s", got)
+	}
+}
+
 // TestPlan: which table answers for which part of a window, at 12:00:30 with minutes computed from 06:00 to 11:59 and hours to 11:00.
 func TestPlan(t *testing.T) {
 	now := time.Date(2026, 11, 21, 12, 0, 30, 0, time.UTC)
@@ -25,6 +64,7 @@ func TestPlan(t *testing.T) {
 		since, until, written, want string
 		known                       bool
 	}{
+		{"", "", "12:00:00", "hours 06:00:00-11:00:00, minutes 11:00:00-11:59:00, flows 11:59:00-", true}, // nothing was written before
 		{"08:30:10", "", "12:00:00", "minutes 08:30:00-09:00:00, hours 09:00:00-11:00:00, minutes 11:00:00-11:59:00, flows 11:59:00-", true},
 		{"08:30:10", "", "11:58:00", "minutes 08:30:00-09:00:00, hours 09:00:00-11:00:00, minutes 11:00:00-11:59:00", true},       // nothing was written since
 		{"11:30:10", "11:58:50", "12:00:00", "flows 11:30:10-11:31:00, minutes 11:31:00-11:57:00, flows 11:57:00-11:58:50", true}, // back to what lives then
@@ -40,7 +80,7 @@ func TestPlan(t *testing.T) {
 		tiers := plan(w, minutes, hours, now)
 		_, known := livesFrom(tiers, endOf(w, now))
 		var got []string
-		for _, p := range (coverage{written: at(test.written)}).fromWritten(tiers) {
+		for _, p := range (&coverage{firstWritten: at("06:00:00"), written: at(test.written)}).fromWritten(tiers) {
 			text := fmt.Sprintf("%s %s-", map[tierSource]string{fromFlows: "flows", fromMinutes: "minutes", fromHours: "hours"}[p.from], p.window.since.Format(time.TimeOnly))
 			if !p.window.until.IsZero() {
 				text += p.window.until.Format(time.TimeOnly)

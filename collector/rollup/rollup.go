@@ -78,8 +78,12 @@ func (r *Rollup) Run(ctx context.Context) {
 	}
 }
 
-// Step computes what is due at a time: minutes, oldest first, then the hours they complete.
+// Step computes what is due at a time: minutes, oldest first, then the hours they complete. It cleans before that: what it replaces can be read for
+// another hour, by whoever has just looked up which computations count.
 func (r *Rollup) Step(ctx context.Context, now time.Time) error {
+	if err := r.clean(ctx, now); err != nil {
+		return err
+	}
 	for {
 		due, err := r.dueMinutes(ctx, now)
 		if err != nil {
@@ -97,10 +101,7 @@ func (r *Rollup) Step(ctx context.Context, now time.Time) error {
 	if err := r.hours(ctx); err != nil {
 		return err
 	}
-	if err := r.tooLate(ctx, now); err != nil {
-		return err
-	}
-	return r.clean(ctx, now)
+	return r.tooLate(ctx, now)
 }
 
 // due is a minute or an hour to be computed.

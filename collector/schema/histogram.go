@@ -1,6 +1,7 @@
 package schema
 
 import (
+	"math"
 	"strconv"
 	"strings"
 )
@@ -23,12 +24,20 @@ func histogramColumn(doc string) string {
 	return histogramType + " COMMENT '" + doc + "' CODEC(" + histogramCodec + ")"
 }
 
+// MicrosOf is the middle of a bucket. No samples, like a microsecond, are 0.
+func MicrosOf(bucket uint8) uint64 {
+	if bucket == 0 {
+		return 0
+	}
+	return uint64(math.Round(math.Exp2(float64(bucket) / 5)))
+}
+
 func bucketOf(micros string) string { return "toUInt8(round(log2(greatest(" + micros + ", 1)) * 5))" }
 
 // showQuantiles returns the columns name_p50, name_p95 and name_p99, microseconds, of rows e of a group. No samples, like a microsecond, show as 0.
 // The quantiles are named where they are first used: statements are analysed in a time that goes by what is written out.
 func showQuantiles(name string) []string {
-	buckets := "(quantilesExactWeightedArray(0.5, 0.95, 0.99)(mapKeys(e." + name + "_histogram), mapValues(e." + name + "_histogram)) AS " + name + "_buckets)"
+	buckets := "(" + bucketsOf(name) + " AS " + name + "_buckets)"
 	var out []string
 	for i, p := range []string{"p50", "p95", "p99"} {
 		at := "[" + strconv.Itoa(i+1) + "]"
@@ -36,6 +45,11 @@ func showQuantiles(name string) []string {
 		buckets = name + "_buckets"
 	}
 	return out
+}
+
+// bucketsOf returns the buckets of the three quantiles, of rows e of a group.
+func bucketsOf(name string) string {
+	return "quantilesExactWeightedArray(0.5, 0.95, 0.99)(mapKeys(e." + name + "_histogram), mapValues(e." + name + "_histogram))"
 }
 
 // histogramOf makes a histogram of a state of quantilesBFloat16. As text the state is a variable-length count of pairs of 10 bytes: the upper half of
