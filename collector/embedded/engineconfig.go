@@ -46,13 +46,16 @@ const serverXML = `<clickhouse>
 `
 
 // usersXML: implicit_select is off as on a server (the embedded engine has it on). The constant settings name files or change what
-// a statement means, and no client of ours needs them.
+// a statement means, and no client of ours needs them. Roll-ups of a day are small enough for the engine to read them with one thread by default:
+// it would want 160,000 rows for each.
 const usersXML = `<clickhouse>
   <profiles>
     <default>
       <implicit_select>0</implicit_select>
       <allow_introspection_functions>0</allow_introspection_functions>
       <storage_file_read_method>pread</storage_file_read_method>
+      <merge_tree_min_rows_for_concurrent_read>16384</merge_tree_min_rows_for_concurrent_read>
+      <merge_tree_min_bytes_for_concurrent_read>1048576</merge_tree_min_bytes_for_concurrent_read>
       <max_query_size>%d</max_query_size>
       <max_memory_usage>%d</max_memory_usage>
       <constraints>

@@ -87,6 +87,7 @@ type window struct{ since, until time.Time }
 var (
 	errBackwards = errors.New("--since is after --until")
 	errFuture    = errors.New("--since is in the future: nothing has been recorded there yet")
+	errAtFuture  = errors.New("--at is in the future: nobody can know yet who will have the address")
 )
 
 func parseWindow(since, until string, now time.Time) (window, error) {

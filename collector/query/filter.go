@@ -157,6 +157,17 @@ func (f *Filters) sql() (string, map[string]string, error) {
 	return strings.Join(parts, " AND "), params, nil
 }
 
+// workloads are the names that records are asked for by.
+func (f *Filters) workloads() []string {
+	var out []string
+	for _, one := range f.list {
+		if strings.HasSuffix(one.kind.name, "workload") && !one.not {
+			out = append(out, one.values...)
+		}
+	}
+	return out
+}
+
 // flags adds the filters to a command.
 func (f *Filters) flags(set *pflag.FlagSet) {
 	for _, k := range filterKinds() {

@@ -83,8 +83,14 @@ func Observe(ctx context.Context, c *Client, o ObserveOptions, now Clock, w io.W
 	}
 	statement := fmt.Sprintf("SELECT * FROM (SELECT %s FROM %s.flows WHERE %s AND (%s) ORDER BY end_time_ns DESC%s) ORDER BY end_time_ns",
 		v.columns(), c.database(), span.condition("end_time_ns"), condition, limit)
-	if err := v.show(ctx, statement); err != nil || !o.Follow {
+	if err := v.show(ctx, statement); err != nil {
 		return err
+	}
+	if !o.Follow {
+		if v.rows > 0 {
+			return nil
+		}
+		return c.checkWorkloads(ctx, o.Filters.workloads())
 	}
 	return v.follow(ctx, func(local time.Time) time.Time { return server.Add(local.Sub(started)) })
 }
@@ -113,6 +119,7 @@ type viewer struct {
 	params    map[string]string
 
 	table    *table
+	rows     int              // shown
 	remember time.Time        // rows that were received since then are asked for again; the zero time: none
 	shown    map[rowKey]int64 // those rows, to received_time_ns
 }
@@ -166,6 +173,7 @@ func (v *viewer) show(ctx context.Context, statement string) error {
 		if !v.remember.IsZero() && row.ReceivedNs >= v.remember.UnixNano() {
 			v.shown[key] = row.ReceivedNs
 		}
+		v.rows++
 		if v.format == FormatJSON {
 			return v.printJSON(line)
 		}

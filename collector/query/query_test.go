@@ -162,6 +162,50 @@ func TestErrorsNameWhatToDo(t *testing.T) {
 	}
 }
 
+// TestTooMuch: what asks for too much, or for too long, ends with a word on how to ask for less.
+func TestTooMuch(t *testing.T) {
+	s := migrated(t)
+	load(t, s, world())
+	for statement, want := range map[string]string{
+		"SELECT count() FROM system.numbers SETTINGS max_execution_time = 1":                "took too long",
+		"SELECT a.* FROM flows AS a, flows AS b, flows AS c SETTINGS max_result_rows = 100": "too large",
+	} {
+		if err := SQL(t.Context(), client(t, s), statement, FormatTable, &bytes.Buffer{}); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v", statement, err)
+		}
+	}
+}
+
+// TestOtherVersions: a database that is half migrated, or newer, says so where an answer fails for that.
+func TestOtherVersions(t *testing.T) {
+	s := migrated(t)
+	c := client(t, s)
+	ask := func(statement string) string {
+		t.Helper()
+		err := SQL(t.Context(), c, statement, FormatTable, &bytes.Buffer{})
+		if err == nil {
+			t.Fatal("a column that is not there was read")
+		}
+		return err.Error()
+	}
+	if text := ask("SELECT no_such_column FROM flows"); strings.Contains(text, "schema version") {
+		t.Errorf("of this version: %s", text)
+	}
+	schematest.Query(t, s, "ALTER TABLE "+s.Database+".edges_1h_gens RENAME COLUMN rtt_us_histogram TO something_else")
+	schematest.Query(t, s, "INSERT INTO "+s.Database+".schema_migrations (version, name) SELECT 99, 'future'")
+	if text := ask("SELECT rtt_us_histogram FROM edges_1h_gens"); !strings.Contains(text, "has schema version 99 and this program is of version") || !strings.Contains(text, "ask with the program") {
+		t.Errorf("newer: %s", text)
+	}
+	schematest.Query(t, s, "TRUNCATE TABLE "+s.Database+".schema_migrations")
+	schematest.Query(t, s, "INSERT INTO "+s.Database+".schema_migrations (version, name) SELECT 3, 'half way'")
+	schematest.Query(t, s, "DROP VIEW "+s.Database+".edges")
+	for _, statement := range []string{"SELECT rtt_us_histogram FROM edges_1h_gens", "SELECT * FROM edges"} {
+		if text := ask(statement); !strings.Contains(text, "has schema version 3 and this program is of version") || !strings.Contains(text, "has yet to do it") {
+			t.Errorf("half migrated: %s", text)
+		}
+	}
+}
+
 // TestReaderWithoutCredentials asks as anybody on the host may: the database is tributary.
 func TestReaderWithoutCredentials(t *testing.T) {
 	s := migrated(t)
@@ -326,7 +370,7 @@ func TestCommands(t *testing.T) {
 			t.Errorf("%v: %v", args, err)
 		}
 	}
-	for _, args := range [][]string{{"sql"}, {"map", "-o", "xml"}, {"observe", "--last", "-3"}, {"observe", "--since", "soon"}, {"whois"}} {
+	for _, args := range [][]string{{"sql"}, {"map", "-o", "xml"}, {"observe", "--last", "-3"}, {"observe", "--since", "soon"}, {"whois"}, {"whois", "10.0.0.1", "--at", "2999-01-01T00:00:00Z"}} {
 		if _, err := run(args...); err == nil {
 			t.Errorf("%v was accepted", args)
 		}

@@ -193,8 +193,13 @@ func TestHostileNames(t *testing.T) {
 			t.Errorf("%v: %v\n%s", args, err, out)
 		}
 	}
-	if _, _, err := verb(t.Context(), t, s, "impact", name); err != nil {
-		t.Error(err)
+	for _, args := range [][]string{{"impact", name}, {"diff", "-2h..-1h", "-1h..now", "--workload", name}, {"exposure"}, {"reachability", "--workload", name}} {
+		if _, _, err := verb(t.Context(), t, s, args...); err != nil {
+			t.Errorf("%v: %v", args, err)
+		}
+	}
+	if n := schematest.Query(t, s, "SELECT count() FROM "+s.Database+".flows"); n != "2\n" {
+		t.Errorf("%s records are left", n)
 	}
 }
 
@@ -207,7 +212,8 @@ func TestUnknownWorkload(t *testing.T) {
 	for asked, want := range map[string]string{"shop/wep": "did you mean shop/web", "db": "did you mean shop/db"} {
 		verbs := [][]string{{"map", "--workload", asked}}
 		if asked == "db" {
-			verbs = append(verbs, []string{"impact", asked}, []string{"diff", "-1h..-5m", "-5m..now", "--workload", asked})
+			verbs = append(verbs, []string{"impact", asked}, []string{"diff", "-1h..-5m", "-5m..now", "--workload", asked},
+				[]string{"observe", "--to-workload", asked}, []string{"observe", "--workload", "shop/web," + asked, "--port", "3"})
 		}
 		for _, args := range verbs {
 			if _, _, err := verb(t.Context(), t, s, args...); err == nil || !strings.Contains(err.Error(), want) {

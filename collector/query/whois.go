@@ -79,6 +79,9 @@ func Whois(ctx context.Context, c *Client, o WhoisOptions, now Clock, w io.Write
 			return err
 		}
 	}
+	if at.After(now()) {
+		return errAtFuture
+	}
 	answer, apiErr := askAPI(ctx, o.API, addr, at, o)
 	if apiErr != nil || !answer.knows() {
 		fromFlows, err := c.whoisFromFlows(ctx, addr, at, o.Network)

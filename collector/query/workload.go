@@ -39,6 +39,16 @@ func (c *Client) checkWorkload(ctx context.Context, name string) error {
 // compared are the names of which the nearest are offered.
 const compared = 100_000
 
+// checkWorkloads returns the error of the first of several names of which none has ever been an end of a connection.
+func (c *Client) checkWorkloads(ctx context.Context, names []string) error {
+	for _, name := range names {
+		if err := c.checkWorkload(ctx, name); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 const offered = 3
 
 // nearest returns the names most like the wanted one: those that contain it, then by the number of letters to change.

@@ -269,6 +269,67 @@ func TestAlertmanager(t *testing.T) {
 	}
 }
 
+// TestAlertmanagerAway: ten minutes during which the v2 API takes nothing, by the clock of the judges. What fires then is told when it is back, once by each
+// collector and with the same labels and times, so that Alertmanager has it once; what began and ended meanwhile is told as over; and nobody asks
+// more often than at each look.
+func TestAlertmanagerAway(t *testing.T) {
+	type told struct {
+		Labels   map[string]string `json:"labels"`
+		StartsAt time.Time         `json:"startsAt"`
+		EndsAt   time.Time         `json:"endsAt"`
+	}
+	alive := map[string]told{} // what an Alertmanager has: by labels
+	var started, ended int
+	api := newHook(t, func(body []byte) string {
+		var all []told
+		if err := json.Unmarshal(body, &all); err != nil {
+			return err.Error()
+		}
+		for _, a := range all {
+			key := fmt.Sprint(a.Labels, a.StartsAt)
+			if _, known := alive[key]; !known {
+				started++
+			}
+			if before := alive[key].EndsAt; (before.IsZero() || before.After(time.Now())) && a.EndsAt.Before(time.Now()) {
+				ended++
+			}
+			alive[key] = a
+		}
+		return fmt.Sprint(len(all))
+	})
+	s := schematest.Migrated(t)
+	j, first := teller(t, s, targetAlertmanager, api.URL)
+	other, second := teller(t, s, targetAlertmanager, api.URL)
+	stays, short := firing("shop/web"), firing("shop/web")
+	short.CauseOf = "server:shop/cache"
+	now := time.Now().Add(-10 * time.Minute)
+	stays.StartsAt, short.StartsAt = now, now
+	api.leave(true)
+	for i := range 120 {
+		what := []*Alert{stays, short}
+		if i > 60 {
+			what[1] = over(short)
+		}
+		j.alerts.set(what)
+		other.alerts.set(what)
+		if first.tell(t.Context(), now) == nil || second.tell(t.Context(), now) == nil {
+			t.Fatal("nobody is there, and it was told")
+		}
+		now = now.Add(5 * time.Second)
+	}
+	api.leave(false)
+	for range 3 {
+		for _, target := range []*target{first, second} {
+			if err := target.tell(t.Context(), now); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if len(alive) != 2 || started != 2 || ended != 1 || api.said() != "2; 2" {
+		t.Errorf("after ten minutes Alertmanager has %d alerts, %d began and %d ended, in calls of %s: %v", len(alive), started, ended, api.said(), alive)
+	}
+}
+
 func waitFor(t *testing.T, h *hook, want string) {
 	t.Helper()
 	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {

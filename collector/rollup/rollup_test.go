@@ -109,6 +109,7 @@ func TestClassesAcrossMinutes(t *testing.T) {
 	if diff := cmp.Diff(want, edges(t, s, "edges_1m")); diff != "" {
 		t.Errorf("from single records (-want +got):\n%s", diff)
 	}
+	settled(t, s) // else a slow machine rightly computes it again
 	r := newRollup(t, s, "c1")
 	step(t, r, at(2*3600))
 	for _, table := range []string{"edges_1m", "edges_1h", "edges_1m_gens", "edges_1h_gens"} {
@@ -294,5 +295,27 @@ func TestRollupsInEdges(t *testing.T) {
 			t.Errorf("reachability, %s (-want +got):\n%s", when, diff)
 		}
 		step(t, r, at(2*3600))
+	}
+}
+
+// TestOlderThanTheStore: a collector that knows the columns of another version computes nothing and closes nothing, says so, and one of the store's version
+// computes all of it afterwards.
+func TestOlderThanTheStore(t *testing.T) {
+	s := schematest.Migrated(t)
+	records.Load(t, s, t0, pair(1, 10, 20))
+	settled(t, s)
+	table := s.Database + ".edges_1m_gens"
+	schematest.Query(t, s, "ALTER TABLE "+table+" RENAME COLUMN rtt_us_histogram TO of_another_version")
+	err := newRollup(t, s, "old").Step(t.Context(), at(600))
+	if err == nil || !strings.Contains(err.Error(), "No such column rtt_us_histogram in table "+table) {
+		t.Error(err)
+	}
+	if n := schematest.Query(t, s, "SELECT count() FROM "+s.Database+".closed"); n != "0\n" {
+		t.Errorf("%s minutes are closed", n)
+	}
+	schematest.Query(t, s, "ALTER TABLE "+table+" RENAME COLUMN of_another_version TO rtt_us_histogram")
+	step(t, newRollup(t, s, "new"), at(600))
+	if got, want := edges(t, s, "edges_1m_gens"), "shop/web\tshop/api\t80\tboth\t1\t1\t0\t100\t1000\n"; got != want {
+		t.Errorf("healed (-want +got):\n%s", cmp.Diff(want, got))
 	}
 }

@@ -2,6 +2,7 @@ package schema
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -19,6 +20,7 @@ import (
 type Client struct {
 	server Server
 	http   *http.Client
+	plain  bool // errors stay as ClickHouse words them
 }
 
 // NewClient returns a client that connects at its first statement, with at most conns connections.
@@ -100,7 +102,7 @@ func (c *Client) Do(ctx context.Context, s Statement) (*http.Response, error) {
 	if err != nil {
 		return nil, Unreachable(c.server, err)
 	}
-	return nil, explain(c.server, code, answer.Status, strings.TrimSpace(string(text)))
+	return nil, c.explain(ctx, code, answer.Status, strings.TrimSpace(string(text)))
 }
 
 // Exec runs a statement that has no answer.
@@ -118,19 +120,68 @@ func (c *Client) Exec(ctx context.Context, s Statement) error {
 
 // Numbers of ClickHouse's errors (src/Common/ErrorCodes.cpp).
 const (
-	codeUnknownTable    = 60
-	codeUnknownDatabase = 81
+	codeNoSuchColumn      = 16
+	codeUnknownIdentifier = 47
+	codeUnknownTable      = 60
+	codeUnknownDatabase   = 81
+	codeTooManyRows       = 158
+	codeTimeout           = 159
+	codeTooSlow           = 160
+	codeMemoryLimit       = 241
+	codeTooManyBytes      = 307
+	codeTooLargeResult    = 396
 )
 
-func explain(s Server, code int, status, text string) error {
+// explain adds to ClickHouse's words what to do.
+func (c *Client) explain(ctx context.Context, code int, status, text string) error {
 	if text == "" {
 		text = "the ClickHouse server answers " + status
 	}
-	ours := slices.ContainsFunc(Tables(), func(name string) bool { return strings.Contains(text, name) })
-	if code == codeUnknownDatabase || (code == codeUnknownTable && ours) {
-		text += "\ndatabase " + s.Database + " at " + s.URL + " lacks tables of Tributary: has a collector of this version been started with this --clickhouse?"
+	if c.plain {
+		return &Error{Code: code, Text: text}
+	}
+	s := c.server
+	switch code {
+	case codeUnknownDatabase:
+		text += "\n" + lacksTables(s)
+	case codeUnknownTable:
+		if slices.ContainsFunc(Tables(), func(name string) bool { return strings.Contains(text, name) }) {
+			text += "\n" + cmp.Or(c.otherVersion(ctx), lacksTables(s))
+		}
+	case codeUnknownIdentifier, codeNoSuchColumn:
+		if other := c.otherVersion(ctx); other != "" {
+			text += "\n" + other
+		}
+	case codeTimeout, codeTooSlow:
+		text += "\nthe question took too long: ask for less time (end_time_ns in raw flows, minute or hour in edges), or ask edges_1h in place of flows"
+	case codeMemoryLimit, codeTooManyRows, codeTooManyBytes, codeTooLargeResult:
+		text += "\nthe question or its answer is too large: ask for less time, filter, add a LIMIT (observe: --last), or add up with GROUP BY"
 	}
 	return &Error{Code: code, Text: text}
+}
+
+func lacksTables(s Server) string {
+	return "database " + s.Database + " at " + s.URL + " lacks tables of Tributary: has a collector of this version been started with this --clickhouse?"
+}
+
+// otherVersion says that the database is of another version than this program, if it is.
+func (c *Client) otherVersion(ctx context.Context) string {
+	type row struct {
+		Version int `json:"version"`
+	}
+	steps, err := Migrations(Options{Database: c.server.Database})
+	if err != nil {
+		return ""
+	}
+	found, err := Rows[row](ctx, &Client{server: c.server, http: c.http, plain: true}, Statement{Text: "SELECT max(version) AS version FROM " + c.server.Database + ".schema_migrations"})
+	if err != nil || len(found) != 1 || found[0].Version == len(steps) {
+		return "" // of this version, or the question was not about our tables
+	}
+	text := fmt.Sprintf("database %s at %s has schema version %d and this program is of version %d: ", c.server.Database, c.server.URL, found[0].Version, len(steps))
+	if found[0].Version > len(steps) {
+		return text + "ask with the program of the collector that wrote it"
+	}
+	return text + "it is being migrated, or schema migrate or a collector of this version has yet to do it"
 }
 
 // maxLineBytes bounds one row of an answer.
