@@ -108,14 +108,19 @@ func (k *score) row(n *node, b *flow.Batch, r int, why uint32, now int64, at int
 		if evidence == flow.EvidenceMirror && b.Get32(flow.RecordSeq, r) == 0 && b.Get32(flow.StartObserved, r) != 0 {
 			k.checkRanges(n, b, r, t)
 		}
-		if b.Get32(flow.RecordSeq, r) == 0 && b.Get32(flow.Kind, r) == flow.KindClosed {
-			h := n.region.byExporter[b.ExporterID]
-			k.late(now, int64(b.Get64(flow.EndTimeNs, r))-epoch-h.clockError)
-		}
+		k.late(now, endOf(n, b, r))
 	}
 }
 
-// late counts how long after its end a flow got its name.
+// endOf returns when a short connection ended, in virtual time; -1 where the row is not its only record.
+func endOf(n *node, b *flow.Batch, r int) int64 {
+	if b.Get32(flow.RecordSeq, r) != 0 || b.Get32(flow.Kind, r) != flow.KindClosed {
+		return -1
+	}
+	return int64(b.Get64(flow.EndTimeNs, r)) - epoch - n.region.byExporter[b.ExporterID].clockError
+}
+
+// late counts how long after its end a flow got its name; one that ended while the world warmed up does not count.
 func (k *score) late(now, end int64) {
 	if end >= warmUp {
 		k.delay[max(0, min((now-end)/delayStep, delaySteps))]++

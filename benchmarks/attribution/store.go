@@ -22,6 +22,7 @@ type store struct {
 // stored is a row.
 type stored struct {
 	received, start, end int64
+	ended                int64 // virtual time; -1 where it is not the one record of a connection
 	slack                int64
 	peer                 uint64 // hash of the tuple as the peer sees it
 	flow                 uint64
@@ -70,6 +71,7 @@ func (s *store) insert(n *node, b *flow.Batch, r int) int32 {
 		received: n.now(), start: int64(b.Get64(flow.StartTimeNs, r)), end: int64(b.Get64(flow.EndTimeNs, r)), slack: int64(n.table.Clock(b.ExporterID).Slack),
 		peer: maphash.Comparable(s.seed, swapped), flow: b.Get64(flow.FlowID, r), role: uint8(b.Get32(flow.Role, r)),
 	}
+	x.ended = endOf(n, b, r)
 	if b.Get32(flow.Version, r)>>24&15 != 0 {
 		x.local = s.name(b.Text(flow.LocalWorkload, r) + "\x00" + b.Text(flow.LocalInstance, r))
 	}
@@ -130,7 +132,7 @@ func (k *score) joinAll(r *region) {
 			continue
 		}
 		k.named++
-		k.delay[max(0, min((at-s.rows[u.row].end)/delayStep, delaySteps))]++
+		k.late(at-epoch, s.rows[u.row].ended)
 	}
 }
 
