@@ -201,7 +201,7 @@ type sight struct {
 	complete map[string]float64
 }
 
-// heardWithin is how old the last word of a healthy exporter may be: it speaks at least every 5 s, and its words are written every 5 s.
+// heardWithin is how old the last word of a healthy exporter may be: it speaks at least every 5 s, and its words are written every second.
 const heardWithin = 30 * time.Second
 
 func (s sight) heard(host string, now time.Time) bool { return now.Sub(s.hosts[host]) < heardWithin }

@@ -2,6 +2,7 @@ package rollup
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"strconv"
@@ -81,9 +82,10 @@ func (r *Rollup) Run(ctx context.Context) {
 // Step computes what is due at a time: minutes, oldest first, then the hours they complete. It cleans before that: what it replaces can be read for
 // another hour, by whoever has just looked up which computations count.
 func (r *Rollup) Step(ctx context.Context, now time.Time) error {
-	if err := r.clean(ctx, now); err != nil {
-		return err
-	}
+	return errors.Join(r.clean(ctx, now), r.compute(ctx, now))
+}
+
+func (r *Rollup) compute(ctx context.Context, now time.Time) error {
 	for {
 		due, err := r.dueMinutes(ctx, now)
 		if err != nil {
