@@ -147,7 +147,8 @@ func (b *Book) wanted(from int64) map[claimKey]Claim {
 	static := b.static()
 	for inum, s := range b.presence.spaces {
 		for a := range s.addrs {
-			if !claimable(netip.AddrFrom16(a.addr).Unmap()) {
+			ip := netip.AddrFrom16(a.addr).Unmap()
+			if !claimable(ip) {
 				continue
 			}
 			add := func(o *Owner, p config.Ports) {
@@ -167,7 +168,11 @@ func (b *Book) wanted(from int64) map[claimKey]Claim {
 			if whole == nil && inum == b.presence.own {
 				whole = static
 			}
-			if whole != nil && !b.isShared(inum, a.addr) {
+			if whole == nil {
+				continue
+			}
+			b.sharing.whole[inum] = append(b.sharing.whole[inum], ip)
+			if !b.isShared(inum, ip) {
 				add(whole, config.Ports{})
 			}
 		}

@@ -98,13 +98,8 @@ func (b *Book) unsharedSpaces(now int64) map[uint32][]netip.Addr {
 	return ask
 }
 
-// isShared notes that an address would be claimed whole, and says whether it must not be. The caller holds mu.
-func (b *Book) isShared(inum uint32, addr [16]byte) bool {
-	if b.opts.Shared == nil {
-		return false
-	}
-	a := netip.AddrFrom16(addr).Unmap()
-	b.sharing.whole[inum] = append(b.sharing.whole[inum], a)
-	_, shared := b.sharing.seen[sharedKey{inum, a}]
+// isShared says whether an address must not be claimed whole. The caller holds mu.
+func (b *Book) isShared(inum uint32, addr netip.Addr) bool {
+	_, shared := b.sharing.seen[sharedKey{inum, addr}]
 	return shared
 }

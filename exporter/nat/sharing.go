@@ -77,23 +77,24 @@ func (s *Sharing) list(inum uint32, own []netip.Addr) ([]netip.Addr, error) {
 	if all, err := tracking.StatsGlobal(); err != nil || all.Entries == 0 {
 		return nil, err
 	}
-	found := map[netip.Addr]bool{}
+	var shared []netip.Addr
+	note := func(a netip.Addr) {
+		if !slices.Contains(shared, a) {
+			shared = append(shared, a)
+		}
+	}
 	for _, status := range []conntrack.Status{conntrack.StatusSrcNAT, conntrack.StatusDstNAT} {
 		if err := eachTranslated(config, status, func(orig, reply addresses) (more bool) {
 			if from, as := orig.from, reply.to; from != as && slices.Contains(own, as) && !slices.Contains(own, from) {
-				found[as] = true
+				note(as)
 			}
 			if at, to := orig.to, reply.from; at != to && slices.Contains(own, at) && !slices.Contains(own, to) && !to.IsLoopback() {
-				found[at] = true
+				note(at)
 			}
-			return len(found) < len(own)
+			return len(shared) < len(own)
 		}); err != nil {
-			return nil, err
+			return shared, err
 		}
-	}
-	var shared []netip.Addr
-	for a := range found {
-		shared = append(shared, a)
 	}
 	return shared, nil
 }
@@ -163,10 +164,10 @@ func entries(data []byte, status conntrack.Status, each func(orig, reply address
 		case unix.NLMSG_DONE:
 			return true, nil
 		case unix.NLMSG_ERROR:
-			if len(m.Data) >= 4 {
-				err = syscall.Errno(-int32(binary.NativeEndian.Uint32(m.Data)))
+			if len(m.Data) < 4 {
+				return true, errEntry
 			}
-			return true, fmt.Errorf("list translated connections: %w", err)
+			return true, fmt.Errorf("list translated connections: %w", syscall.Errno(-int32(binary.NativeEndian.Uint32(m.Data))))
 		}
 		orig, reply, has, err := entry(m.Data)
 		if err != nil {

@@ -3,8 +3,6 @@ package e2e
 import (
 	"fmt"
 	"net/netip"
-	"os/exec"
-	"strings"
 	"testing"
 	"time"
 
@@ -22,17 +20,7 @@ func TestVirtualAddress(t *testing.T) {
 	real := netip.AddrPortFrom(r.world.IPv4("back"), portBack)
 	rules := fmt.Sprintf("table ip virtual { chain out { type nat hook output priority -100; policy accept\nip daddr %s tcp dport %d dnat to %s\n}\n}\n",
 		virtual.Addr(), virtual.Port(), real)
-	err := r.world.In("front", func() error {
-		nft := exec.Command("nft", "-f", "-")
-		nft.Stdin = strings.NewReader(rules)
-		if out, err := nft.CombinedOutput(); err != nil {
-			return fmt.Errorf("nft: %w: %s", err, out)
-		}
-		return nil
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
+	r.shell("front", rules, "nft", "-f", "-")
 	front := r.procs["front"]
 	if err := front.Begin(world.Job{ID: "virtual", Every: 5 * time.Millisecond, Parallel: 4, Calls: []world.Call{{To: virtual, Request: 100, Response: 1_000}}}); err != nil {
 		t.Fatal(err)
