@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"runtime"
 	"slices"
 	"sync"
 	"syscall"
@@ -20,7 +21,7 @@ import (
 
 const (
 	listPatience = time.Second // for one list of translated connections
-	listPause    = 200         // times as long as a list took nothing is listed: at most 0.5 % of a core
+	listPause    = 200         // times the processor time that a list took nothing is listed: at most 0.5 % of a core
 )
 
 // Sharing knows which addresses of this host stand for connections of others: by a masquerade, or because a port of theirs leads elsewhere.
@@ -45,18 +46,29 @@ func (s *Sharing) Among(inum uint32, own []netip.Addr) []netip.Addr {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	began := time.Now()
-	if began.Before(s.pause[inum]) {
+	if time.Now().Before(s.pause[inum]) {
 		return nil
 	}
+	runtime.LockOSThread() // whose time is measured: on a busy host that of the clock would be the others'
+	defer runtime.UnlockOSThread()
+	before := threadTime()
 	shared, err := s.list(inum, own)
 	if len(s.pause) >= maxSockets*16 {
 		clear(s.pause)
 	}
-	if s.pause[inum] = time.Now().Add(listPause * time.Since(began)); err != nil {
-		s.pause[inum] = began.Add(retry)
+	pause := listPause * (threadTime() - before)
+	if err != nil {
+		pause = retry
 	}
+	s.pause[inum] = time.Now().Add(pause)
 	return shared
+}
+
+// threadTime is the processor time of the calling thread.
+func threadTime() time.Duration {
+	var u unix.Rusage
+	_ = unix.Getrusage(unix.RUSAGE_THREAD, &u) // it cannot fail for the own thread
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
 func (s *Sharing) list(inum uint32, own []netip.Addr) ([]netip.Addr, error) {
