@@ -14,22 +14,30 @@ const (
 	answers = 1000 // bytes it gets
 )
 
-// load is a client and a server in this process.
+// load is a client and a server in this process, with sockets in the namespace.
 type load struct {
-	opened, failed atomic.Uint64
-	ending         chan struct{}
-	running        sync.WaitGroup
-	listener       net.Listener
+	place *place
+	// opened are tries, connected those that succeeded; failed are those that did not and connections that broke.
+	opened, connected, failed atomic.Uint64
+	ending                    chan struct{}
+	running                   sync.WaitGroup
+	listener                  net.Listener
 }
 
-func startLoad(o options) (*load, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
+func startLoad(p *place, o options) (*load, error) {
+	x := &load{place: p, ending: make(chan struct{})}
+	if err := p.in(func() (err error) {
+		x.listener, err = net.Listen("tcp", net.JoinHostPort(p.world.IPv4(host.Name).String(), "0"))
+		return err
+	}); err != nil {
 		return nil, err
 	}
-	x := &load{ending: make(chan struct{}), listener: l}
 	x.running.Go(x.serve)
-	x.running.Go(func() { x.open(o.rate) })
+	x.running.Go(func() {
+		if err := p.in(func() error { x.open(o.rate); return nil }); err != nil {
+			x.failed.Add(1)
+		}
+	})
 	for range o.lasting {
 		x.running.Go(x.last)
 	}
@@ -41,6 +49,8 @@ func (x *load) stop() {
 	x.listener.Close()
 	x.running.Wait()
 }
+
+func (x *load) port() int { return x.listener.Addr().(*net.TCPAddr).Port }
 
 func (x *load) serve() {
 	for {
@@ -77,7 +87,6 @@ func (x *load) open(rate int) {
 		case <-x.ending:
 			return
 		}
-		x.opened.Add(1)
 		if x.once() != nil {
 			x.failed.Add(1)
 		}
@@ -85,12 +94,22 @@ func (x *load) open(rate int) {
 }
 
 func (x *load) once() error {
-	c, err := net.Dial("tcp", x.listener.Addr().String())
+	c, err := x.dial()
 	if err != nil {
 		return err
 	}
 	defer c.Close()
 	return ask(c)
+}
+
+// dial is to be called inside the namespace.
+func (x *load) dial() (net.Conn, error) {
+	x.opened.Add(1)
+	c, err := net.Dial("tcp", x.listener.Addr().String())
+	if err == nil {
+		x.connected.Add(1)
+	}
+	return c, err
 }
 
 func ask(c net.Conn) error {
@@ -103,8 +122,11 @@ func ask(c net.Conn) error {
 
 // last keeps a connection open and asks every second.
 func (x *load) last() {
-	c, err := net.Dial("tcp", x.listener.Addr().String())
-	x.opened.Add(1)
+	var c net.Conn
+	err := x.place.in(func() (err error) {
+		c, err = x.dial()
+		return err
+	})
 	if err != nil {
 		x.failed.Add(1)
 		return

@@ -4,9 +4,7 @@ import (
 	"bufio"
 	"context"
 	"fmt"
-	"io"
 	"net"
-	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -18,6 +16,7 @@ import (
 
 // program is a running exporter or collector.
 type program struct {
+	place         *place
 	name, metrics string
 	cmd           *exec.Cmd
 	log           *os.File
@@ -45,8 +44,8 @@ func (p *program) start(ctx context.Context, programs, dir string, args ...strin
 	}
 	p.cmd = exec.Command(filepath.Join(programs, p.name), args...)
 	p.cmd.Stdout, p.cmd.Stderr = p.log, p.log
-	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM}
-	if err := p.cmd.Start(); err != nil {
+	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGTERM} // a Ctrl-C is ours, and ends them in order
+	if err := p.place.in(p.cmd.Start); err != nil {
 		return err
 	}
 	p.gone = make(chan struct{})
@@ -57,7 +56,7 @@ func (p *program) start(ctx context.Context, programs, dir string, args ...strin
 	ctx, cancel := context.WithTimeout(ctx, readyMost)
 	defer cancel()
 	for ctx.Err() == nil && p.alive() == nil {
-		if _, err := get("http://" + p.metrics + "/readyz"); err == nil {
+		if _, err := p.place.get("http://" + p.metrics + "/readyz"); err == nil {
 			return nil
 		}
 		time.Sleep(50 * time.Millisecond)
@@ -115,18 +114,4 @@ func (p *program) usage() (usage, error) {
 	open, err := os.ReadDir(proc + "fd")
 	u.descriptors = len(open)
 	return u, err
-}
-
-func get(url string) (string, error) {
-	client := http.Client{Timeout: 5 * time.Second}
-	answer, err := client.Get(url)
-	if err != nil {
-		return "", err
-	}
-	defer answer.Body.Close()
-	body, err := io.ReadAll(answer.Body)
-	if err == nil && answer.StatusCode != http.StatusOK {
-		err = fmt.Errorf("%s: %s", answer.Status, body)
-	}
-	return string(body), err
 }
