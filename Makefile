@@ -45,6 +45,13 @@ test-kernels: ## run the capture tests on Debian's own kernels under qemu (KERNE
 	@deploy/dev/packages.sh kernels
 	deploy/dev/kernels.sh .build/kernels $(KERNELS)
 
+.PHONY: test-clocks
+# Not a part of `test`: emulated, it takes a minute and a half.
+test-clocks: build engine ## set the clock of a virtual machine in which the exporter captures, by hours and days
+	@deploy/dev/packages.sh kernels
+	deploy/dev/clocks.sh .build/clocks bin/tributary-exporter
+	TRIBUTARY_CLOCKS_MACHINE=$(CURDIR)/.build/clocks $(GO) test -count 1 -timeout 5m -v ./deploy/world/clocks
+
 .PHONY: test-kubernetes
 # Not a part of `test`: the server takes five minutes of processor time to build, once a machine.
 test-kubernetes: ## the tests against a real Kubernetes API server, which it builds (no root, but for missing packages)

@@ -52,6 +52,24 @@ type reading struct {
 	counters []flow.Counter
 }
 
+// mark is the newest reading known of a minute. Counters only grow, so their sum says which of two readings is the newer one; times do not, because an exporter's
+// clock may be set, and batches of a spool come in another order than they were sealed.
+type mark struct {
+	sum   uint64
+	at    int64
+	noted time.Time
+}
+
+// remembers is how long marks are kept.
+const remembers = 5 * time.Minute
+
+func sumOf(counters []flow.Counter) (sum uint64) {
+	for _, c := range counters {
+		sum += c.Value
+	}
+	return sum
+}
+
 // Ledger collects readings. It is safe for concurrent use.
 type Ledger struct {
 	cfg     Config
@@ -67,6 +85,8 @@ type Ledger struct {
 	waiting map[key]reading
 	writing map[key]reading // at present, or tried last
 	after   []func()        // to be called when all of them are written
+	marks   map[key]mark    // at most MaxReadings
+	swept   time.Time
 }
 
 // New returns a ledger that writes nothing until Run.
@@ -77,7 +97,7 @@ func New(cfg Config, server schema.Server, reg prometheus.Registerer, log *slog.
 		return c
 	}
 	return &Ledger{
-		cfg: cfg.withDefaults(), store: schema.NewClient(server, 1), log: log.With("component", "ledger"), now: time.Now, waiting: map[key]reading{},
+		cfg: cfg.withDefaults(), store: schema.NewClient(server, 1), log: log.With("component", "ledger"), now: time.Now, waiting: map[key]reading{}, marks: map[key]mark{},
 		written: counter("readings_written_total", "Readings of exporters' counters written to exporter_health."),
 		dropped: counter("readings_dropped_total", "Readings given up: too many waited for the store."),
 		errors:  counter("errors_total", "Writes that failed; they are tried again."),
@@ -108,14 +128,43 @@ func (l *Ledger) Note(exporter, host string, at int64, counters []flow.Counter) 
 	k := key{exporter, at / int64(time.Minute)}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	r, ok := l.waiting[k]
-	if ok && r.at >= at {
+	at, newer := l.mark(k, at, sumOf(counters))
+	if !newer {
 		return
 	}
-	if !ok && len(l.waiting) >= l.cfg.MaxReadings {
-		l.dropOldest()
+	r, ok := l.waiting[k]
+	if !ok {
+		l.makeRoom()
 	}
 	l.waiting[k] = reading{host, at, append(r.counters[:0], counters...)}
+}
+
+// mark reports whether a reading tells more than what is known of its minute, and at what time it is to be stored: of a minute the store keeps the
+// reading with the latest time. The caller holds mu.
+func (l *Ledger) mark(k key, at int64, sum uint64) (stored int64, newer bool) {
+	now := l.now()
+	m, known := l.marks[k]
+	if known && (sum < m.sum || sum == m.sum && at <= m.at) {
+		return 0, false
+	}
+	if known {
+		at = max(at, m.at+1)
+	} else if len(l.marks) >= l.cfg.MaxReadings {
+		clear(l.marks)
+	}
+	l.marks[k] = mark{sum, at, now}
+	if now.Sub(l.swept) > remembers {
+		l.swept = now
+		maps.DeleteFunc(l.marks, func(_ key, m mark) bool { return now.Sub(m.noted) > remembers })
+	}
+	return at, true
+}
+
+// makeRoom is for one more reading. The caller holds mu.
+func (l *Ledger) makeRoom() {
+	if len(l.waiting) >= l.cfg.MaxReadings {
+		l.dropOldest()
+	}
 }
 
 // After calls then once the reading that was noted for a time of an exporter is in the store, or was given up; at once where it is already, and where
@@ -166,13 +215,11 @@ func (l *Ledger) write(ctx context.Context) {
 	if err != nil {
 		l.errors.Inc()
 		l.log.Error("the exporters' counters are not written; trying again", "reason", err)
-		for k, r := range taken {
-			l.Note(k.exporter, r.host, r.at, r.counters)
-		}
 	}
 	l.mu.Lock()
 	l.writing = nil
 	if err != nil {
+		l.putBack(taken)
 		l.after, after = append(after, l.after...), nil
 	}
 	l.mu.Unlock()
@@ -181,6 +228,16 @@ func (l *Ledger) write(ctx context.Context) {
 	}
 	for _, then := range after {
 		then()
+	}
+}
+
+// putBack lets readings wait again but for those of which newer ones do. The caller holds mu.
+func (l *Ledger) putBack(readings map[key]reading) {
+	for k, r := range readings {
+		if _, newer := l.waiting[k]; !newer {
+			l.makeRoom()
+			l.waiting[k] = r
+		}
 	}
 }
 

@@ -73,6 +73,35 @@ func TestCompleteness(t *testing.T) {
 	}
 }
 
+// TestClocksThatWereSet: of a minute the reading that has counted most is the newest, whatever the clocks said and in which order they came.
+func TestClocksThatWereSet(t *testing.T) {
+	s := schematest.Migrated(t)
+	l := newLedger(t, Config{}, s)
+	minute := time.Now().UTC().Truncate(time.Minute)
+	l.now = func() time.Time { return minute.Add(30 * time.Second) }
+	at := func(sec int) int64 { return minute.Add(time.Duration(sec) * time.Second).UnixNano() }
+	for _, n := range []struct {
+		exporter   string
+		at         int64
+		read, want uint64
+	}{
+		{"back", at(20), 100, 100}, {"back", at(10), 200, 200}, {"back", at(15), 200, 200}, // set back by 15 s in this minute
+		{"ahead", at(24 * 3600), 500, 500}, {"ahead", at(24*3600 - 60), 400, 500}, {"ahead", at(24*3600 + 60), 600, 600}, // what a spool kept, the newest first
+		{"ahead", at(24*3600 - 120), 300, 600},
+	} {
+		l.Note(n.exporter, "h", n.at, counters(n.read, 0, 0, 0, 0))
+		l.write(t.Context())
+		if got := schematest.Query(t, s, "SELECT counters['ring.read'] FROM "+s.Database+".exporter_health FINAL WHERE exporter_id = '"+n.exporter+"'"); got != fmt.Sprintln(n.want) {
+			t.Errorf("%s at %d: %s, want %d", n.exporter, n.at, got, n.want)
+		}
+	}
+	l.now = func() time.Time { return minute.Add(time.Hour) }
+	l.Note("other", "h", at(3600), counters(1, 0, 0, 0, 0))
+	if len(l.marks) != 1 {
+		t.Errorf("%d minutes are remembered for ever", len(l.marks))
+	}
+}
+
 func TestStoreAway(t *testing.T) {
 	l := newLedger(t, Config{MaxReadings: 10}, schema.Server{URL: "http://127.0.0.1:1", Database: "d"})
 	l.now = func() time.Time { return time.Unix(24*60, 0) }

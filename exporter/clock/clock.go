@@ -1,8 +1,8 @@
 // Package clock turns the kernel's times (CLOCK_BOOTTIME) into wall time.
 //
 // The distance between the two changes when the wall clock is set or slewed, so it
-// is measured again every [Options.Every]: five samples, the one taken in the
-// shortest time wins. Two times converted by one [Anchor] keep their order and their
+// is measured again at once when the kernel says that it was set, and every
+// [Options.Every]: five samples, the one taken in the shortest time wins. Two times converted by one [Anchor] keep their order and their
 // distance; convert all times of a record with one.
 //
 // It does not judge whether the wall clock is right.
@@ -27,7 +27,7 @@ type Reading struct{ Before, Wall, After int64 }
 // Options are the settings of a Clock; zero values stand for the defaults.
 type Options struct {
 	Every time.Duration           // default 10 s
-	Read  func() (Reading, error) // default: the machine's clocks
+	Read  func() (Reading, error) // default: the machine's clocks; of others the kernel tells nothing
 	// Step is called when the distance changed by more than a second between two
 	// measurements: someone set the wall clock.
 	Step func(by time.Duration)
@@ -46,6 +46,7 @@ func (a Anchor) Time(kernel uint64) time.Time { return time.Unix(0, a.Wall(kerne
 type Clock struct {
 	opts   Options
 	anchor atomic.Int64
+	watch  func(set func()) (stop func(), err error) // nil: nobody tells when the clock is set
 }
 
 // New returns a clock with a first anchor, so that it is usable without Run.
@@ -53,10 +54,10 @@ func New(opts Options) (*Clock, error) {
 	if opts.Every == 0 {
 		opts.Every = 10 * time.Second
 	}
-	if opts.Read == nil {
-		opts.Read = readMachine
-	}
 	c := &Clock{opts: opts}
+	if opts.Read == nil {
+		c.opts.Read, c.watch = readMachine, watchSettings
+	}
 	a, err := c.measure()
 	if err != nil {
 		return nil, err
@@ -72,9 +73,14 @@ func (c *Clock) Anchor() Anchor { return Anchor(c.anchor.Load()) }
 // take Anchor once.
 func (c *Clock) Wall(kernel uint64) int64 { return c.Anchor().Wall(kernel) }
 
-// Run measures again every Options.Every until ctx ends, and returns nil. If the
-// clocks cannot be read, the old anchor stays.
+// Run measures again when the clock is set and every Options.Every, until ctx ends,
+// and returns nil. If the clocks cannot be read, the old anchor stays.
 func (c *Clock) Run(ctx context.Context) error {
+	if c.watch != nil {
+		if stop, err := c.watch(func() { _ = c.Sync() }); err == nil { // else the next tick finds it
+			defer stop()
+		}
+	}
 	ticker := time.NewTicker(c.opts.Every)
 	defer ticker.Stop()
 	for {

@@ -97,3 +97,39 @@ func TestMachineClocksAgree(t *testing.T) {
 		t.Errorf("off by %v", off)
 	}
 }
+
+func TestSetClockIsMeasuredAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var set atomic.Int64
+		c, err := New(Options{Read: func() (Reading, error) { return Reading{0, set.Load(), 0}, nil }})
+		if err != nil {
+			t.Fatal(err)
+		}
+		tell, stopped := make(chan func(), 1), false
+		c.watch = func(f func()) (func(), error) {
+			tell <- f
+			return func() { stopped = true }, nil
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error)
+		go func() { done <- c.Run(ctx) }()
+		set.Store(int64(24 * time.Hour))
+		(<-tell)()
+		if c.Anchor() != Anchor(24*time.Hour) {
+			t.Errorf("anchor %d", c.Anchor())
+		}
+		cancel()
+		if err := <-done; err != nil || !stopped {
+			t.Errorf("%v, stopped %v", err, stopped)
+		}
+	})
+}
+
+// The clock of this machine is not set here: make test-clocks does that in a virtual machine.
+func TestWatchingTheMachine(t *testing.T) {
+	stop, err := watchSettings(func() {})
+	if err != nil {
+		t.Fatal(err)
+	}
+	stop()
+}
