@@ -9,5 +9,5 @@
 // It promises that minutes are closed in order, so that everything after the last closed minute, and nothing before it, has to be
 // read from single records; and that a minute whose records may have begun to expire is never computed again: what arrives for it is
 // counted as too late. It loses nothing if it stops: the next loop, here or in another collector, finds the same minutes due. It blocks
-// nobody and costs the store about a microsecond a record. Replaced computations stay on disk for up to an hour.
+// nobody and costs the store about a microsecond a record. Replaced computations stay on disk for one to two hours.
 package rollup

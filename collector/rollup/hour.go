@@ -111,11 +111,17 @@ WHERE t.minute <= toDateTime({frozen:Int64}, 'UTC') AND t.touched > c.started`, 
 	return nil
 }
 
-// Replaced computations are removed once an hour, when they are an hour old: whoever is still computing commits long before.
+// Replaced computations are removed once an hour, when they and what replaced them are an hour old: whoever is still computing commits long before, and
+// whoever has looked up which computations count has read them long since.
 const (
 	cleanEvery  = time.Hour
 	abandonedIn = time.Hour
 )
+
+// A period that was computed lately is left as it is, by the collector's clock, which made gen, and by the server's, which made started.
+const cleanReplaced = `DELETE FROM $database.$table
+WHERE gen < {before:UInt64} AND ($time, gen) NOT IN (SELECT start, gen FROM $database.closed_latest WHERE step = '$step')
+    AND $time NOT IN (SELECT start FROM $database.closed WHERE step = '$step' AND (gen >= {before:UInt64} OR started > now64(3) - toIntervalSecond({seconds:UInt32})))`
 
 func (r *Rollup) clean(ctx context.Context, now time.Time) error {
 	if r.cleaned.IsZero() {
@@ -131,8 +137,10 @@ func (r *Rollup) clean(ctx context.Context, now time.Time) error {
 		{"reachability_gens", "minute", "minute"},
 		{"edges_1h_gens", "hour", "hour"},
 	} {
-		text := fmt.Sprintf("DELETE FROM $database.%s WHERE gen < {before:UInt64} AND (%s, gen) NOT IN (SELECT start, gen FROM $database.closed_latest WHERE step = '%s')", t.table, t.time, t.step)
-		err := r.store.Exec(ctx, r.statement(text, map[string]string{"before": strconv.FormatInt(now.Add(-abandonedIn).UnixNano(), 10)}))
+		text := strings.NewReplacer("$table", t.table, "$time", t.time, "$step", t.step).Replace(cleanReplaced)
+		err := r.store.Exec(ctx, r.statement(text, map[string]string{
+			"before": strconv.FormatInt(now.Add(-abandonedIn).UnixNano(), 10), "seconds": strconv.Itoa(int(abandonedIn / time.Second)),
+		}))
 		if err != nil {
 			return fmt.Errorf("remove replaced edges: %w", err)
 		}

@@ -72,15 +72,22 @@ func (r *Rollup) Run(ctx context.Context) {
 			return
 		case <-tick.C:
 		}
-		if err := r.Step(ctx, time.Now()); err != nil && ctx.Err() == nil {
-			r.metrics.errors.Inc()
-			r.log.Error("edges not computed; trying again", "reason", err)
-		}
+		now := time.Now()
+		r.failed(ctx, "replaced edges not removed; trying again in an hour", r.clean(ctx, now))
+		r.failed(ctx, "edges not computed; trying again", r.compute(ctx, now))
 	}
 }
 
-// Step computes what is due at a time: minutes, oldest first, then the hours they complete. It cleans before that: what it replaces can be read for
-// another hour, by whoever has just looked up which computations count.
+// failed notes an error, if it is one.
+func (r *Rollup) failed(ctx context.Context, what string, err error) {
+	if err == nil || ctx.Err() != nil {
+		return
+	}
+	r.metrics.errors.Inc()
+	r.log.Error(what, "reason", err)
+}
+
+// Step computes what is due at a time: minutes, oldest first, then the hours they complete. Before that it removes what was replaced an hour ago.
 func (r *Rollup) Step(ctx context.Context, now time.Time) error {
 	return errors.Join(r.clean(ctx, now), r.compute(ctx, now))
 }

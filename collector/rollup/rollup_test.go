@@ -1,9 +1,12 @@
 package rollup
 
 import (
+	"context"
 	"fmt"
 	"log/slog"
+	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -190,12 +193,69 @@ func TestHalfAComputationIsNotSeen(t *testing.T) {
 	if got := edges(t, s, "edges_1m"); got != want {
 		t.Errorf("a computation that covers less is the answer:\n%s", got)
 	}
-	r.cleaned = time.Now().Add(-3 * time.Hour)
-	if err := r.clean(t.Context(), time.Now().Add(2*time.Hour)); err != nil {
-		t.Fatal(err)
-	}
+	schematest.Query(t, s, "ALTER TABLE "+s.Database+".closed UPDATE started = started - toIntervalHour(2) WHERE 1 SETTINGS mutations_sync = 2")
+	clean(t, r, time.Now().Add(2*time.Hour))
 	if got := edges(t, s, "edges_1m_gens"); got != want {
 		t.Errorf("after cleaning:\n%s", got)
+	}
+}
+
+func clean(t *testing.T, r *Rollup, now time.Time) {
+	t.Helper()
+	r.cleaned = now.Add(-3 * time.Hour)
+	if err := r.clean(t.Context(), now); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestReplacedLately: who has looked up that a computation counts can read it though it is replaced, and another collector cleans, before that.
+func TestReplacedLately(t *testing.T) {
+	s := schematest.Migrated(t)
+	records.Load(t, s, t0, pair(1, 10, 20))
+	r := newRollup(t, s, "c1")
+	step(t, r, at(2*3600))
+	settled(t, s)
+	schematest.Query(t, s, "ALTER TABLE "+s.Database+".closed UPDATE started = started - toIntervalHour(2) WHERE 1 SETTINGS mutations_sync = 2")
+	counted := schematest.Query(t, s, "SELECT gen FROM "+s.Database+".closed_latest WHERE step = 'minute' ORDER BY start LIMIT 1")
+	records.Load(t, s, t0, pair(2, 11, 21))
+	step(t, r, at(2*3600))
+	gen, err := strconv.ParseInt(strings.TrimSpace(counted), 10, 64)
+	if err != nil {
+		t.Fatal(err)
+	}
+	left := func(what, want string) {
+		t.Helper()
+		if got := schematest.Query(t, s, "SELECT sum(connections) FROM "+s.Database+".edges_1m_gens WHERE gen = "+counted); got != want {
+			t.Errorf("%s: %s connections are left, want %s", what, got, want)
+		}
+	}
+	clean(t, r, time.Now().Add(2*time.Hour))
+	left("replaced now, by the server's clock", "1\n")
+	schematest.Query(t, s, "ALTER TABLE "+s.Database+".closed UPDATE started = started - toIntervalHour(2) WHERE 1 SETTINGS mutations_sync = 2")
+	clean(t, r, time.Unix(0, gen+1).Add(abandonedIn))
+	left("replaced now, by the collector's clock", "1\n")
+	clean(t, r, time.Now().Add(2*time.Hour))
+	left("replaced long ago", "0\n")
+}
+
+// TestFailuresAreToldApart: that cleaning failed is not said of the edges.
+func TestFailuresAreToldApart(t *testing.T) {
+	s := schematest.Migrated(t)
+	schematest.Query(t, s, "DROP TABLE "+s.Database+".reachability_gens")
+	var told strings.Builder
+	r := New(Config{Every: 10 * time.Millisecond}, s, prometheus.NewRegistry(), slog.New(slog.NewTextHandler(&told, nil)))
+	r.cleaned = time.Now().Add(-2 * cleanEvery)
+	ctx, stop := context.WithTimeout(t.Context(), time.Minute)
+	var done sync.WaitGroup
+	done.Go(func() { r.Run(ctx) })
+	for ctx.Err() == nil && testutil.ToFloat64(r.metrics.errors) == 0 {
+		time.Sleep(10 * time.Millisecond)
+	}
+	time.Sleep(50 * time.Millisecond)
+	stop()
+	done.Wait()
+	if text := told.String(); !strings.Contains(text, "replaced edges not removed") || strings.Contains(text, "not computed") || testutil.ToFloat64(r.metrics.errors) != 1 {
+		t.Error(text)
 	}
 }
 
