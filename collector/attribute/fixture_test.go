@@ -27,6 +27,7 @@ type rec struct {
 	kind, role    uint32
 	network       string
 	local, remote string
+	known         string // what the remote end calls the local one
 	start, at     float64
 	end           float64
 	workload      string
@@ -48,6 +49,11 @@ func (r rec) add(w *flow.Builder) {
 	w.Set32(flow.LocalPort, uint32(local.Port()))
 	w.SetAddr(flow.RemoteAddr, remote.Addr().As16())
 	w.Set32(flow.RemotePort, uint32(remote.Port()))
+	if r.known != "" {
+		known := netip.MustParseAddrPort(r.known)
+		w.SetAddr(flow.NatLocalAddr, known.Addr().As16())
+		w.Set32(flow.NatLocalPort, uint32(known.Port()))
+	}
 	w.Set64(flow.StartTimeNs, uint64(sec(r.start)))
 	w.Set64(flow.IntervalStartNs, uint64(sec(max(r.start, r.at))))
 	w.Set64(flow.EndTimeNs, uint64(sec(r.end)))

@@ -45,6 +45,31 @@ func TestMirrorRules(t *testing.T) {
 	}
 }
 
+// TestMirrorOfTranslated: a container behind its host's masquerade, and one that serves a port of its host, are who their own records say; what they are called
+// on their own host is nobody's beyond it.
+func TestMirrorOfTranslated(t *testing.T) {
+	f := newFixture(t)
+	f.mark(20)
+	own := batch(t, "x", 20,
+		rec{flow: 1, kind: flow.KindClosed, role: flow.RoleClient, network: "n", local: "172.17.0.2:4000", known: "10.0.0.1:61000", remote: "10.0.0.2:80", start: 10, end: 11, workload: "box/out"},
+		rec{flow: 2, kind: flow.KindClosed, role: flow.RoleServer, network: "n", local: "172.17.0.2:80", known: "10.0.0.1:8080", remote: "10.0.0.2:4001", start: 10, end: 11, workload: "box/in"},
+	)
+	f.Begin(own, f.View(sec(20)), nil)
+	far := batch(t, "y", 20,
+		rec{flow: 1, kind: flow.KindClosed, role: flow.RoleServer, network: "n", local: "10.0.0.2:80", remote: "10.0.0.1:61000", start: 10, end: 11, workload: "shop/api"},
+		rec{flow: 2, kind: flow.KindClosed, role: flow.RoleClient, network: "n", local: "10.0.0.2:4001", remote: "10.0.0.1:8080", start: 10, end: 11, workload: "shop/web"},
+		rec{flow: 3, kind: flow.KindClosed, role: flow.RoleServer, network: "n", local: "10.0.0.2:80", remote: "172.17.0.2:4000", start: 10, end: 11, workload: "shop/api"},
+		rec{flow: 4, kind: flow.KindClosed, role: flow.RoleClient, network: "n", local: "10.0.0.2:4001", remote: "10.0.0.1:80", start: 10, end: 11, workload: "shop/web"},
+	)
+	f.Begin(far, f.View(sec(20)), nil)
+	f.Again(own, f.View(sec(23)), []uint32{0, 1}, 1, false)
+	expect(t, far, map[uint64]string{
+		1: "box/out z1 mirror named peer=yes last= v=34000001", 2: "box/in z1 mirror named peer=yes last= v=34000001",
+		3: "  none no_evidence peer=unknown last= v=4000001", 4: "  none no_evidence peer=unknown last= v=4000001",
+	})
+	expect(t, own, map[uint64]string{1: "shop/api z1 mirror named peer=yes last= v=34000001", 2: "shop/web z1 mirror named peer=yes last= v=34000001"})
+}
+
 func TestMirrorAgainstClaim(t *testing.T) {
 	f := newFixture(t)
 	f.claim(t, "n", "10.0.0.2", "shop/api", 0)

@@ -139,13 +139,14 @@ func (s *scratch) addr(f flow.U32, row int) ownership.Addr {
 	return ownership.Addr{}
 }
 
-// sight is the row's own end.
+// sight is the row's own end, as the other end knows it.
 func (s *scratch) sight(row int) sight {
 	b := s.b
+	addr, port := known(b, row)
 	return sight{
 		tuple: tuple{
-			net: s.network(row).hash, local: s.addr(flow.LocalAddr, row), remote: s.addr(flow.RemoteAddr, row),
-			localPort: uint16(b.Get32(flow.LocalPort, row)), remotePort: uint16(b.Get32(flow.RemotePort, row)),
+			net: s.network(row).hash, local: s.addr(addr, row), remote: s.addr(flow.RemoteAddr, row),
+			localPort: uint16(b.Get32(port, row)), remotePort: uint16(b.Get32(flow.RemotePort, row)),
 		},
 		exporter: s.exporter, flow: b.Get64(flow.FlowID, row),
 		start: clampTime(b.Get64(flow.StartTimeNs, row)), end: clampTime(b.Get64(flow.EndTimeNs, row)),
@@ -166,9 +167,21 @@ func (s *scratch) note(row int) {
 	s.a.mirror.note(&x)
 }
 
+// known are the columns of the address and port by which the other end knows the row's own: what the host translates them to, if it does.
+func known(b *flow.Batch, row int) (addr, port flow.U32) {
+	if b.Get32(flow.NatLocalPort, row) != 0 {
+		return flow.NatLocalAddr, flow.NatLocalPort
+	}
+	return flow.LocalAddr, flow.LocalPort
+}
+
 // granted: the exporter may say whose the row's own end is.
 func granted(b *flow.Batch, row int) bool {
-	return b.Grant == nil || b.Grant.Allows(text(b, b.Get32(flow.Network, row)), b.Addr(flow.LocalAddr, row), text(b, b.Get32(flow.LocalWorkload, row)))
+	if b.Grant == nil {
+		return true
+	}
+	addr, _ := known(b, row)
+	return b.Grant.Allows(text(b, b.Get32(flow.Network, row)), b.Addr(addr, row), text(b, b.Get32(flow.LocalWorkload, row)))
 }
 
 // localEvidence is what named the row's own end, and none where its exporter may not say so: package pairs goes by the rank of it.

@@ -51,7 +51,7 @@ const (
 
 // unnamedSQL lists rows that an answer may change, one exporter after the other: what is external stays so.
 const unnamedSQL = `SELECT exporter_id, host, flow_id, record_seq, version, network, kind, role, close_reason, start_observed, rx_bytes, rx_segs, connect_us, min_rtt_us,
-    local_addr, remote_addr, local_port, remote_port, toUnixTimestamp64Nano(start_time_ns) AS start_ns, toUnixTimestamp64Nano(interval_start_ns) AS interval_ns,
+    ` + schema.KnownAs + `, remote_addr, remote_port, toUnixTimestamp64Nano(start_time_ns) AS start_ns, toUnixTimestamp64Nano(interval_start_ns) AS interval_ns,
     toUnixTimestamp64Nano(end_time_ns) AS end_ns, local_evidence, remote_why
 FROM {database}.flows
 WHERE end_time_ns >= fromUnixTimestamp64Nano({from:Int64}) AND end_time_ns < fromUnixTimestamp64Nano({to:Int64})
@@ -74,9 +74,9 @@ type unnamed struct {
 	RxSegs        uint32     `json:"rx_segs"`
 	ConnectUs     uint32     `json:"connect_us"`
 	MinRttUs      uint32     `json:"min_rtt_us"`
-	LocalAddr     netip.Addr `json:"local_addr"`
+	KnownAddr     netip.Addr `json:"known_addr"` // its own, as the remote end knows it
 	RemoteAddr    netip.Addr `json:"remote_addr"`
-	LocalPort     uint32     `json:"local_port"`
+	KnownPort     uint32     `json:"known_port"`
 	RemotePort    uint32     `json:"remote_port"`
 	Start         int64      `json:"start_ns"`
 	Interval      int64      `json:"interval_ns"`
@@ -263,9 +263,9 @@ func (j *job) batch() (*flow.Batch, error) {
 		w.Set32(flow.RxSegs, r.RxSegs)
 		w.Set32(flow.ConnectUs, r.ConnectUs)
 		w.Set32(flow.MinRttUs, r.MinRttUs)
-		w.SetAddr(flow.LocalAddr, r.LocalAddr.As16())
+		w.SetAddr(flow.LocalAddr, r.KnownAddr.As16())
 		w.SetAddr(flow.RemoteAddr, r.RemoteAddr.As16())
-		w.Set32(flow.LocalPort, r.LocalPort)
+		w.Set32(flow.LocalPort, r.KnownPort)
 		w.Set32(flow.RemotePort, r.RemotePort)
 		w.Set64(flow.StartTimeNs, uint64(max(r.Start, 1)))
 		w.Set64(flow.IntervalStartNs, uint64(max(r.Interval, r.Start, 1)))

@@ -122,7 +122,7 @@ WITH clocks AS
 ),
 recent AS
 (
-    SELECT exporter_id, flow_id, record_seq, version, network, role, local_addr, local_port, remote_addr, remote_port, start_time_ns, end_time_ns,
+    SELECT exporter_id, flow_id, record_seq, version, network, role, ` + schema.KnownAs + `, remote_addr, remote_port, start_time_ns, end_time_ns,
         local_workload, local_instance, local_zone, local_region, local_release, remote_workload, remote_evidence, peer_observed,
         (SELECT CAST((groupArray(exporter_id), groupArray(toInt64(slack))), 'Map(String, Int64)') FROM clocks)[exporter_id] AS slack
     FROM {database}.flows
@@ -135,7 +135,7 @@ SELECT 'pairs', {run:UInt64}, a.exporter_id, a.flow_id, a.record_seq,
     any(a.remote_workload), any(a.remote_evidence), any(a.end_time_ns), any(a.network), any(a.remote_addr), any(a.remote_port), any(b.exporter_id)
 FROM (SELECT * FROM recent WHERE peer_observed != 'yes') AS a
 INNER JOIN (SELECT * FROM recent WHERE local_workload != '' AND bitAnd(bitShiftRight(version, 24), 15) != 0) AS b
-    ON a.network = b.network AND a.local_addr = b.remote_addr AND a.local_port = b.remote_port AND a.remote_addr = b.local_addr AND a.remote_port = b.local_port
+    ON a.network = b.network AND a.known_addr = b.remote_addr AND a.known_port = b.remote_port AND a.remote_addr = b.known_addr AND a.remote_port = b.known_port
 WHERE (a.exporter_id, a.flow_id) != (b.exporter_id, b.flow_id) AND (a.role != b.role OR a.role = 'unknown')
     AND b.start_time_ns <= a.end_time_ns + toIntervalNanosecond({tolerance:Int64} + a.slack + b.slack)
     AND b.end_time_ns + toIntervalNanosecond({tolerance:Int64} + a.slack + b.slack) >= a.start_time_ns

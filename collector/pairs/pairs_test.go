@@ -61,19 +61,25 @@ func TestPairs(t *testing.T) {
 	late := server(9, "10.0.0.3:80", "4009", "shop/late", 5) // at the same time, by a clock that is five seconds behind
 	late.Exporter = "z"
 	badClock(t, s, "z", -5*time.Second)
+	out := client(10, "4010", "10.0.0.2:80", "", 10) // a container behind a masquerade
+	out.Local, out.Known, out.Why = "172.17.0.2:33000", "10.0.0.1:4010", flow.WhyNoEvidence
+	in := server(11, "172.17.0.3:8080", "4011", "shop/in", 10) // and one behind a port of its host
+	in.Known = "10.0.0.4:80"
+	toIn := client(11, "4011", "10.0.0.4:80", "", 10)
+	toIn.Why = flow.WhyNoEvidence
 	forged := client(8, "4008", "10.0.0.2:80", "", 10)
 	forged.Why = flow.WhyNoEvidence
 	liar := server(8, "10.0.0.2:80", "4008", "shop/api", 10)
 	liar.Version = 1 // its exporter may not name its local end
 	records.Load(t, s, t0, []records.Record{
 		unnamed, client(2, "4002", "10.0.0.2:80", "shop/api", 10), client(3, "4003", "10.0.0.2:80", "shop/wrong", 10), earlier,
-		client(5, "4005", "10.0.0.2:80", "shop/alone", 10), twice, forged, shifted,
+		client(5, "4005", "10.0.0.2:80", "shop/alone", 10), twice, forged, shifted, out, toIn,
 	})
 	records.Load(t, s, t0, []records.Record{late})
 	records.Load(t, s, t0, []records.Record{
 		server(1, "10.0.0.2:80", "4001", "shop/api", 10), server(2, "10.0.0.2:80", "4002", "shop/api", 10.05), server(3, "10.0.0.2:80", "4003", "shop/api", 10),
 		server(4, "10.0.0.2:80", "4004", "shop/api", 20), // another connection on the same ports
-		server(6, "10.0.0.2:80", "4006", "shop/api", 10), server(7, "10.0.0.2:80", "4006", "shop/other", 10), liar,
+		server(6, "10.0.0.2:80", "4006", "shop/api", 10), server(7, "10.0.0.2:80", "4006", "shop/other", 10), liar, server(10, "10.0.0.2:80", "4010", "shop/api", 10), in,
 	})
 	reg := prometheus.NewRegistry()
 	j := New(Config{}, s, reg, slog.New(slog.NewTextHandler(t.Output(), nil)))
@@ -89,6 +95,8 @@ x	5	shop/alone	none	named	unknown	10
 x	6		none	no_evidence	unknown	10
 x	8		none	no_evidence	unknown	10
 x	9	shop/late	mirror	named	yes	10
+x	10	shop/api	mirror	named	yes	10
+x	11	shop/in	mirror	named	yes	10
 y	1	shop/web	mirror	named	yes	20
 y	2	shop/web	mirror	named	yes	20
 y	3	shop/web	mirror	named	yes	20
@@ -96,6 +104,8 @@ y	4		none	no_evidence	unknown	20
 y	6	shop/web	mirror	named	yes	20
 y	7	shop/web	mirror	named	yes	20
 y	8	shop/web	mirror	named	yes	20
+y	10	shop/web	mirror	named	yes	20
+y	11	shop/web	mirror	named	yes	20
 z	9	shop/web	mirror	named	yes	20
 `
 	if d := cmp.Diff(want, got); d != "" {
@@ -105,7 +115,7 @@ z	9	shop/web	mirror	named	yes	20
 # HELP tributary_collector_pairs_rows_total Records joined with their peer's in the store: the name agreed, disagreed (must stay 0), or there was none.
 # TYPE tributary_collector_pairs_rows_total counter
 tributary_collector_pairs_rows_total{result="agreed"} 1
-tributary_collector_pairs_rows_total{result="alone"} 9
+tributary_collector_pairs_rows_total{result="alone"} 13
 tributary_collector_pairs_rows_total{result="disagreed"} 1
 `
 	if err := testutil.GatherAndCompare(reg, strings.NewReader(books), "tributary_collector_pairs_rows_total"); err != nil {

@@ -101,7 +101,9 @@ func TestClassesAcrossMinutes(t *testing.T) {
 	rows = append(rows, pair(6, 210, 211)[1:]...)  // the client has none
 	rows = append(rows, pair(1, 4000, 4001)...)    // the same port in the next hour: another connection
 	rows[len(rows)-2].Flow, rows[len(rows)-1].Flow = 101, 101
-	replay := pair(7, 220, 221) // a recording is in no edge
+	rows[0].Local, rows[0].Known = "172.17.0.2:33000", rows[0].Local // a container behind a masquerade
+	rows[3].Local, rows[3].Known = "172.17.0.3:8080", rows[3].Local  // and one behind a port of its host
+	replay := pair(7, 220, 221)                                      // a recording is in no edge
 	replay[0].Replay, replay[1].Replay = true, true
 	rows = append(rows, replay...)
 	records.Load(t, s, t0, rows)

@@ -114,6 +114,8 @@ func values(o Options) map[string]string {
 		"Names":    "    " + strings.Join(Names(), ",\n    "),
 		"TTL":      ttlExpression(o.RawTTL),
 
+		"NatColumns": addedColumn("nat_local_addr", "orig_remote_addr") + ", " + addedColumn("nat_local_port", "orig_remote_port"),
+
 		"EvidenceType":   enum8(flow.EvidenceNames),
 		"WhyType":        enum8(flow.WhyNames),
 		"Completeness":   CompletenessOf(o.Database, "1"),
@@ -142,13 +144,23 @@ const endOfTime = "toDateTime64('2200-01-01 00:00:00', 9, 'UTC')"
 func columnDefinitions() string {
 	var lines []string
 	for _, f := range Fields() {
-		line := "    " + f.Name + " " + f.Type
-		if f.Default != "" {
-			line += " DEFAULT " + f.Default
-		}
-		lines = append(lines, fmt.Sprintf("%s COMMENT '%s' CODEC(%s)", line, strings.ReplaceAll(f.Doc, "'", `\'`), f.Codec))
+		lines = append(lines, "    "+columnDefinition(f))
 	}
 	return strings.Join(lines, ",\n")
+}
+
+func columnDefinition(f Field) string {
+	line := f.Name + " " + f.Type
+	if f.Default != "" {
+		line += " DEFAULT " + f.Default
+	}
+	return fmt.Sprintf("%s COMMENT '%s' CODEC(%s)", line, strings.ReplaceAll(f.Doc, "'", `\'`), f.Codec)
+}
+
+// addedColumn adds a field to a flows_raw that is older than it.
+func addedColumn(name, after string) string {
+	i := slices.IndexFunc(Fields(), func(f Field) bool { return f.Name == name })
+	return "ADD COLUMN IF NOT EXISTS " + columnDefinition(Fields()[i]) + " AFTER " + after
 }
 
 // ttlExpression is written as ClickHouse prints it, so that a difference can be seen.

@@ -10,7 +10,7 @@ func identityFields() []Field {
 		header(ExporterID, "exporter_id", typeText, codecPlain, "exporter", "one run of one exporter; with flow_id and record_seq the row's key"),
 		header(Host, "host", typeText, codecPlain, "exporter", "name of the host the exporter ran on"),
 		header(BootID, "boot_id", typeText, codecPlain, "/proc/sys/kernel/random/boot_id", "one boot of that host"),
-		column(flow.Network, "exporter/identity", "address space of both addresses: equal addresses in different networks are different machines"),
+		column(flow.Network, "exporter/identity", "address space of both addresses, of translated ones as the remote end knows them: equal addresses in different networks are different machines"),
 		column(flow.Comm, "kernel, task comm", "name of the program's thread (at most 15 bytes) that opened, accepted or closed the socket"),
 		column(flow.Netns, "exporter/identity", "network namespace of the socket: its inode number, as in /proc/PID/ns/net"),
 		wide(flow.FlowID, "exporter", "one end of one connection; counts up within exporter_id"),
@@ -49,9 +49,11 @@ func addressFields() []Field {
 		column(flow.LocalAddr, "kernel, socket", "the local end's address; IPv4 mapped (::ffff:a.b.c.d)"),
 		column(flow.RemoteAddr, "kernel, socket", "the remote end's address; IPv4 mapped"),
 		column(flow.OrigRemoteAddr, "arguments of connect, connection tracking", "the address the program asked for, where NAT or a virtual address changed it"),
+		column(flow.NatLocalAddr, "connection tracking", "the local end's address as the remote end knows it, where NAT on this host changed it and the remote end is on another host"),
 		column(flow.LocalPort, "kernel, socket", "the local end's port"),
 		coded(column(flow.RemotePort, "kernel, socket", "the remote end's port"), codecPlain),
 		column(flow.OrigRemotePort, "arguments of connect, connection tracking", "the port the program asked for, where NAT or a virtual address changed it"),
+		column(flow.NatLocalPort, "connection tracking", "the local end's port as the remote end knows it, where nat_local_addr says so; else 0"),
 	}
 }
 

@@ -100,18 +100,29 @@ func (n *names) missing() error {
 }
 
 // local names the local end of an event and says where the connection really goes. If that is elsewhere, so is the address space in
-// which the remote end has its name.
+// which the remote end has its name. What the local end is called beyond this host is said only where the remote end is beyond it: here, both ends'
+// records have both ends' own addresses.
 func (n *names) local(e *event.Event, comm string, start int64) batch.Local {
 	local := n.owner(e, comm, start)
 	if n.nat == nil || e.LastState == event.StateClose {
 		return local
 	}
-	local.Peer = n.nat.Find(&nat.End{
+	way := n.nat.Find(&nat.End{
 		Sock: e.Sock, Opened: e.Opened, Last: e.Kind != event.KindActive, AtNs: e.End, Netns: e.NetnsInum, Pid: e.PID, Server: e.Role == event.RoleServer,
 		Local: addrPort(e.LocalAddr, e.LocalPort), Remote: addrPort(e.RemoteAddr, e.RemotePort),
 	})
-	if local.Peer.IsValid() {
-		local.Network = n.book.Network(e.NetnsInum, local.Peer.Addr().As16())
+	far := e.RemoteAddr
+	if local.Peer = way.Peer; way.Peer.IsValid() {
+		far = way.Peer.Addr().As16()
+		local.Network = n.book.Network(e.NetnsInum, far)
+	}
+	switch {
+	case !way.Local.IsValid():
+	case n.book.Here(far):
+		local.Network = n.book.Network(e.NetnsInum, far)
+	default:
+		local.Nat = way.Local
+		local.Network = n.book.Network(e.NetnsInum, way.Local.Addr().As16())
 	}
 	return local
 }

@@ -48,6 +48,8 @@ type Local struct {
 	Why      uint32
 	// Peer is where the connection really goes, where that is not the socket's remote address; else the zero value.
 	Peer netip.AddrPort
+	// Nat is what the local end is called where the remote end is, where this host translates it; else the zero value.
+	Nat netip.AddrPort
 }
 
 // Times are an event's moments on the wall clock, ns since 1970. Converted together, so that their order stays.

@@ -107,7 +107,7 @@ func TestEventBecomesColumns(t *testing.T) {
 	e := numbered()
 	local := Local{
 		Comm: "nginx", Network: "lab", Workload: "shop/web", Instance: "web-1", Zone: "z", Region: "r", Release: "v2",
-		Evidence: flow.EvidenceNetns, Why: flow.WhyNamed,
+		Evidence: flow.EvidenceNetns, Why: flow.WhyNamed, Nat: netip.MustParseAddrPort("10.0.0.9:61000"),
 	}
 	for _, compress := range []bool{false, true} {
 		b, sealed, _ := newBatcher(t, func(c *Config) {
@@ -125,7 +125,7 @@ func TestEventBecomesColumns(t *testing.T) {
 			"kind": "closed", "role": "server", "role_source": "guessed", "close_reason": "rst_remote", "last_state": "close_wait",
 			"sample_rate": uint64(e.SampleRate), "connections": uint64(1), "failures": uint64(0),
 			"start_time_ns": uint64(noon), "interval_start_ns": uint64(noon + 10), "end_time_ns": uint64(noon + 30),
-			"local_addr": e.LocalAddr, "remote_addr": e.RemoteAddr, "orig_remote_addr": e.OrigRemoteAddr,
+			"local_addr": e.LocalAddr, "remote_addr": e.RemoteAddr, "orig_remote_addr": e.OrigRemoteAddr, "nat_local_addr": mapped(10, 0, 0, 9), "nat_local_port": uint64(61000),
 			"local_port": uint64(e.LocalPort), "remote_port": uint64(e.RemotePort), "orig_remote_port": uint64(e.OrigRemotePort),
 			"tx_bytes": e.TxBytes, "rx_bytes": e.RxBytes, "tx_bytes_before": e.TxBytesBefore, "rx_bytes_before": e.RxBytesBefore,
 			"tx_segs": uint64(e.TxSegs), "rx_segs": uint64(e.RxSegs), "retrans_segs": uint64(e.RetransSegs),

@@ -29,6 +29,10 @@ func (b *Batcher) addIdentity(e *event.Event, local *Local) {
 	w.SetAddr(flow.LocalAddr, e.LocalAddr)
 	w.Set32(flow.LocalPort, uint32(e.LocalPort))
 	addRemote(w, e, local.Peer)
+	if local.Nat.IsValid() {
+		w.SetAddr(flow.NatLocalAddr, local.Nat.Addr().As16())
+		w.Set32(flow.NatLocalPort, uint32(local.Nat.Port()))
+	}
 
 	w.SetText(flow.Network, local.Network)
 	w.Set32(flow.LocalEvidence, local.Evidence)

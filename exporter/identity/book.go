@@ -47,6 +47,7 @@ type Book struct {
 	log     *slog.Logger
 	table   atomic.Pointer[table]
 	spaces  atomic.Pointer[networks]
+	here    atomic.Pointer[map[[16]byte]struct{}] // addresses of the watched namespaces
 	names   *hostNames
 	local   *localNames
 	metrics *bookMetrics

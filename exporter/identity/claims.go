@@ -69,6 +69,7 @@ func (b *Book) refresh(lastSeen int64) {
 		return // nothing is claimed before addresses are watched
 	}
 	want := b.wanted(b.clock().wall)
+	b.noteHere()
 	held := map[Key]bool{}
 	for _, c := range want {
 		held[c.Key] = true

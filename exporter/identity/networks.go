@@ -28,7 +28,7 @@ type subnet struct {
 // <host>/<netns> for loopback and link-local addresses; <host>/<bridge> behind a bridge of this host that leads nowhere else,
 // and in the default ranges of Docker and Podman; else the configured network. But for loopback and link-local addresses it does
 // not depend on the namespace, so both ends of a connection across a bridge are in the same space. A connection that leaves such
-// a bridge has its ends in two spaces: its far end is not found in the near end's.
+// a bridge has its ends in two spaces: its far end is not found in the near end's, but where the near end is translated on its way out (exporter/app).
 func (b *Book) Network(netnsIno uint32, addr [16]byte) string {
 	n := b.spaces.Load()
 	a := netip.AddrFrom16(addr).Unmap()
@@ -42,6 +42,35 @@ func (b *Book) Network(netnsIno uint32, addr [16]byte) string {
 		return name
 	}
 	return n.network
+}
+
+// Here says whether an address is one of this host's own network namespaces: it is on an interface of one that is watched, or in an address space that
+// ends at this host.
+func (b *Book) Here(addr [16]byte) bool {
+	a := netip.AddrFrom16(addr).Unmap()
+	if a.IsLoopback() {
+		return true
+	}
+	if _, behind := longest(b.spaces.Load().bridges, a); behind {
+		return true
+	}
+	known := b.here.Load()
+	if known == nil {
+		return false
+	}
+	_, here := (*known)[addr]
+	return here
+}
+
+// noteHere publishes the addresses that are present. The caller holds mu.
+func (b *Book) noteHere() {
+	here := map[[16]byte]struct{}{}
+	for _, s := range b.presence.spaces {
+		for a := range s.addrs {
+			here[a.addr] = struct{}{}
+		}
+	}
+	b.here.Store(&here)
 }
 
 func longest(list []subnet, a netip.Addr) (string, bool) {

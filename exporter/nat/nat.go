@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -26,6 +27,7 @@ const (
 	patience   = 50 * time.Millisecond // for one answer
 	idle       = 2 * time.Second       // after which a namespace is let go
 	retry      = 10 * time.Second      // after a namespace could not be asked
+	retryLate  = time.Second           // after one has not answered in time
 )
 
 // Options are what a Table is told.
@@ -48,12 +50,18 @@ type End struct {
 	Local, Remote netip.AddrPort // never IPv4-mapped
 }
 
+// Way is what this host makes of the addresses of a connection, each the zero value where it leaves them as the socket has them.
+type Way struct {
+	Peer  netip.AddrPort // the other end, where it is not the socket's remote address
+	Local netip.AddrPort // what this end is called beyond this host, where that is not the socket's local address
+}
+
 // Table asks and remembers. Find is for one goroutine at a time; the rest may be called from any.
 type Table struct {
 	opts  Options
 	log   *slog.Logger
 	plain map[plainKey]uint64 // until when it need not be asked for
-	flows *lru.Cache[flowKey, netip.AddrPort]
+	flows *lru.Cache[flowKey, Way]
 	all   budget // for all questions
 	spare budget // for those about destinations that were not translated a moment ago
 
@@ -83,7 +91,7 @@ func New(opts Options, registerer prometheus.Registerer, logger *slog.Logger) (*
 		all: budget{rate: 50e6, most: 50e6, have: 50e6}, spare: budget{rate: 1e6, most: 10e6, have: 10e6},
 	}
 	var err error
-	if t.flows, err = lru.New[flowKey, netip.AddrPort](maxFlows); err != nil {
+	if t.flows, err = lru.New[flowKey, Way](maxFlows); err != nil {
 		return nil, err
 	}
 	if t.sockets, err = lru.NewWithEvict(maxSockets, func(_ uint32, s *socket) { s.close() }); err != nil {
@@ -106,43 +114,49 @@ func (t *Table) Degraded() error {
 // Pause stops asking, or goes on: what would have been asked counts as skipped.
 func (t *Table) Pause(on bool) { t.paused.Store(on) }
 
-// Find returns the other end of the connection where it is not the socket's remote address; the zero AddrPort where it is, and
-// where that is not known.
-func (t *Table) Find(e *End) netip.AddrPort {
+// Find returns how the addresses of the connection are translated; the zero Way where they are not, and where that is not known.
+func (t *Table) Find(e *End) Way {
 	key := plainKey{e.Netns, e.Server, e.Remote}
 	if e.Server {
 		key.at = e.Local
 	}
 	flow := flowKey{e.Sock, e.Opened}
-	if peer, ok := t.flows.Get(flow); ok {
+	if way, ok := t.flows.Get(flow); ok {
 		if e.Last {
 			t.flows.Remove(flow)
 		}
 		t.counts[translated].Add(1)
-		return peer
+		return way
 	}
 	if e.AtNs < t.plain[key] && !t.spare.left(e.AtNs) {
-		return netip.AddrPort{}
+		return Way{}
 	}
 	if t.paused.Load() || !t.all.left(e.AtNs) {
 		t.counts[skipped].Add(1)
-		return netip.AddrPort{}
+		return Way{}
 	}
-	began := time.Now()
-	peer, outcome := t.ask(e)
-	took := uint64(time.Since(began))
+	way, outcome, took := t.timed(e)
 	t.all.take(took)
 	t.counts[outcome].Add(1)
 	if outcome != translated {
 		t.spare.take(took)
 		t.remember(key, e.AtNs)
-		return netip.AddrPort{}
+		return Way{}
 	}
 	delete(t.plain, key)
 	if !e.Last {
-		t.flows.Add(flow, peer)
+		t.flows.Add(flow, way)
 	}
-	return peer
+	return way
+}
+
+// timed asks, and says how much processor time it took, ns: the clock's would be the others' on a busy host.
+func (t *Table) timed(e *End) (Way, outcome, uint64) {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	before := threadTime()
+	way, outcome := t.ask(e)
+	return way, outcome, uint64(threadTime() - before)
 }
 
 func (t *Table) remember(key plainKey, now uint64) {
@@ -153,21 +167,21 @@ func (t *Table) remember(key plainKey, now uint64) {
 }
 
 // ask looks into the end's namespace and then into our own.
-func (t *Table) ask(e *End) (netip.AddrPort, outcome) {
+func (t *Table) ask(e *End) (Way, outcome) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.degraded != nil {
-		return netip.AddrPort{}, unavailable
+		return Way{}, unavailable
 	}
 	result := plain
 	for _, netns := range [...]uint32{e.Netns, t.opts.Own} {
 		if t.opts.OwnOnly && netns != t.opts.Own {
 			continue
 		}
-		peer, err := t.askIn(netns, e)
+		way, err := t.askIn(netns, e)
 		switch {
-		case err == nil && peer != e.Remote:
-			return peer, translated
+		case err == nil && way != (Way{}):
+			return way, translated
 		case err != nil && !errors.Is(err, unix.ENOENT):
 			result = failed
 		}
@@ -175,14 +189,14 @@ func (t *Table) ask(e *End) (netip.AddrPort, outcome) {
 			break // what stays in its namespace is not translated in another
 		}
 	}
-	return netip.AddrPort{}, result
+	return Way{}, result
 }
 
-// askIn returns the other end as one namespace knows it; ENOENT if it does not know the connection.
-func (t *Table) askIn(netns uint32, e *End) (netip.AddrPort, error) {
+// askIn returns the way as one namespace knows it; ENOENT if it does not know the connection.
+func (t *Table) askIn(netns uint32, e *End) (Way, error) {
 	if until, ok := t.refused[netns]; ok {
 		if time.Now().Before(until) {
-			return netip.AddrPort{}, errLeftAlone
+			return Way{}, errLeftAlone
 		}
 		delete(t.refused, netns)
 	}
@@ -191,16 +205,16 @@ func (t *Table) askIn(netns uint32, e *End) (netip.AddrPort, error) {
 		var err error
 		if s, err = t.open(netns, e.Pid); err != nil {
 			t.leaveAlone(netns, err)
-			return netip.AddrPort{}, err
+			return Way{}, err
 		}
 		t.sockets.Add(netns, s)
 	}
-	peer, err := s.peerOf(e)
+	way, err := s.wayOf(e)
 	if err != nil && !errors.Is(err, unix.ENOENT) {
 		t.sockets.Remove(netns)
 		t.leaveAlone(netns, err)
 	}
-	return peer, err
+	return way, err
 }
 
 var errLeftAlone = errors.New("it could not be asked a moment ago")
@@ -210,7 +224,11 @@ func (t *Table) leaveAlone(netns uint32, err error) {
 	if len(t.refused) >= maxSockets*16 {
 		clear(t.refused)
 	}
-	t.refused[netns] = time.Now().Add(retry)
+	wait := retry
+	if errors.Is(err, errTimeout) {
+		wait = retryLate
+	}
+	t.refused[netns] = time.Now().Add(wait)
 	t.log.Warn("address translations of a network namespace are not known", "netns", netns, "error", err)
 }
 

@@ -141,9 +141,11 @@ func newTable(t testing.TB, own *place, others ...*place) *Table {
 }
 
 // find asks as the exporter in own would.
-func find(own *place, table *Table, e *End) (peer netip.AddrPort) {
-	own.do(func() error { peer = table.Find(e); return nil })
-	return peer
+func find(own *place, table *Table, e *End) netip.AddrPort { return way(own, table, e).Peer }
+
+func way(own *place, table *Table, e *End) (w Way) {
+	own.do(func() error { w = table.Find(e); return nil })
+	return w
 }
 
 // The client's own namespace translates: nft in the output hook.
@@ -220,11 +222,11 @@ oifname "wb" masquerade
 		t.Fatalf("the server sees %v: nothing was masqueraded", seen)
 	}
 	table := newTable(t, host, a, b)
-	if got := find(host, table, a.end(client, false)); got.String() != "10.178.2.2:8080" {
-		t.Errorf("the client's real server: %v", got)
+	if got, want := way(host, table, a.end(client, false)), (Way{netip.MustParseAddrPort("10.178.2.2:8080"), addrPort(server.RemoteAddr())}); got != want {
+		t.Errorf("the client's way: %v, want %v", got, want)
 	}
-	if got := find(host, table, b.end(server, true)); got != addrPort(client.LocalAddr()) {
-		t.Errorf("the server's real client: %v, want %v", got, client.LocalAddr())
+	if got, want := way(host, table, b.end(server, true)), (Way{addrPort(client.LocalAddr()), netip.MustParseAddrPort("192.0.2.1:80")}); got != want {
+		t.Errorf("the server's way: %v, want %v", got, want)
 	}
 }
 

@@ -89,35 +89,45 @@ func (s *socket) nothing(at uint64) (bool, error) {
 	return at <= now, nil
 }
 
-// peerOf returns who is at the other end of e's connection; ENOENT if it is not tracked.
-func (s *socket) peerOf(e *End) (netip.AddrPort, error) {
+// wayOf returns how e's connection is translated; ENOENT if it is not tracked.
+func (s *socket) wayOf(e *End) (Way, error) {
 	nothing, err := s.nothing(e.AtNs)
 	switch {
 	case err != nil:
-		return netip.AddrPort{}, err
+		return Way{}, err
 	case nothing:
-		return netip.AddrPort{}, unix.ENOENT
+		return Way{}, unix.ENOENT
 	}
-	return s.peer(e.Local, e.Remote)
+	return s.way(e.Local, e.Remote)
 }
 
-// peer returns who is at the other end of the connection whose packets go from local to remote; ENOENT if it is not tracked. It
+// way returns what becomes of the connection whose packets go from local to remote; ENOENT if it is not tracked. It
 // asks for a packet's tuple, so it finds a client's connection by its original direction and a server's by the reply's.
-func (s *socket) peer(local, remote netip.AddrPort) (netip.AddrPort, error) {
+func (s *socket) way(local, remote netip.AddrPort) (Way, error) {
 	var f conntrack.Flow
 	if err := s.ask(func() (err error) {
 		f, err = s.conn.Get(conntrack.Flow{TupleOrig: tuple(local, remote)})
 		return err
 	}); err != nil {
-		return netip.AddrPort{}, err
+		return Way{}, err
 	}
-	switch here := [2]netip.AddrPort{local, remote}; here {
-	case ends(&f.TupleOrig):
-		return ends(&f.TupleReply)[0], nil
-	case ends(&f.TupleReply):
-		return ends(&f.TupleOrig)[0], nil
+	here, original, reply := [2]netip.AddrPort{local, remote}, ends(&f.TupleOrig), ends(&f.TupleReply)
+	there := reply // whose packets come from the other end
+	switch here {
+	case original:
+	case reply:
+		there = original
+	default:
+		return Way{}, unix.ENOENT
 	}
-	return netip.AddrPort{}, unix.ENOENT
+	var way Way
+	if there[0] != remote {
+		way.Peer = there[0]
+	}
+	if there[1] != local {
+		way.Local = there[1]
+	}
+	return way, nil
 }
 
 func tuple(from, to netip.AddrPort) conntrack.Tuple {
@@ -141,7 +151,7 @@ func Check() error {
 	if err == nil {
 		defer s.close()
 		nowhere := netip.AddrPortFrom(netip.AddrFrom4([4]byte{192, 0, 2, 1}), 1)
-		_, err = s.peer(nowhere, nowhere)
+		_, err = s.way(nowhere, nowhere)
 	}
 	switch {
 	case err == nil || errors.Is(err, unix.ENOENT):

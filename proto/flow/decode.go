@@ -14,7 +14,7 @@ type columnOf struct {
 	of  uint8
 }
 
-const maxFieldNumber = 64
+const maxFieldNumber = 66
 
 type layout [maxFieldNumber + 1]columnOf
 

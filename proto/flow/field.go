@@ -26,9 +26,11 @@ const (
 	LocalAddr
 	RemoteAddr
 	OrigRemoteAddr
+	NatLocalAddr
 	LocalPort
 	RemotePort
 	OrigRemotePort
+	NatLocalPort
 	TxSegs
 	RxSegs
 	RetransSegs
@@ -180,9 +182,11 @@ var u32Specs = [NumU32]Spec{
 	LocalAddr:       addr("local_addr", 21),
 	RemoteAddr:      addr("remote_addr", 22),
 	OrigRemoteAddr:  addr("orig_remote_addr", 23),
+	NatLocalAddr:    addr("nat_local_addr", 65),
 	LocalPort:       num("local_port", 24, max16),
 	RemotePort:      num("remote_port", 25, max16),
 	OrigRemotePort:  num("orig_remote_port", 26, max16),
+	NatLocalPort:    num("nat_local_port", 66, max16),
 	TxSegs:          num("tx_segs", 31, max32),
 	RxSegs:          num("rx_segs", 32, max32),
 	RetransSegs:     num("retrans_segs", 33, max32),

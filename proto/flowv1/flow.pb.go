@@ -887,6 +887,8 @@ type Columns struct {
 	LocalRelease    []uint32               `protobuf:"varint,62,rep,packed,name=local_release,json=localRelease,proto3" json:"local_release,omitempty"`    // string
 	LocalEvidence   []uint32               `protobuf:"varint,63,rep,packed,name=local_evidence,json=localEvidence,proto3" json:"local_evidence,omitempty"` // see Evidence
 	LocalWhy        []uint32               `protobuf:"varint,64,rep,packed,name=local_why,json=localWhy,proto3" json:"local_why,omitempty"`                // see Why
+	NatLocalAddr    []uint32               `protobuf:"varint,65,rep,packed,name=nat_local_addr,json=natLocalAddr,proto3" json:"nat_local_addr,omitempty"`  // address; what the local end is called where the remote end is, if its host translates it
+	NatLocalPort    []uint32               `protobuf:"varint,66,rep,packed,name=nat_local_port,json=natLocalPort,proto3" json:"nat_local_port,omitempty"`
 	unknownFields   protoimpl.UnknownFields
 	sizeCache       protoimpl.SizeCache
 }
@@ -1365,6 +1367,20 @@ func (x *Columns) GetLocalEvidence() []uint32 {
 func (x *Columns) GetLocalWhy() []uint32 {
 	if x != nil {
 		return x.LocalWhy
+	}
+	return nil
+}
+
+func (x *Columns) GetNatLocalAddr() []uint32 {
+	if x != nil {
+		return x.NatLocalAddr
+	}
+	return nil
+}
+
+func (x *Columns) GetNatLocalPort() []uint32 {
+	if x != nil {
+		return x.NatLocalPort
 	}
 	return nil
 }
@@ -3247,7 +3263,7 @@ const file_flow_proto_rawDesc = "" +
 	" \x03(\v2\x1a.tributary.flow.v1.CounterR\bcounters\"3\n" +
 	"\aCounter\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\x04R\x05value\"\xb5\x0f\n" +
+	"\x05value\x18\x02 \x01(\x04R\x05value\"\x81\x10\n" +
 	"\aColumns\x12\x18\n" +
 	"\astrings\x18\x01 \x03(\tR\astrings\x12\x14\n" +
 	"\x05addrs\x18\x02 \x01(\fR\x05addrs\x12\x17\n" +
@@ -3327,7 +3343,9 @@ const file_flow_proto_rawDesc = "" +
 	"\flocal_region\x18= \x03(\rR\vlocalRegion\x12#\n" +
 	"\rlocal_release\x18> \x03(\rR\flocalRelease\x12%\n" +
 	"\x0elocal_evidence\x18? \x03(\rR\rlocalEvidence\x12\x1b\n" +
-	"\tlocal_why\x18@ \x03(\rR\blocalWhy\"\xaa\x04\n" +
+	"\tlocal_why\x18@ \x03(\rR\blocalWhy\x12$\n" +
+	"\x0enat_local_addr\x18A \x03(\rR\fnatLocalAddr\x12$\n" +
+	"\x0enat_local_port\x18B \x03(\rR\fnatLocalPort\"\xaa\x04\n" +
 	"\vAttribution\x12\x18\n" +
 	"\astrings\x18\x01 \x03(\tR\astrings\x12(\n" +
 	"\x10received_time_ns\x18\x02 \x01(\x12R\x0ereceivedTimeNs\x12\x18\n" +

@@ -94,6 +94,9 @@ SELECT c.step AS step, c.start AS start, argMax(c.gen, (c.rows, c.versions, c.ge
 FROM {{.Database}}.closed AS c
 GROUP BY step, start;
 
+-- Of a table that is older than these columns.
+ALTER TABLE {{.Database}}.flows_raw {{.NatColumns}};
+
 -- Edges by minute: computed ones, and from flows those of the minutes that are not closed yet.
 CREATE OR REPLACE VIEW {{.Database}}.edges_1m AS
 SELECT minute, {{.EdgeNames}}

@@ -22,6 +22,9 @@ ALTER TABLE {{.Database}}.edges_1h_gens
     WHERE empty(rtt_us_histogram) AND empty(connect_us_histogram) AND length(toString(rtt_us)) + length(toString(connect_us)) > 2
     SETTINGS mutations_sync = 2;
 
+-- Of a table that is older than these columns.
+ALTER TABLE {{.Database}}.flows_raw {{.NatColumns}};
+
 CREATE OR REPLACE VIEW {{.Database}}.edges_1m AS
 SELECT minute, {{.EdgeNames}}
 FROM {{.Database}}.edges_1m_gens

@@ -8,7 +8,7 @@ CREATE TABLE IF NOT EXISTS tributary.flows_raw
     exporter_id LowCardinality(String) COMMENT 'one run of one exporter; with flow_id and record_seq the row\'s key' CODEC(ZSTD(1)),
     host LowCardinality(String) COMMENT 'name of the host the exporter ran on' CODEC(ZSTD(1)),
     boot_id LowCardinality(String) COMMENT 'one boot of that host' CODEC(ZSTD(1)),
-    network LowCardinality(String) COMMENT 'address space of both addresses: equal addresses in different networks are different machines' CODEC(ZSTD(1)),
+    network LowCardinality(String) COMMENT 'address space of both addresses, of translated ones as the remote end knows them: equal addresses in different networks are different machines' CODEC(ZSTD(1)),
     comm LowCardinality(String) COMMENT 'name of the program\'s thread (at most 15 bytes) that opened, accepted or closed the socket' CODEC(ZSTD(1)),
     netns LowCardinality(String) COMMENT 'network namespace of the socket: its inode number, as in /proc/PID/ns/net' CODEC(ZSTD(1)),
     flow_id UInt64 COMMENT 'one end of one connection; counts up within exporter_id' CODEC(T64, ZSTD(1)),
@@ -32,9 +32,11 @@ CREATE TABLE IF NOT EXISTS tributary.flows_raw
     local_addr IPv6 COMMENT 'the local end\'s address; IPv4 mapped (::ffff:a.b.c.d)' CODEC(ZSTD(1)),
     remote_addr IPv6 COMMENT 'the remote end\'s address; IPv4 mapped' CODEC(ZSTD(1)),
     orig_remote_addr IPv6 COMMENT 'the address the program asked for, where NAT or a virtual address changed it' CODEC(ZSTD(1)),
+    nat_local_addr IPv6 COMMENT 'the local end\'s address as the remote end knows it, where NAT on this host changed it and the remote end is on another host' CODEC(ZSTD(1)),
     local_port UInt16 COMMENT 'the local end\'s port' CODEC(T64, ZSTD(1)),
     remote_port UInt16 COMMENT 'the remote end\'s port' CODEC(ZSTD(1)),
     orig_remote_port UInt16 COMMENT 'the port the program asked for, where NAT or a virtual address changed it' CODEC(T64, ZSTD(1)),
+    nat_local_port UInt16 COMMENT 'the local end\'s port as the remote end knows it, where nat_local_addr says so; else 0' CODEC(T64, ZSTD(1)),
     tx_bytes UInt64 COMMENT 'payload bytes sent in the interval, without retransmissions, SYN and FIN' CODEC(T64, ZSTD(1)),
     rx_bytes UInt64 COMMENT 'payload bytes received in the interval, without SYN and FIN' CODEC(T64, ZSTD(1)),
     tx_bytes_before UInt64 COMMENT 'payload bytes sent before the exporter found the connection; in its first record only; never part of sums' CODEC(T64, ZSTD(1)),
@@ -121,9 +123,11 @@ SELECT
     local_addr,
     remote_addr,
     orig_remote_addr,
+    nat_local_addr,
     local_port,
     remote_port,
     orig_remote_port,
+    nat_local_port,
     tx_bytes,
     rx_bytes,
     tx_bytes_before,
@@ -325,6 +329,9 @@ SELECT c.step AS step, c.start AS start, argMax(c.gen, (c.rows, c.versions, c.ge
 FROM tributary.closed AS c
 GROUP BY step, start;
 
+-- Of a table that is older than these columns.
+ALTER TABLE tributary.flows_raw ADD COLUMN IF NOT EXISTS nat_local_addr IPv6 COMMENT 'the local end\'s address as the remote end knows it, where NAT on this host changed it and the remote end is on another host' CODEC(ZSTD(1)) AFTER orig_remote_addr, ADD COLUMN IF NOT EXISTS nat_local_port UInt16 COMMENT 'the local end\'s port as the remote end knows it, where nat_local_addr says so; else 0' CODEC(T64, ZSTD(1)) AFTER orig_remote_port;
+
 -- Edges by minute: computed ones, and from flows those of the minutes that are not closed yet.
 CREATE OR REPLACE VIEW tributary.edges_1m AS
 SELECT minute, client_workload, server_workload, server_port, class, network, client_why, server_why, client_zone, client_region, client_release, server_zone, server_region, server_release, connections, closed, resets, open, unanswered, failures, failures_by_reason, bytes_to_server, bytes_to_client, retrans_segs, rtt_us_histogram, connect_us_histogram, first_seen, last_seen
@@ -333,7 +340,7 @@ WHERE (minute, gen) IN (SELECT start, gen FROM tributary.closed_latest WHERE ste
 UNION ALL
 WITH
     role = 'client' AS by_client,
-    cityHash64(network, if(role = 'client', local_addr, remote_addr), if(role = 'client', local_port, remote_port), if(role = 'client', remote_addr, local_addr), if(role = 'client', remote_port, local_port)) AS connection,
+    cityHash64(network, if(role = 'client', if(nat_local_port != 0, nat_local_addr, local_addr), remote_addr), if(role = 'client', if(nat_local_port != 0, nat_local_port, local_port), remote_port), if(role = 'client', remote_addr, if(nat_local_port != 0, nat_local_addr, local_addr)), if(role = 'client', remote_port, if(nat_local_port != 0, nat_local_port, local_port))) AS connection,
     cityHash64(exporter_id, flow_id) AS flow,
     arrayExists(s -> s.1 != role AND if(by_client,
         start_time_ns <= s.2 + toIntervalSecond(5) AND end_time_ns >= s.2 - toIntervalSecond(5),
@@ -378,7 +385,7 @@ SELECT
 FROM tributary.flows_raw AS own FINAL
 INNER JOIN
 (
-    SELECT cityHash64(network, if(role = 'client', local_addr, remote_addr), if(role = 'client', local_port, remote_port), if(role = 'client', remote_addr, local_addr), if(role = 'client', remote_port, local_port)) AS met, groupArray((role, start_time_ns, end_time_ns, cityHash64(exporter_id, flow_id), record_seq, toStartOfMinute(toDateTime(end_time_ns, 'UTC')))) AS sightings
+    SELECT cityHash64(network, if(role = 'client', if(nat_local_port != 0, nat_local_addr, local_addr), remote_addr), if(role = 'client', if(nat_local_port != 0, nat_local_port, local_port), remote_port), if(role = 'client', remote_addr, if(nat_local_port != 0, nat_local_addr, local_addr)), if(role = 'client', remote_port, if(nat_local_port != 0, nat_local_port, local_port))) AS met, groupArray((role, start_time_ns, end_time_ns, cityHash64(exporter_id, flow_id), record_seq, toStartOfMinute(toDateTime(end_time_ns, 'UTC')))) AS sightings
     FROM tributary.flows_raw FINAL
     WHERE role != 'unknown' AND NOT replay AND end_time_ns >= (SELECT toDateTime64(max(start), 9, 'UTC') + toIntervalMinute(count() > 0) FROM tributary.closed WHERE step = 'minute') - toIntervalSecond(40) AND end_time_ns < toDateTime64('2200-01-01 00:00:00', 9, 'UTC') + toIntervalSecond(10) AND 1
     GROUP BY met
@@ -1061,6 +1068,9 @@ ALTER TABLE tributary.edges_1h_gens
     WHERE empty(rtt_us_histogram) AND empty(connect_us_histogram) AND length(toString(rtt_us)) + length(toString(connect_us)) > 2
     SETTINGS mutations_sync = 2;
 
+-- Of a table that is older than these columns.
+ALTER TABLE tributary.flows_raw ADD COLUMN IF NOT EXISTS nat_local_addr IPv6 COMMENT 'the local end\'s address as the remote end knows it, where NAT on this host changed it and the remote end is on another host' CODEC(ZSTD(1)) AFTER orig_remote_addr, ADD COLUMN IF NOT EXISTS nat_local_port UInt16 COMMENT 'the local end\'s port as the remote end knows it, where nat_local_addr says so; else 0' CODEC(T64, ZSTD(1)) AFTER orig_remote_port;
+
 CREATE OR REPLACE VIEW tributary.edges_1m AS
 SELECT minute, client_workload, server_workload, server_port, class, network, client_why, server_why, client_zone, client_region, client_release, server_zone, server_region, server_release, connections, closed, resets, open, unanswered, failures, failures_by_reason, bytes_to_server, bytes_to_client, retrans_segs, rtt_us_histogram, connect_us_histogram, first_seen, last_seen
 FROM tributary.edges_1m_gens
@@ -1068,7 +1078,7 @@ WHERE (minute, gen) IN (SELECT start, gen FROM tributary.closed_latest WHERE ste
 UNION ALL
 WITH
     role = 'client' AS by_client,
-    cityHash64(network, if(role = 'client', local_addr, remote_addr), if(role = 'client', local_port, remote_port), if(role = 'client', remote_addr, local_addr), if(role = 'client', remote_port, local_port)) AS connection,
+    cityHash64(network, if(role = 'client', if(nat_local_port != 0, nat_local_addr, local_addr), remote_addr), if(role = 'client', if(nat_local_port != 0, nat_local_port, local_port), remote_port), if(role = 'client', remote_addr, if(nat_local_port != 0, nat_local_addr, local_addr)), if(role = 'client', remote_port, if(nat_local_port != 0, nat_local_port, local_port))) AS connection,
     cityHash64(exporter_id, flow_id) AS flow,
     arrayExists(s -> s.1 != role AND if(by_client,
         start_time_ns <= s.2 + toIntervalSecond(5) AND end_time_ns >= s.2 - toIntervalSecond(5),
@@ -1113,7 +1123,7 @@ SELECT
 FROM tributary.flows_raw AS own FINAL
 INNER JOIN
 (
-    SELECT cityHash64(network, if(role = 'client', local_addr, remote_addr), if(role = 'client', local_port, remote_port), if(role = 'client', remote_addr, local_addr), if(role = 'client', remote_port, local_port)) AS met, groupArray((role, start_time_ns, end_time_ns, cityHash64(exporter_id, flow_id), record_seq, toStartOfMinute(toDateTime(end_time_ns, 'UTC')))) AS sightings
+    SELECT cityHash64(network, if(role = 'client', if(nat_local_port != 0, nat_local_addr, local_addr), remote_addr), if(role = 'client', if(nat_local_port != 0, nat_local_port, local_port), remote_port), if(role = 'client', remote_addr, if(nat_local_port != 0, nat_local_addr, local_addr)), if(role = 'client', remote_port, if(nat_local_port != 0, nat_local_port, local_port))) AS met, groupArray((role, start_time_ns, end_time_ns, cityHash64(exporter_id, flow_id), record_seq, toStartOfMinute(toDateTime(end_time_ns, 'UTC')))) AS sightings
     FROM tributary.flows_raw FINAL
     WHERE role != 'unknown' AND NOT replay AND end_time_ns >= (SELECT toDateTime64(max(start), 9, 'UTC') + toIntervalMinute(count() > 0) FROM tributary.closed WHERE step = 'minute') - toIntervalSecond(40) AND end_time_ns < toDateTime64('2200-01-01 00:00:00', 9, 'UTC') + toIntervalSecond(10) AND 1
     GROUP BY met
@@ -1197,3 +1207,153 @@ FROM
     )
     WINDOW w AS (PARTITION BY exporter_id ORDER BY progress, minute ROWS BETWEEN 1 PRECEDING AND CURRENT ROW)
 );
+
+-- migration 18: translated
+
+-- What the local end is called beyond a host that translates its address: by that its peer's record is of the same connection.
+ALTER TABLE tributary.flows_raw ADD COLUMN IF NOT EXISTS nat_local_addr IPv6 COMMENT 'the local end\'s address as the remote end knows it, where NAT on this host changed it and the remote end is on another host' CODEC(ZSTD(1)) AFTER orig_remote_addr, ADD COLUMN IF NOT EXISTS nat_local_port UInt16 COMMENT 'the local end\'s port as the remote end knows it, where nat_local_addr says so; else 0' CODEC(T64, ZSTD(1)) AFTER orig_remote_port;
+
+CREATE OR REPLACE VIEW tributary.flows AS
+SELECT
+    exporter_id,
+    host,
+    boot_id,
+    network,
+    comm,
+    netns,
+    flow_id,
+    record_seq,
+    batch_seq,
+    sock_cookie,
+    cgroup_id,
+    version,
+    kind,
+    role,
+    role_source,
+    close_reason,
+    last_state,
+    sample_rate,
+    connections,
+    failures,
+    start_time_ns,
+    interval_start_ns,
+    end_time_ns,
+    received_time_ns,
+    local_addr,
+    remote_addr,
+    orig_remote_addr,
+    nat_local_addr,
+    local_port,
+    remote_port,
+    orig_remote_port,
+    nat_local_port,
+    tx_bytes,
+    rx_bytes,
+    tx_bytes_before,
+    rx_bytes_before,
+    tx_segs,
+    rx_segs,
+    retrans_segs,
+    retrans_syn,
+    retrans_closing,
+    retrans_bytes,
+    lost_segs,
+    reord_seen,
+    delivered_ce,
+    rst_sent,
+    rst_received,
+    rto,
+    srtt_us,
+    min_rtt_us,
+    rttvar_us,
+    connect_us,
+    busy_us,
+    rwnd_limited_us,
+    sndbuf_limited_us,
+    snd_cwnd,
+    mss,
+    start_observed,
+    accepted,
+    replay,
+    errno,
+    pid,
+    uid,
+    local_workload,
+    local_instance,
+    local_zone,
+    local_region,
+    local_release,
+    remote_workload,
+    remote_instance,
+    remote_zone,
+    remote_region,
+    remote_release,
+    local_evidence,
+    remote_evidence,
+    local_why,
+    remote_why,
+    peer_observed,
+    remote_last_workload,
+    remote_last_instance,
+    remote_last_seen_ns
+FROM tributary.flows_raw FINAL;
+
+CREATE OR REPLACE VIEW tributary.edges_1m AS
+SELECT minute, client_workload, server_workload, server_port, class, network, client_why, server_why, client_zone, client_region, client_release, server_zone, server_region, server_release, connections, closed, resets, open, unanswered, failures, failures_by_reason, bytes_to_server, bytes_to_client, retrans_segs, rtt_us_histogram, connect_us_histogram, first_seen, last_seen
+FROM tributary.edges_1m_gens
+WHERE (minute, gen) IN (SELECT start, gen FROM tributary.closed_latest WHERE step = 'minute')
+UNION ALL
+WITH
+    role = 'client' AS by_client,
+    cityHash64(network, if(role = 'client', if(nat_local_port != 0, nat_local_addr, local_addr), remote_addr), if(role = 'client', if(nat_local_port != 0, nat_local_port, local_port), remote_port), if(role = 'client', remote_addr, if(nat_local_port != 0, nat_local_addr, local_addr)), if(role = 'client', remote_port, if(nat_local_port != 0, nat_local_port, local_port))) AS connection,
+    cityHash64(exporter_id, flow_id) AS flow,
+    arrayExists(s -> s.1 != role AND if(by_client,
+        start_time_ns <= s.2 + toIntervalSecond(5) AND end_time_ns >= s.2 - toIntervalSecond(5),
+        s.2 <= start_time_ns + toIntervalSecond(5) AND s.3 >= start_time_ns - toIntervalSecond(5)), sightings) AS mirrored,
+    arrayExists(s -> s.4 = flow AND s.5 > record_seq AND s.3 < toDateTime64('2200-01-01 00:00:00', 9, 'UTC') AND s.6 = minute, sightings) AS overtaken,
+    toUInt64(own.connections) * sample_rate AS stands_for,
+    toUInt64(own.failures) * sample_rate AS failed,
+    start_observed AND record_seq = 0 AS opened,
+    kind = 'closed' AS ended,
+    kind = 'active' AND NOT overtaken AS lives,
+    toUInt8(round(log2(greatest(srtt_us, 1)) * 5)) AS rtt_bucket,
+    toUInt8(round(log2(greatest(connect_us, 1)) * 5)) AS connect_bucket
+SELECT
+    toStartOfMinute(toDateTime(end_time_ns, 'UTC')) AS minute,
+    if(by_client, local_workload, remote_workload) AS client_workload,
+    if(by_client, remote_workload, local_workload) AS server_workload,
+    if(by_client, remote_port, local_port) AS server_port,
+    CAST(multiIf(NOT by_client, 'server_only', mirrored, 'both', 'client_only') AS Enum8('client_only' = 1, 'server_only' = 2, 'both' = 3)) AS class,
+    own.network AS network,
+    toString(if(by_client, local_why, remote_why)) AS client_why,
+    toString(if(by_client, remote_why, local_why)) AS server_why,
+    if(by_client, local_zone, remote_zone) AS client_zone,
+    if(by_client, local_region, remote_region) AS client_region,
+    if(by_client, local_release, remote_release) AS client_release,
+    if(by_client, remote_zone, local_zone) AS server_zone,
+    if(by_client, remote_region, local_region) AS server_region,
+    if(by_client, remote_release, local_release) AS server_release,
+    sumIf(stands_for, opened) AS connections,
+    sumIf(stands_for, ended) AS closed,
+    sumIf(stands_for, ended AND close_reason IN ('rst_local', 'rst_remote')) AS resets,
+    sumIf(stands_for, lives AND last_state != 'syn_sent') AS open,
+    sumIf(stands_for, lives AND last_state = 'syn_sent') AS unanswered,
+    sum(failed) AS failures,
+    sumMapIf(map(toString(close_reason), failed), failed > 0) AS failures_by_reason,
+    sum(if(by_client, tx_bytes, rx_bytes) * sample_rate) AS bytes_to_server,
+    sum(if(by_client, rx_bytes, tx_bytes) * sample_rate) AS bytes_to_client,
+    sum(toUInt64(own.retrans_segs) * sample_rate) AS retrans_segs,
+    sumMapIf(map(rtt_bucket, toUInt64(1)), srtt_us > 0) AS rtt_us_histogram,
+    sumMapIf(map(connect_bucket, toUInt64(1)), connect_us > 0 AND opened AND by_client) AS connect_us_histogram,
+    toDateTime64(toDateTime(min(start_time_ns), 'UTC'), 3, 'UTC') AS first_seen,
+    toDateTime64(toDateTime(max(end_time_ns), 'UTC'), 3, 'UTC') AS last_seen
+FROM tributary.flows_raw AS own FINAL
+INNER JOIN
+(
+    SELECT cityHash64(network, if(role = 'client', if(nat_local_port != 0, nat_local_addr, local_addr), remote_addr), if(role = 'client', if(nat_local_port != 0, nat_local_port, local_port), remote_port), if(role = 'client', remote_addr, if(nat_local_port != 0, nat_local_addr, local_addr)), if(role = 'client', remote_port, if(nat_local_port != 0, nat_local_port, local_port))) AS met, groupArray((role, start_time_ns, end_time_ns, cityHash64(exporter_id, flow_id), record_seq, toStartOfMinute(toDateTime(end_time_ns, 'UTC')))) AS sightings
+    FROM tributary.flows_raw FINAL
+    WHERE role != 'unknown' AND NOT replay AND end_time_ns >= (SELECT toDateTime64(max(start), 9, 'UTC') + toIntervalMinute(count() > 0) FROM tributary.closed WHERE step = 'minute') - toIntervalSecond(40) AND end_time_ns < toDateTime64('2200-01-01 00:00:00', 9, 'UTC') + toIntervalSecond(10) AND 1
+    GROUP BY met
+) AS near ON connection = near.met
+WHERE role != 'unknown' AND NOT replay AND end_time_ns >= (SELECT toDateTime64(max(start), 9, 'UTC') + toIntervalMinute(count() > 0) FROM tributary.closed WHERE step = 'minute') AND end_time_ns < toDateTime64('2200-01-01 00:00:00', 9, 'UTC') AND 1 AND (by_client OR NOT mirrored)
+GROUP BY minute, client_workload, server_workload, server_port, class, network, client_why, server_why, client_zone, client_region, client_release, server_zone, server_region, server_release;

@@ -47,6 +47,14 @@ func newRig(t *testing.T, hosts []world.Host, kafka bool) *rig {
 
 // observe builds a world of the hosts and starts everything.
 func (r *rig) observe(hosts []world.Host) {
+	r.t.Helper()
+	r.build(hosts)
+	r.startCollector()
+	r.startExporter("--identity", r.identity())
+}
+
+// build builds a world of the hosts, with a process on each.
+func (r *rig) build(hosts []world.Host) {
 	t := r.t
 	t.Helper()
 	r.world = world.New(hosts, t.Output())
@@ -66,8 +74,6 @@ func (r *rig) observe(hosts []world.Host) {
 		}
 		r.procs[h.Name] = p
 	}
-	r.startCollector()
-	r.startExporter("--identity", r.identity())
 }
 
 func (r *rig) identity() string {

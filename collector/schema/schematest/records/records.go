@@ -22,6 +22,7 @@ type Record struct {
 	Version       uint32
 	Kind, Role    uint32
 	Local, Remote string    // address:port
+	Known         string    // what the remote end calls the local one; "" the same
 	Names         [2]string // workloads of the local and the remote end
 	Why           uint32    // why the remote end has none
 	Start, End    float64   // seconds after the world's beginning
@@ -45,15 +46,21 @@ func batch(t0 time.Time, rows []Record) *flow.Batch {
 	}
 	for i, r := range rows {
 		local, remote := netip.MustParseAddrPort(r.Local), netip.MustParseAddrPort(r.Remote)
+		localAt := uint32(len(b.Addrs))
 		b.Addrs = append(b.Addrs, local.Addr().As16(), remote.Addr().As16())
 		b.Strings, b.AttrStrings = append(b.Strings, r.Names[0]), append(b.AttrStrings, r.Names[1], r.Last)
 		for f, v := range map[flow.U32]uint32{
 			flow.RecordSeq: r.Seq, flow.Version: r.Version, flow.Network: 1, flow.Kind: r.Kind, flow.Role: r.Role, flow.CloseReason: r.Reason, flow.LastState: r.State,
-			flow.SampleRate: max(1, r.Sampled), flow.Connections: 1, flow.LocalAddr: uint32(2*i + 1), flow.RemoteAddr: uint32(2*i + 2),
+			flow.SampleRate: max(1, r.Sampled), flow.Connections: 1, flow.LocalAddr: localAt, flow.RemoteAddr: localAt + 1,
 			flow.LocalPort: uint32(local.Port()), flow.RemotePort: uint32(remote.Port()), flow.LocalWorkload: uint32(i + 2),
 			flow.RemoteWorkload: uint32(2*i + 1), flow.RemoteLastWorkload: uint32(2*i + 2), flow.RemoteWhy: r.Why, flow.SrttUs: 500, flow.ConnectUs: 300,
 		} {
 			b.U32[f][i] = v
+		}
+		if r.Known != "" {
+			known := netip.MustParseAddrPort(r.Known)
+			b.Addrs = append(b.Addrs, known.Addr().As16())
+			b.U32[flow.NatLocalAddr][i], b.U32[flow.NatLocalPort][i] = uint32(len(b.Addrs)-1), uint32(known.Port())
 		}
 		switch r.Kind {
 		case flow.KindFailed:
