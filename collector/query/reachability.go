@@ -54,6 +54,7 @@ type PathReport struct {
 	LastFailure      string            `json:"last_failure"`
 	Regression       string            `json:"regression"` // its id
 	Verdict          string            `json:"verdict"`
+	VerdictAt        string            `json:"verdict_at"` // later than opened_at: it was corrected then
 	Explanation      string            `json:"explanation"`
 	Evidence         json.RawMessage   `json:"evidence"` // the first failing flows
 	CauseOf          string            `json:"cause_of"`
@@ -67,7 +68,7 @@ type PathReport struct {
 }
 
 const pathsSelect = `SELECT client_workload, server_workload, server_port, p.attempts, p.successes, p.failures, p.failures_by_cause, p.usual_rate, p.last_success AS last_success, p.last_failure,
-    r.id AS regression, r.verdict AS verdict, r.explanation AS explanation, r.evidence AS evidence, r.cause_of AS cause_of,
+    r.id AS regression, r.verdict AS verdict, r.verdict_at AS verdict_at, r.explanation AS explanation, r.evidence AS evidence, r.cause_of AS cause_of,
     r.broke_at AS broke_at, r.opened_at AS opened_at, r.closed_at AS closed_at, r.closed_why AS closed_why, r.lost_sight AS lost_sight, s.silenced AS silenced
 FROM
 (
@@ -198,6 +199,7 @@ func (p *PathReport) settle(s sign, now time.Time) {
 	}
 	p.moment(&p.BrokeAt)
 	p.moment(&p.OpenedAt)
+	p.moment(&p.VerdictAt)
 	p.open = p.Regression != "" && p.moment(&p.ClosedAt).IsZero()
 	silent := now.Sub(time.Unix(s.Heard, 0)) > silentAfter
 	switch {

@@ -58,6 +58,16 @@ type Alert struct {
 // key names one alert, from its opening to its end.
 func (a *Alert) key() string { return fmt.Sprintf("%s at %s", a.CauseOf, clickhouseTime(a.StartsAt)) }
 
+// correctedAt is when a verdict of it was corrected last; zero: none was.
+func (a *Alert) correctedAt() (last time.Time) {
+	for _, r := range a.Paths {
+		if r.VerdictAt.After(r.OpenedAt) && r.VerdictAt.After(last) {
+			last = r.VerdictAt
+		}
+	}
+	return last
+}
+
 func (a *Alert) state() string {
 	if a.EndsAt.IsZero() {
 		return stateFiring

@@ -117,7 +117,7 @@ func (j *Judge) askServers(ctx context.Context, paths []asked, seen sight, now t
 		s := listening[p.Path]
 		s.Known = len(machines[p.Server]) > 0
 		for _, host := range machines[p.Server] {
-			s.Healthy = s.Healthy || seen.heard(host, now)
+			s.Healthy = s.Healthy || seen.heardAfter(host, p.since)
 		}
 		out[p.Path] = s
 	}
@@ -205,6 +205,14 @@ type sight struct {
 const heardWithin = 30 * time.Second
 
 func (s sight) heard(host string, now time.Time) bool { return now.Sub(s.hosts[host]) < heardWithin }
+
+// surelyAfter is by how much a word must be later than a break to be later without doubt: their times are of different clocks.
+const surelyAfter = time.Second
+
+// heardAfter says that the exporter of a host, so the host, was alive after a time.
+func (s sight) heardAfter(host string, ns int64) bool {
+	return s.hosts[host].UnixNano() > ns+int64(surelyAfter)
+}
 
 // completeOf is the worst share of the exporters' records that is there. Of one that has never given its counters it is not known: 1.
 func (s sight) completeOf(exporters []string) float64 {

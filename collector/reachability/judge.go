@@ -1,7 +1,10 @@
 package reachability
 
 import (
+	"cmp"
+	"maps"
 	"math"
+	"slices"
 	"time"
 )
 
@@ -72,6 +75,44 @@ func (f failing) count() (n uint64) {
 		n += k
 	}
 	return n
+}
+
+// broken are all phases in which a path fails, connect before data: where nothing is established any more, that is the reason, whichever failed first.
+type broken []failing
+
+// first is when the first attempt failed.
+func (b broken) first() int64 {
+	return slices.MinFunc(b, func(x, y failing) int { return cmp.Compare(x.first, y.first) }).first
+}
+
+func (b broken) count() (n uint64) {
+	for _, f := range b {
+		n += f.count()
+	}
+	return n
+}
+
+// inData says that attempts fail after they were established.
+func (b broken) inData() bool { return b[len(b)-1].phase == phaseData }
+
+// cause is the most frequent failure of the first phase.
+func (b broken) cause() string {
+	fails := b[0].fails
+	cause := slices.MinFunc(slices.Collect(maps.Keys(fails)), func(x, y string) int { return cmp.Or(cmp.Compare(fails[y], fails[x]), cmp.Compare(x, y)) })
+	if cause == "connect.no_answer" && fails["connect.unreachable"] > 0 {
+		return "connect.unreachable" // routers say so only now and then (icmp_ratelimit), and not everybody waits for their word
+	}
+	return cause
+}
+
+// regresses says in which phases the path has failed for so long, beyond chance.
+func (l *look) regresses(after time.Duration, u usual, complete float64, now time.Time) (b broken) {
+	for _, f := range l.candidates(now, after) {
+		if l.judge(f, u, complete, now) == isRegression {
+			b = append(b, f)
+		}
+	}
+	return b
 }
 
 // candidates are the phases in which the path fails, so far that it is worth to ask what is usual.

@@ -170,13 +170,7 @@ func TestOneCause(t *testing.T) {
 func TestServersSide(t *testing.T) {
 	s := schematest.Migrated(t)
 	var world traffic
-	heard := func(name string, read float64) {
-		schematest.Query(t, s, fmt.Sprintf("INSERT INTO %s.exporter_health SELECT toDateTime(%d, 'UTC'), 'e-s %[3]s', '%[3]s', fromUnixTimestamp64Nano(%[4]d), map('ring.read', 1)",
-			s.Database, at(read).Truncate(time.Minute).Unix(), name, at(read).UnixNano()))
-		schematest.Query(t, s, fmt.Sprintf("INSERT INTO %s.closed SELECT 'minute', toDateTime(%[2]d, 'UTC'), 1, 1, 1, now64(3), 'c'", s.Database, t0.Add(-time.Hour).Unix()))
-		schematest.Query(t, s, fmt.Sprintf("INSERT INTO %s.recorded_1m_gens (minute, gen, exporter_id, host, workload, records) SELECT toDateTime(%[2]d, 'UTC'), 1, 'e-s %[3]s', '%[3]s', 's %[3]s', 1",
-			s.Database, t0.Add(-time.Hour).Unix(), name))
-	}
+	heard := func(name string, read float64) { hear(t, s, "s "+name, read) }
 	listens := func(name string, read float64, overflows int, ended float64) {
 		schematest.Query(t, s, fmt.Sprintf("INSERT INTO %s.listeners_1m (minute, exporter_id, host, local_port, local_workload, accept_overflows, read_time_ns, ended_ns) "+
 			"SELECT toDateTime(%d, 'UTC'), 'e-s %[3]s', '%[3]s', 80, 's %[3]s', %[4]d, fromUnixTimestamp64Nano(%[5]d), fromUnixTimestamp64Nano(%[6]d)",
@@ -190,9 +184,12 @@ func TestServersSide(t *testing.T) {
 		verdict Verdict
 	}{
 		{"answered by a firewall", refused, func(n string) { listens(n, 10, 0, 0) }, VerdictRejected},
+		{"answered by a firewall, heard", refused, func(n string) { heard(n, 104); listens(n, 10, 0, 0) }, VerdictRejected},
+		{"both stopped", refused, func(n string) { heard(n, 99); listens(n, 10, 0, 0) }, VerdictNoListener},
 		{"busy", timedOut, func(n string) { heard(n, 130); listens(n, 10, 5, 0); listens(n, 125, 25, 0) }, VerdictOverflow},
 		{"dead", timedOut, func(n string) { heard(n, 95) }, VerdictNoAnswer},
 		{"dropped", timedOut, func(n string) { heard(n, 130); listens(n, 10, 5, 0); listens(n, 125, 5, 0) }, VerdictDropped},
+		{"dropped, then unheard", timedOut, func(n string) { heard(n, 102) }, VerdictDropped},
 		{"stopped", refused, func(n string) { heard(n, 130); listens(n, 10, 0, 0); listens(n, 101, 0, 1e18) }, VerdictNoListener},
 	} {
 		w := way{"c " + c.name, "s " + c.name, "10.0.0.1", "10.0.0.2:80"}
@@ -203,9 +200,11 @@ func TestServersSide(t *testing.T) {
 	}
 	records.Load(t, s, t0, world.rows)
 	j := newJudge(t, s)
-	j.must(t, 131)
-	if diff := cmp.Diff(want, regressions(t, s)); diff != "" {
-		t.Errorf("(-want +got):\n%s", diff)
+	for _, sec := range []float64{131, 136} {
+		j.must(t, sec)
+		if diff := cmp.Diff(want, regressions(t, s)); diff != "" {
+			t.Errorf("after %g s (-want +got):\n%s", sec, diff)
+		}
 	}
 }
 

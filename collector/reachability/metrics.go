@@ -4,6 +4,7 @@ import "github.com/prometheus/client_golang/prometheus"
 
 type metrics struct {
 	opened, closed, told *prometheus.CounterVec
+	corrected            *prometheus.CounterVec
 	open, judging        prometheus.Gauge
 	seconds, errors      prometheus.Counter
 	tellErrors           *prometheus.CounterVec
@@ -24,7 +25,10 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 	m := &metrics{
 		opened: prometheus.NewCounterVec(prometheus.CounterOpts{Name: name + "opened_total", Help: "Regressions opened here, by verdict."}, []string{"verdict"}),
 		closed: prometheus.NewCounterVec(prometheus.CounterOpts{Name: name + "closed_total", Help: "Regressions closed here, by reason."}, []string{"reason"}),
-		told:   prometheus.NewCounterVec(prometheus.CounterOpts{Name: name + "alerts_told_total", Help: "Alerts that were taken, each state once a target."}, []string{"target", "state"}),
+		corrected: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: name + "corrected_total", Help: "Verdicts of open regressions that changed because more was seen, by the new one.",
+		}, []string{"verdict"}),
+		told: prometheus.NewCounterVec(prometheus.CounterOpts{Name: name + "alerts_told_total", Help: "Alerts that were taken, each state once a target, and again when a verdict was corrected."}, []string{"target", "state"}),
 		tellErrors: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: name + "alert_errors_total", Help: "Alerts that were not taken; they are told again.",
 		}, []string{"target"}),
@@ -35,6 +39,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 	}
 	for _, v := range verdicts() {
 		m.opened.WithLabelValues(string(v))
+		m.corrected.WithLabelValues(string(v))
 	}
 	for _, e := range ends() {
 		m.closed.WithLabelValues(e)
@@ -44,6 +49,6 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		m.told.WithLabelValues(t, stateFiring)
 		m.told.WithLabelValues(t, stateResolved)
 	}
-	reg.MustRegister(m.opened, m.closed, m.told, m.tellErrors, m.open, m.judging, m.seconds, m.errors)
+	reg.MustRegister(m.opened, m.corrected, m.closed, m.told, m.tellErrors, m.open, m.judging, m.seconds, m.errors)
 	return m
 }

@@ -188,8 +188,14 @@ func newState(found []look, known []*Regression) *state {
 	return s
 }
 
-// firmAfter is how long after its opening a verdict may still change: the server's side needs some seconds more to show.
-const firmAfter = time.Minute
+// firmAfter is how long after the break a verdict may still change, as more is seen: as long as all records since then are looked at.
+const firmAfter = window - 10*time.Second
+
+// mayChange says whether the verdict may be corrected now: each time it must have stood as long as all before it, so that causes that take turns are
+// not told in turns.
+func (r *Regression) mayChange(now time.Time) bool {
+	return now.Sub(r.BrokeAt) < firmAfter && now.Sub(r.VerdictAt) >= r.VerdictAt.Sub(r.OpenedAt)
+}
 
 // follow brings open regressions up to date, and closes those that are over.
 func (j *Judge) follow(ctx context.Context, s *state, seen sight, now time.Time) ([]*Regression, error) {
@@ -225,22 +231,43 @@ func (j *Judge) follow(ctx context.Context, s *state, seen sight, now time.Time)
 		if before.LostSight != r.LostSight || r.LastSeen.Sub(before.LastSeen) >= time.Minute {
 			changed = append(changed, r)
 		}
-		if f := l.candidates(now, 0); len(f) > 0 && now.Sub(r.OpenedAt) < firmAfter {
+		if len(l.candidates(now, suspectAfter)) > 0 && r.mayChange(now) {
 			ask = append(ask, asked{path, r.BrokeAt.UnixNano()})
 		}
+	}
+	corrected, err := j.correct(ctx, s, ask, seen, now)
+	return append(changed, corrected...), err
+}
+
+// correct judges again why paths fail: more is seen of it than when they were opened.
+func (j *Judge) correct(ctx context.Context, s *state, ask []asked, seen sight, now time.Time) ([]*Regression, error) {
+	before, err := j.usual(ctx, ask, now)
+	if err != nil {
+		return nil, err
 	}
 	sides, err := j.serverSides(ctx, ask, seen, now)
 	if err != nil {
 		return nil, err
 	}
+	var corrected []*Regression
 	for _, a := range ask {
 		r, l := s.open[a.Path], s.looks[a.Path]
-		if v, text := verdict(l.candidates(now, 0)[0], sides[a.Path]); v != r.Verdict {
-			r.Verdict, r.Explanation = v, text
-			changed = append(changed, r)
+		b := l.regresses(suspectAfter, before[a.Path], seen.completeOf(l.Exporters), now)
+		if len(b) == 0 {
+			continue
 		}
+		v, text := verdict(b, sides[a.Path])
+		if v == r.Verdict && !betterKnown(r.Explanation, text) {
+			continue
+		}
+		if v != r.Verdict {
+			j.metrics.corrected.WithLabelValues(string(v)).Inc()
+			j.log.Info("why a path fails is better known", "path", r.Path.String(), "verdict", v, "before", r.Verdict)
+		}
+		r.Verdict, r.Explanation, r.VerdictAt = v, text, now.UTC()
+		corrected = append(corrected, r)
 	}
-	return changed, nil
+	return corrected, nil
 }
 
 // whyNobodyTries tells a client that is gone from one that has nothing to ask, and from one that is not seen any more: "".
@@ -263,17 +290,15 @@ func (j *Judge) whyNobodyTries(ctx context.Context, client string, seen sight, n
 	return whyGone, nil
 }
 
-// open finds new regressions.
+// open finds new regressions. One phase must have failed for long enough; the verdict is of all that fail.
 func (j *Judge) open(ctx context.Context, s *state, seen sight, now time.Time) ([]*Regression, error) {
 	var ask []asked
-	fails := map[Path][]failing{}
 	for path, l := range s.looks {
 		if s.open[path] != nil {
 			continue
 		}
 		if f := l.candidates(now, j.cfg.OpenAfter); len(f) > 0 {
-			fails[path] = f
-			ask = append(ask, asked{path, f[0].first})
+			ask = append(ask, asked{path, broken(f).first()})
 		}
 	}
 	before, err := j.usual(ctx, ask, now)
@@ -281,15 +306,13 @@ func (j *Judge) open(ctx context.Context, s *state, seen sight, now time.Time) (
 		return nil, err
 	}
 	var found []asked
-	phase := map[Path]failing{}
+	fails := map[Path]broken{}
 	for _, a := range ask {
 		l := s.looks[a.Path]
-		for _, f := range fails[a.Path] {
-			if is := l.judge(f, before[a.Path], seen.completeOf(l.Exporters), now); is == isRegression {
-				phase[a.Path] = f
-				found = append(found, asked{a.Path, f.first})
-				break
-			}
+		complete := seen.completeOf(l.Exporters)
+		if len(l.regresses(j.cfg.OpenAfter, before[a.Path], complete, now)) > 0 {
+			fails[a.Path] = l.regresses(min(suspectAfter, j.cfg.OpenAfter), before[a.Path], complete, now)
+			found = append(found, asked{a.Path, fails[a.Path].first()})
 		}
 	}
 	sides, err := j.serverSides(ctx, found, seen, now)
@@ -298,21 +321,22 @@ func (j *Judge) open(ctx context.Context, s *state, seen sight, now time.Time) (
 	}
 	var opened []*Regression
 	for _, a := range found {
-		v, text := verdict(phase[a.Path], sides[a.Path])
-		opened = append(opened, j.regression(s, a.Path, phase[a.Path], before[a.Path], v, text, now))
+		if b := fails[a.Path]; !sides[a.Path].awaits(b, now) {
+			opened = append(opened, j.regression(s, a.Path, b, before[a.Path], sides[a.Path], now))
+		}
 	}
 	s.group(opened, now)
 	return opened, nil
 }
 
 // regression makes a new one; one that comes back soon has to work longer before it is over.
-func (j *Judge) regression(s *state, path Path, f failing, u usual, v Verdict, text string, now time.Time) *Regression {
+func (j *Judge) regression(s *state, path Path, b broken, u usual, side serverSide, now time.Time) *Regression {
 	l := s.looks[path]
 	evidence, err := json.Marshal(l.Flows)
 	if err != nil {
 		evidence = []byte("[]")
 	}
-	r := &Regression{ID: newID(), Path: path, OpenedAt: now.UTC(), Times: 1}
+	r := &Regression{ID: newID(), Path: path, OpenedAt: now.UTC(), VerdictAt: now.UTC(), Times: 1}
 	if before := s.ended[path]; before != nil {
 		r.LeastRx = before.LeastRx
 		if now.Sub(before.ClosedAt) <= comesBackWithin {
@@ -320,13 +344,14 @@ func (j *Judge) regression(s *state, path Path, f failing, u usual, v Verdict, t
 		}
 	}
 	s.known = append(s.known, r)
-	r.Verdict, r.Explanation, r.Evidence = v, text, string(evidence)
+	r.Verdict, r.Explanation = verdict(b, side)
+	r.Evidence = string(evidence)
 	r.LastSuccess = fromNs(max(l.ConnectOK, int64(u.LastSuccess*1e9)))
-	if f.phase == phaseData {
+	if b.inData() {
 		r.LastSuccess = fromNs(max(l.DataOK, 0))
 	}
-	r.BrokeAt, r.LastSeen, r.ClosedAt, r.ClosedWhy = fromNs(f.first), fromNs(l.LastTry), noTime, ""
-	r.Failures, r.UsualRate, r.LeastRx = f.count(), u.rate(), max(r.LeastRx, l.LeastRx)
+	r.BrokeAt, r.LastSeen, r.ClosedAt, r.ClosedWhy = fromNs(b.first()), fromNs(l.LastTry), noTime, ""
+	r.Failures, r.UsualRate, r.LeastRx = b.count(), u.rate(), max(r.LeastRx, l.LeastRx)
 	s.open[path] = r
 	return r
 }

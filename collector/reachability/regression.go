@@ -22,7 +22,8 @@ type Regression struct {
 	LastSuccess time.Time `json:"last_success"`
 	BrokeAt     time.Time `json:"broke_at"`
 	OpenedAt    time.Time `json:"opened_at"`
-	ClosedAt    time.Time `json:"closed_at"` // 1970: open
+	VerdictAt   time.Time `json:"verdict_at"` // later than OpenedAt: the verdict was corrected then
+	ClosedAt    time.Time `json:"closed_at"`  // 1970: open
 	ClosedWhy   string    `json:"closed_why"`
 	LastSeen    time.Time `json:"last_seen"`
 	LostSight   bool      `json:"lost_sight"`
@@ -71,6 +72,7 @@ type row struct {
 	LastSuccess string `json:"last_success"`
 	BrokeAt     string `json:"broke_at"`
 	OpenedAt    string `json:"opened_at"`
+	VerdictAt   string `json:"verdict_at"`
 	ClosedAt    string `json:"closed_at"`
 	LastSeen    string `json:"last_seen"`
 }
@@ -86,7 +88,7 @@ func (j *Judge) write(ctx context.Context, changed []*Regression, now time.Time)
 	for i, r := range changed {
 		r.Collector = j.cfg.Collector
 		rows[i] = row{
-			r, uint64(now.UnixNano()), clickhouseTime(r.LastSuccess), clickhouseTime(r.BrokeAt), clickhouseTime(r.OpenedAt), clickhouseTime(r.ClosedAt), clickhouseTime(r.LastSeen),
+			r, uint64(now.UnixNano()), clickhouseTime(r.LastSuccess), clickhouseTime(r.BrokeAt), clickhouseTime(r.OpenedAt), clickhouseTime(r.VerdictAt), clickhouseTime(r.ClosedAt), clickhouseTime(r.LastSeen),
 		}
 	}
 	if err := schema.Insert(ctx, j.store, "regressions_raw", slices.Values(rows)); err != nil {

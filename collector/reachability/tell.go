@@ -25,7 +25,7 @@ type target struct {
 	url   string
 	http  *http.Client
 	wake  chan struct{}
-	told  map[string]bool      // alert and state, of those that were taken
+	told  map[string]time.Time // alert and state, of those that were taken, and when
 	owed  map[string]bool      // alerts of which it is or was to be told that they fire
 	again map[string]time.Time // when Alertmanager is told of a firing one again
 	known bool                 // told has been read from the store
@@ -49,7 +49,7 @@ const (
 
 func newTarget(of *alerts, kind, url string) *target {
 	return &target{
-		of: of, kind: kind, url: url, http: &http.Client{Timeout: tellTimeout}, wake: make(chan struct{}, 1), told: map[string]bool{}, owed: map[string]bool{}, again: map[string]time.Time{},
+		of: of, kind: kind, url: url, http: &http.Client{Timeout: tellTimeout}, wake: make(chan struct{}, 1), told: map[string]time.Time{}, owed: map[string]bool{}, again: map[string]time.Time{},
 	}
 }
 
@@ -125,7 +125,7 @@ func (t *target) tell(ctx context.Context, now time.Time) error {
 func (t *target) due(what []*Alert, now time.Time) []*Alert {
 	var due []*Alert
 	for _, a := range what {
-		told := t.told[a.key()+stateOf(a)]
+		told := t.knows(a)
 		switch {
 		case a.state() == stateResolved:
 			// What it was never to be told of (it was silenced) need not be taken back.
@@ -146,6 +146,12 @@ func (t *target) due(what []*Alert, now time.Time) []*Alert {
 	return due
 }
 
+// knows says that the target was told of the alert in this state, and with these verdicts: one that fires is told again when they are corrected.
+func (t *target) knows(a *Alert) bool {
+	at, told := t.told[a.key()+stateOf(a)]
+	return told && (a.state() == stateResolved || !a.correctedAt().After(at))
+}
+
 // forget drops what concerns alerts that are told of no more.
 func (t *target) forget(what []*Alert) {
 	if len(t.owed) <= 2*len(what)+keptAlerts {
@@ -157,7 +163,7 @@ func (t *target) forget(what []*Alert) {
 	}
 	maps.DeleteFunc(t.owed, func(key string, _ bool) bool { return !now[key] })
 	maps.DeleteFunc(t.again, func(key string, _ time.Time) bool { return !now[key] })
-	maps.DeleteFunc(t.told, func(key string, _ bool) bool {
+	maps.DeleteFunc(t.told, func(key string, _ time.Time) bool {
 		return !now[strings.TrimSuffix(strings.TrimSuffix(key, " "+stateFiring), " "+stateResolved)]
 	})
 }
@@ -170,16 +176,18 @@ func (t *target) recall(ctx context.Context) error {
 		return nil
 	}
 	type row struct {
-		Alert string `json:"alert"`
-		State string `json:"state"`
+		Alert string    `json:"alert"`
+		State string    `json:"state"`
+		Told  time.Time `json:"told"`
 	}
 	j := t.of.judge
-	found, err := schema.Rows[row](ctx, j.store, j.statement(fmt.Sprintf("SELECT alert, state FROM $database.alerts_told WHERE target = %s AND told >= now() - toIntervalDay(2)", literal(t.name()))))
+	found, err := schema.Rows[row](ctx, j.store, j.statement(fmt.Sprintf(
+		"SELECT alert, state, max(told) AS told FROM $database.alerts_told AS a WHERE target = %s AND a.told >= now() - toIntervalDay(2) GROUP BY alert, state", literal(t.name()))))
 	if err != nil {
 		return fmt.Errorf("read what was told: %w", err)
 	}
 	for _, r := range found {
-		t.told[r.Alert+" "+r.State], t.owed[r.Alert] = true, true
+		t.told[r.Alert+" "+r.State], t.owed[r.Alert] = r.Told, true
 	}
 	t.known = true
 	return nil
@@ -195,7 +203,7 @@ func (t *target) name() string {
 	return fmt.Sprintf("%s %s %x", t.kind, u.Host, of[:4])
 }
 
-// note remembers what was taken, once for each state.
+// note remembers what was taken, once for each state and correction.
 func (t *target) note(ctx context.Context, taken []*Alert, now time.Time) error {
 	type row struct {
 		Target string `json:"target"`
@@ -205,11 +213,10 @@ func (t *target) note(ctx context.Context, taken []*Alert, now time.Time) error 
 	}
 	var rows []row
 	for _, a := range taken {
-		key := a.key() + stateOf(a)
-		if t.told[key] {
+		if t.knows(a) {
 			continue
 		}
-		t.told[key] = true
+		t.told[a.key()+stateOf(a)] = now
 		t.of.judge.metrics.told.WithLabelValues(t.kind, a.state()).Inc()
 		rows = append(rows, row{t.name(), a.key(), a.state(), clickhouseTime(now)})
 	}

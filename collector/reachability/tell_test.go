@@ -67,6 +67,14 @@ func ofWebhook(body []byte) string {
 	return a.Status + " " + a.Labels["server_workload"] + ": " + a.Annotations["clients"]
 }
 
+func verdictsOf(body []byte) string {
+	var a webhookAlert
+	if err := json.Unmarshal(body, &a); err != nil {
+		return err.Error()
+	}
+	return a.Annotations["verdict"]
+}
+
 // teller is a target of a judge, told by hand.
 func teller(t *testing.T, s schema.Server, kind, url string) (*Judge, *target) {
 	j := newJudge(t, s)
@@ -207,11 +215,11 @@ func TestForgets(t *testing.T) {
 	stays := firing("shop/web")
 	for i := range 10_000 {
 		key := fmt.Sprint("server:shop/db at ", i)
-		s.owed[key], s.told[key+" "+stateFiring], s.told[key+" "+stateResolved], s.again[key] = true, true, true, time.Now()
+		s.owed[key], s.told[key+" "+stateFiring], s.told[key+" "+stateResolved], s.again[key] = true, time.Now(), time.Now(), time.Now()
 	}
-	s.owed[stays.key()], s.told[stays.key()+stateOf(stays)], s.again[stays.key()] = true, true, time.Now()
+	s.owed[stays.key()], s.told[stays.key()+stateOf(stays)], s.again[stays.key()] = true, time.Now(), time.Now()
 	s.forget([]*Alert{stays})
-	if len(s.owed) != 1 || len(s.told) != 1 || len(s.again) != 1 || !s.told[stays.key()+stateOf(stays)] {
+	if len(s.owed) != 1 || len(s.told) != 1 || len(s.again) != 1 || !s.knows(stays) {
 		t.Errorf("%d owed, %d told and %d to be told again are remembered of 1 alert", len(s.owed), len(s.told), len(s.again))
 	}
 }

@@ -3,6 +3,8 @@ package reachability
 import (
 	"fmt"
 	"strings"
+	"time"
+	"unicode"
 )
 
 // Verdict is why a path fails, as far as both ends' records and counters show it.
@@ -26,7 +28,7 @@ const (
 // serverSide is what the server's end shows of a path since it fails.
 type serverSide struct {
 	Known    bool // an exporter is known to observe the server's machine
-	Healthy  bool // and it was heard lately
+	Healthy  bool // and it was heard after the path began to fail
 	Answered uint64
 	// Connections of this client that the server's machine recorded.
 	FromClient, WithReply, NotAccepted, ResetByServer uint64
@@ -35,21 +37,12 @@ type serverSide struct {
 	Overflows          uint64
 }
 
-// verdict says why a phase fails: by its most frequent failure, in the light of the server's side.
-func verdict(f failing, s serverSide) (Verdict, string) {
-	cause, n := "", uint64(0)
-	for c, k := range f.fails {
-		if k > n || (k == n && c < cause) {
-			cause, n = c, k
-		}
-	}
-	if s.overflows(f) {
+// verdict says why a path fails: by the most frequent failure, in the light of the server's side.
+func verdict(b broken, s serverSide) (Verdict, string) {
+	if s.overflows(b) {
 		return VerdictOverflow, "the kernel of the server's machine turns connections away because the program does not accept them" + s.overflowCount()
 	}
-	if cause == "connect.no_answer" && f.fails["connect.unreachable"] > 0 {
-		cause = "connect.unreachable" // routers say so only now and then (icmp_ratelimit), and not everybody waits for their word
-	}
-	_, name, _ := strings.Cut(cause, ".")
+	_, name, _ := strings.Cut(b.cause(), ".")
 	switch name {
 	case "refused":
 		return s.refused()
@@ -71,10 +64,33 @@ func verdict(f failing, s serverSide) (Verdict, string) {
 	return VerdictNoAnswer, "attempts fail"
 }
 
+// awaitedFor is how long the word of a server's machine is waited for: an exporter that is well speaks every few seconds.
+const awaitedFor = heardWithin
+
+// awaits says that the verdict depends on whether the server's machine is alive, and that the word of it may still come.
+func (s serverSide) awaits(b broken, now time.Time) bool {
+	if !s.Known || s.Healthy || s.overflows(b) || now.UnixNano()-b.first() >= int64(awaitedFor) {
+		return false
+	}
+	cause := b.cause()
+	return cause == "connect.no_answer" || cause == "connect.refused"
+}
+
 // overflows: the queue of the listener counts what it turned away, or holds connections nobody accepts while others get no answer.
-func (s serverSide) overflows(f failing) bool {
-	unanswered := f.fails["connect.no_answer"] > 0
+func (s serverSide) overflows(b broken) bool {
+	unanswered := b[0].fails["connect.no_answer"] > 0
 	return unanswered && (s.Overflows > 0 || s.NotAccepted > 0)
+}
+
+// betterKnown says that a verdict in other words than before is more than other figures.
+func betterKnown(before, now string) bool {
+	words := func(r rune) rune {
+		if unicode.IsDigit(r) {
+			return -1
+		}
+		return r
+	}
+	return strings.Map(words, before) != strings.Map(words, now)
 }
 
 func (s serverSide) overflowCount() string {
@@ -86,6 +102,8 @@ func (s serverSide) overflowCount() string {
 
 func (s serverSide) refused() (Verdict, string) {
 	switch {
+	case s.Listens && s.Listening && s.Known && !s.Healthy:
+		return VerdictNoListener, "attempts are refused; a program listened on the port when the server's exporter was heard last, before the break"
 	case s.Listens && s.Listening:
 		return VerdictRejected, "attempts are refused though a program listens on the port: something between answers in its place, a firewall's reset"
 	case !s.Listens && s.Answered > 0:

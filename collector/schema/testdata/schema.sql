@@ -1357,3 +1357,13 @@ INNER JOIN
 ) AS near ON connection = near.met
 WHERE role != 'unknown' AND NOT replay AND end_time_ns >= (SELECT toDateTime64(max(start), 9, 'UTC') + toIntervalMinute(count() > 0) FROM tributary.closed WHERE step = 'minute') AND end_time_ns < toDateTime64('2200-01-01 00:00:00', 9, 'UTC') AND 1 AND (by_client OR NOT mirrored)
 GROUP BY minute, client_workload, server_workload, server_port, class, network, client_why, server_why, client_zone, client_region, client_release, server_zone, server_region, server_release;
+
+-- migration 19: corrected_verdicts
+
+-- When a verdict was found: it may be corrected while a regression is young, and those who were told are told again.
+ALTER TABLE tributary.regressions_raw
+    ADD COLUMN IF NOT EXISTS verdict_at DateTime64(3, 'UTC') DEFAULT opened_at COMMENT 'when the verdict was found; later than opened_at: it was corrected then';
+
+CREATE OR REPLACE VIEW tributary.regressions AS
+SELECT * EXCEPT (version), closed_at = toDateTime64(0, 3, 'UTC') AS open
+FROM tributary.regressions_raw FINAL;
