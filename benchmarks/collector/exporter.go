@@ -23,11 +23,13 @@ type exporter struct {
 
 	mu       sync.Mutex
 	changed  *sync.Cond
-	sizes    []int  // payload bytes of each batch from batch_seq 1 on
-	acked    uint64 // rows
-	sent     uint64 // rows
-	received uint64 // the highest batch_seq that the collector has
-	flight   int64  // bytes beyond it
+	sizes    []int         // payload bytes of each batch from batch_seq 1 on
+	sentAt   []time.Time   // of the same
+	waited   time.Duration // from there to the acknowledgement, over all that are acknowledged
+	acked    uint64        // rows
+	sent     uint64        // rows
+	received uint64        // the highest batch_seq that the collector has
+	flight   int64         // bytes beyond it
 	credit   int64
 	rejected int
 	err      error
@@ -206,7 +208,7 @@ func (e *exporter) admit(b *flowv1.Batch, stop <-chan struct{}) bool {
 	if e.err != nil {
 		return false
 	}
-	e.sizes = append(e.sizes, size)
+	e.sizes, e.sentAt = append(e.sizes, size), append(e.sentAt, time.Now())
 	e.flight += int64(size)
 	e.sent += uint64(rows)
 	b.BatchSeq = uint64(len(e.sizes))
@@ -230,6 +232,9 @@ func (e *exporter) answers(ctx context.Context, stream flowv1.Collector_FlowsCli
 		}
 		for _, r := range m.GetAcked() {
 			e.acked += (r.GetLast() - r.GetFirst() + 1) * rows
+			for _, at := range e.sentAt[r.GetFirst()-1 : r.GetLast()] {
+				e.waited += time.Since(at)
+			}
 		}
 		if r := m.GetRejected(); len(r) > 0 && e.err == nil {
 			e.rejected += len(r)

@@ -31,6 +31,7 @@ type fleetSpec struct {
 type fleetReport struct {
 	Sent, Acked, Batches uint64
 	Distinct             int
+	AckSeconds           float64 // mean from a batch's sending to its acknowledgement
 	Error                string
 }
 
@@ -89,6 +90,7 @@ func report(fleet []*exporter) fleetReport {
 		r.Sent += e.sent
 		r.Acked += e.acked
 		r.Batches += uint64(len(e.sizes))
+		r.AckSeconds += e.waited.Seconds()
 		for _, t := range e.templates {
 			r.Distinct += t.rows
 		}
@@ -97,6 +99,7 @@ func report(fleet []*exporter) fleetReport {
 		}
 		e.mu.Unlock()
 	}
+	r.AckSeconds /= float64(max(1, r.Batches))
 	return r
 }
 

@@ -34,6 +34,7 @@ type result struct {
 	BlockRows         float64 // mean rows of an insert
 	NamedShare        float64
 	HoldSeconds       float64 // mean of the batches that waited
+	AckSeconds        float64 // mean from a batch's sending to its acknowledgement, warm-up included
 	PeakBytes         uint64
 	GCPerSecond       float64
 	CPUs              float64 // of the collector
@@ -77,7 +78,7 @@ func (o *options) run(c configuration, dir, broker string, files certificates) (
 		return nil, err
 	}
 	r := compute(c, before, after)
-	r.DistinctFlows, r.Rows = report.Distinct, report.Sent
+	r.DistinctFlows, r.Rows, r.AckSeconds = report.Distinct, report.Sent, report.AckSeconds
 	if r.PeakBytes, err = peakBytes(collector.pid()); err != nil {
 		return nil, err
 	}

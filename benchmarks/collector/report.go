@@ -16,10 +16,10 @@ const (
 
 func printTable(w io.Writer, results []*result) {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(t, "senders\tbatch\tcodec\tflows/CPU-s\tCPU ns/flow\tallocs/flow\tB alloc/flow\tflows/s\tnamed\thold s\twire B\tstore B\tbus B\trows/insert\tGC/s\tpeak MiB\t")
+	fmt.Fprintln(t, "senders\tbatch\tcodec\tflows/CPU-s\tCPU ns/flow\tallocs/flow\tB alloc/flow\tflows/s\tnamed\thold s\tack s\twire B\tstore B\tbus B\trows/insert\tGC/s\tpeak MiB\t")
 	for _, r := range results {
-		fmt.Fprintf(t, "%d\t%d\t%s\t%.0f\t%.0f\t%.3f\t%.0f\t%.0f\t%.4f\t%.2f\t%.1f\t%.1f\t%.1f\t%.0f\t%.1f\t%d\t\n", r.Senders, r.BatchRows, r.Codec,
-			r.FlowsPerCPUSecond, 1e9/r.FlowsPerCPUSecond, r.AllocsPerFlow, r.AllocBytesPerFlow, r.FlowsPerSecond, r.NamedShare, r.HoldSeconds,
+		fmt.Fprintf(t, "%d\t%d\t%s\t%.0f\t%.0f\t%.3f\t%.0f\t%.0f\t%.4f\t%.2f\t%.2f\t%.1f\t%.1f\t%.1f\t%.0f\t%.1f\t%d\t\n", r.Senders, r.BatchRows, r.Codec,
+			r.FlowsPerCPUSecond, 1e9/r.FlowsPerCPUSecond, r.AllocsPerFlow, r.AllocBytesPerFlow, r.FlowsPerSecond, r.NamedShare, r.HoldSeconds, r.AckSeconds,
 			r.WireBytesPerFlow, r.StoreBytesPerFlow, r.BusBytesPerFlow, r.BlockRows, r.GCPerSecond, r.PeakBytes>>20)
 	}
 	_ = t.Flush()

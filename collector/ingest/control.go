@@ -37,10 +37,10 @@ func (s *Server) control(stream controlCarrier) error {
 	if err != nil {
 		return err
 	}
-	if _, err := s.own(stream.Context(), hello.GetExporterId(), "control"); err != nil {
+	names := Identities(stream.Context())
+	if _, err := s.own(names, hello.GetExporterId(), "control"); err != nil {
 		return err
 	}
-	names := Identities(stream.Context())
 	by := session.Peer{Identity: session.IdentityOf(names), Grant: s.cfg.Grants.Of(names)}
 	claims, err := s.book.Open(hello, time.Now().UnixNano(), by)
 	switch {
@@ -51,7 +51,7 @@ func (s *Server) control(stream controlCarrier) error {
 	case err != nil:
 		return status.Error(codes.ResourceExhausted, err.Error())
 	}
-	c := &control{s: s, id: hello.GetExporterId(), host: hello.GetHost(), bootID: hello.GetBootId(), session: claims, stream: stream}
+	c := &control{s: s, id: hello.GetExporterId(), host: hello.GetHost(), bootID: hello.GetBootId(), names: names, session: claims, stream: stream}
 	epoch, forgotten := s.epoch.get()
 	if err := c.welcome(epoch); err != nil {
 		return err
@@ -74,7 +74,8 @@ func (s *Server) control(stream controlCarrier) error {
 // control is one Control stream.
 type control struct {
 	s                *Server
-	id, host, bootID string // of the exporter
+	id, host, bootID string   // of the exporter
+	names            []string // Identities of the stream
 	session          *session.Stream
 	stream           controlCarrier
 	refused          []*flowv1.Refusal // of the present message
@@ -272,7 +273,7 @@ func (c *control) Claim(m *flowv1.Claim, result string) {
 		return
 	}
 	if result != session.NotAllowed || !c.toldNotAllowed { // an exporter that may not claim something tries again with every stream
-		c.s.log.Warn("claim refused", "exporter_id", c.id, "identity", quote(strings.Join(Identities(c.stream.Context()), " ")), "network", quote(m.GetNetwork()),
+		c.s.log.Warn("claim refused", "exporter_id", c.id, "identity", quote(strings.Join(c.names, " ")), "network", quote(m.GetNetwork()),
 			"workload", quote(m.GetWorkload()), "reason", result)
 	}
 	c.toldNotAllowed = c.toldNotAllowed || result == session.NotAllowed
@@ -283,7 +284,7 @@ func (c *control) Claim(m *flowv1.Claim, result string) {
 func (c *control) Release(result string) { c.s.metrics.releases.WithLabelValues(result).Inc() }
 
 // greet validates who speaks and makes the exporter known.
-func (s *Server) greet(ctx context.Context, m *flowv1.Hello) (*exporter, error) {
+func (s *Server) greet(names []string, m *flowv1.Hello) (*exporter, error) {
 	hello, err := checkHello(m)
 	if err != nil {
 		return nil, err
@@ -293,7 +294,7 @@ func (s *Server) greet(ctx context.Context, m *flowv1.Hello) (*exporter, error) 
 		return nil, status.Error(codes.Unavailable, "the collector is stopping")
 	default:
 	}
-	e, err := s.own(ctx, hello.GetExporterId(), "flows")
+	e, err := s.own(names, hello.GetExporterId(), "flows")
 	if err != nil {
 		return nil, err
 	}

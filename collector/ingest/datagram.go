@@ -65,12 +65,11 @@ func (s *Server) takeDatagram(from *datagrams.Book, rows int, body []byte) {
 func (c *control) datagramRequest(m *flowv1.DatagramRequest) error {
 	key := &flowv1.DatagramKey{Refused: "this collector takes no datagrams: it was started without --udp-listen"}
 	if c.s.cfg.Datagrams {
-		if _, err := c.s.own(c.stream.Context(), c.id, "datagram"); err != nil {
+		if _, err := c.s.own(c.names, c.id, "datagram"); err != nil {
 			return err
 		}
-		names := Identities(c.stream.Context())
-		sender := datagrams.Sender{ExporterID: c.id, Host: c.host, BootID: c.bootID, Identity: session.IdentityOf(names)}
-		if grant := c.s.cfg.Grants.Of(names); grant != nil {
+		sender := datagrams.Sender{ExporterID: c.id, Host: c.host, BootID: c.bootID, Identity: session.IdentityOf(c.names)}
+		if grant := c.s.cfg.Grants.Of(c.names); grant != nil {
 			sender.Grant = grant
 		}
 		var err error

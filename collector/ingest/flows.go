@@ -29,12 +29,16 @@ func (s *Server) flows(stream flowsCarrier) error {
 	if err != nil {
 		return err
 	}
-	e, err := s.greet(stream.Context(), first.GetHello())
+	names := Identities(stream.Context())
+	e, err := s.greet(names, first.GetHello())
 	if err != nil {
 		return err
 	}
-	find := func(id string) (*exporter, error) { return s.own(stream.Context(), id, "batch") }
+	find := func(id string) (*exporter, error) { return s.own(names, id, "batch") }
 	r := newRuns(find, e, first.GetHello().GetHost()) // the first answer states the credit
+	if of := s.cfg.Grants.Of(names); of != nil {
+		r.grant = of
+	}
 	defer r.detach()
 
 	ctx, cancel := context.WithCancel(stream.Context())
@@ -139,11 +143,7 @@ func (s *Server) take(ctx context.Context, r *runs, m *flowv1.Batch) error {
 		s.recycle(b, nil)
 		return nil
 	}
-	var grant flow.Grant
-	if of := s.cfg.Grants.Of(Identities(ctx)); of != nil {
-		grant = of
-	}
-	s.admit(ticket{exporter: e, seq: b.Seq, bytes: s.settleRoom(room, b), rows: b.Rows, life: life}, b, grant)
+	s.admit(ticket{exporter: e, seq: b.Seq, bytes: s.settleRoom(room, b), rows: b.Rows, life: life}, b, r.grant)
 	return nil
 }
 

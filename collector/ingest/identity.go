@@ -14,9 +14,8 @@ import (
 )
 
 // own finds what is known of an exporter_id for the one who speaks on a stream, unless it belongs to somebody else: who uses it first has it, for as long as
-// this node or another one knows the exporter. use is the label of the metric.
-func (s *Server) own(ctx context.Context, id, use string) (*exporter, error) {
-	names := Identities(ctx)
+// this node or another one knows the exporter. names are the identities of who speaks, use is the label of the metric.
+func (s *Server) own(names []string, id, use string) (*exporter, error) {
 	who := session.IdentityOf(names)
 	err := s.book.Check(id, who)
 	if err == nil {

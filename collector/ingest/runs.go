@@ -17,10 +17,11 @@ const maxRuns = 4096
 // runs are the exporters whose batches come on one Flows stream: the one that said hello, and earlier runs of it on the same
 // host, whose batches come out of its spool. Each gets its acknowledgements under its own exporter_id.
 type runs struct {
-	find func(id string) (*exporter, error) // the error: it belongs to somebody else
-	own  *exporter
-	host string
-	wake chan struct{} // there is news of one of them
+	find  func(id string) (*exporter, error) // the error: it belongs to somebody else
+	own   *exporter
+	host  string
+	grant flow.Grant    // what the owner of the stream's certificate may claim; nil: everything
+	wake  chan struct{} // there is news of one of them
 
 	mu     sync.Mutex
 	byName map[string]run // own is among them
