@@ -76,8 +76,18 @@ func (d *doctor) certificates() {
 		d.Line("ok", "listeners without TLS: loopback only, or --insecure")
 		return
 	}
-	_, err := tlsconf.NewServer(tlsconf.ServerFiles{Cert: d.cfg.TLSCert, Key: d.cfg.TLSKey, ClientCA: d.cfg.TLSClientCA}, quietly("doctor"))
+	server, err := tlsconf.NewServer(tlsconf.ServerFiles{Cert: d.cfg.TLSCert, Key: d.cfg.TLSKey, ClientCA: d.cfg.TLSClientCA}, quietly("doctor"))
 	d.Must(err, "certificate and key of the listeners can be used")
+	if err != nil {
+		return
+	}
+	fine, err := tlsconf.Expiry(server.Current(), time.Now())
+	d.Should(err, fine)
+	if d.cfg.TLSClientCA == "" {
+		d.Line("warn", "clients need no certificate (--tls-client-ca): whoever reaches the listeners may send and claim")
+		return
+	}
+	d.Line("ok", "clients must show a certificate of "+d.cfg.TLSClientCA)
 }
 
 func quietly(use string) tlsconf.Options {

@@ -42,7 +42,7 @@ func TestDoctor(t *testing.T) {
 	if err != nil {
 		t.Error(err)
 	}
-	has(text, "ok    certificate", "can be written", "warn  the store at ", "warn  region us does not answer", "warn  no collector runs")
+	has(text, "ok    certificate", "ok    the certificate holds until", "ok    clients must show a certificate of "+cfg.TLSClientCA, "can be written", "warn  the store at ", "warn  region us does not answer", "warn  no collector runs")
 	serve(t, cfg)
 	get(t, "http://"+cfg.MetricsListen+"/healthz")
 	text, err = say()

@@ -196,7 +196,7 @@ func Default() Config {
 		Reachability: Reachability{
 			Every: 5 * time.Second, OpenAfter: 15 * time.Second, CloseAfter: 20 * time.Second, RepeatEvery: 30 * time.Second, GroupWait: 10 * time.Second,
 		},
-		PendingBytes: 64 << 20, CreditBytes: 8 << 20, MaxConnections: 16 << 10, StreamLife: 10 * time.Minute, StopTimeout: 10 * time.Second,
+		PendingBytes: 64 << 20, CreditBytes: 8 << 20, MaxConnections: 8 << 10, StreamLife: 10 * time.Minute, StopTimeout: 10 * time.Second,
 		LogLevel: "info", LogFormat: "text",
 	}
 }

@@ -63,7 +63,7 @@ type Config struct {
 	CreditBytes    int64  // 8 MiB: payload one exporter may have under way beyond what was received
 	MaxExporters   int    // 65536: runs of exporters whose acknowledgements are remembered
 	MaxStreams     uint32
-	MaxConnections int                              // 16384, of each listener; more are closed as they come
+	MaxConnections int                              // 8192, of each listener; more are closed as they come
 	StreamLife     time.Duration                    // a Flows stream is drained after once to twice this; 0: never
 	Credentials    credentials.TransportCredentials // nil: no TLS
 	Ledger         Ledger                           // nil: nobody asks
@@ -78,6 +78,7 @@ type Config struct {
 const (
 	streamWindow     = 128 << 10
 	connectionWindow = 256 << 10
+	readBuffer       = 8 << 10 // of each connection, for as long as it is open: most are idle most of the time
 	maxMessageBytes  = flow.MaxPayloadBytes + 256<<10
 	rowBytes         = 512 // memory of an opened row beside its payload
 	pingTimeout      = 10 * time.Second
@@ -97,7 +98,7 @@ func (c Config) withDefaults() Config {
 		c.MaxStreams = 16
 	}
 	if c.MaxConnections <= 0 {
-		c.MaxConnections = 16 << 10
+		c.MaxConnections = 8 << 10
 	}
 	return c
 }
@@ -165,7 +166,7 @@ func (s *Server) options() []grpc.ServerOption {
 	opts := []grpc.ServerOption{
 		grpc.InitialWindowSize(streamWindow), grpc.InitialConnWindowSize(connectionWindow),
 		grpc.MaxRecvMsgSize(maxMessageBytes), grpc.MaxConcurrentStreams(s.cfg.MaxStreams),
-		grpc.ReadBufferSize(64 << 10), grpc.WriteBufferSize(16 << 10), grpc.MaxHeaderListSize(16 << 10),
+		grpc.ReadBufferSize(readBuffer), grpc.WriteBufferSize(16 << 10), grpc.SharedWriteBuffer(true), grpc.MaxHeaderListSize(16 << 10),
 		grpc.ConnectionTimeout(10 * time.Second),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 20 * time.Second, Timeout: pingTimeout, MaxConnectionIdle: time.Minute}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}),

@@ -23,6 +23,11 @@ func (d *doctor) ways(ctx context.Context, c config.Config) {
 		d.Must(err, "")
 		return
 	}
+	if to.HTTPS.TLS != nil {
+		if fine, err := tlsconf.Expiry(to.HTTPS.TLS(), time.Now()); fine != "" || err != nil {
+			d.Should(err, fine)
+		}
+	}
 	order := to.Order
 	if len(order) == 1 && order[0] == transport.UDP { // never without a stream beside it
 		order = append(order, transport.GRPC)
