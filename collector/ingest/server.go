@@ -166,7 +166,7 @@ func (s *Server) options() []grpc.ServerOption {
 	opts := []grpc.ServerOption{
 		grpc.InitialWindowSize(streamWindow), grpc.InitialConnWindowSize(connectionWindow),
 		grpc.MaxRecvMsgSize(maxMessageBytes), grpc.MaxConcurrentStreams(s.cfg.MaxStreams),
-		grpc.ReadBufferSize(readBuffer), grpc.WriteBufferSize(16 << 10), grpc.SharedWriteBuffer(true), grpc.MaxHeaderListSize(16 << 10),
+		grpc.ReadBufferSize(readBuffer), grpc.WriteBufferSize(16 << 10), grpc.MaxHeaderListSize(16 << 10),
 		grpc.ConnectionTimeout(10 * time.Second),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 20 * time.Second, Timeout: pingTimeout, MaxConnectionIdle: time.Minute}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}),
