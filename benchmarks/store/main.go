@@ -134,7 +134,7 @@ func (b *bench) compute(ctx context.Context) error {
 	}
 	fmt.Fprintf(os.Stderr, "roll-ups computed in %.0f s\n", time.Since(began).Seconds())
 	began = time.Now()
-	for _, table := range []string{"flows_raw", "edges_1m_gens", "edges_1h_gens", "recorded_1m_gens", "reachability_gens", "touched", "closed"} {
+	for _, table := range []string{"flows_raw", "edges_1m_gens", "edges_1h_gens", "map_1h_gens", "recorded_1m_gens", "reachability_gens", "touched", "closed"} {
 		if err := b.client.Exec(ctx, schema.Statement{Text: "OPTIMIZE TABLE " + b.server.Database + "." + table + " FINAL", Settings: map[string]string{"max_execution_time": "0", "optimize_skip_merged_partitions": "1"}}); err != nil {
 			return fmt.Errorf("merge %s: %w", table, err)
 		}

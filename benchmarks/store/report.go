@@ -48,7 +48,7 @@ FROM system.parts AS p WHERE active AND database = currentDatabase() GROUP BY ta
 		switch t.Table {
 		case "flows_raw":
 			raw = t.Bytes
-		case "edges_1m_gens", "edges_1h_gens":
+		case "edges_1m_gens", "edges_1h_gens", "map_1h_gens":
 			edges += t.Bytes
 		case "recorded_1m_gens", "reachability_gens":
 			ledgers += t.Bytes

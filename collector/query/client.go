@@ -14,8 +14,11 @@ import (
 // Client asks a ClickHouse server, read-only. It is safe for concurrent use.
 type Client struct{ store *schema.Client }
 
+// connections at most: a question about edges is as many statements at once as it has parts.
+const connections = 4
+
 // NewClient returns a client that connects at the first question.
-func NewClient(s schema.Server) *Client { return &Client{schema.NewClient(s, 2)} }
+func NewClient(s schema.Server) *Client { return &Client{schema.NewClient(s, connections)} }
 
 // Close drops idle connections.
 func (c *Client) Close() { c.store.Close() }

@@ -89,7 +89,7 @@ func (o DiffOptions) side(text string, now time.Time) (window, edgeFilter, error
 			condition = "(client_workload = {workload:String} AND client_release = {release:String}) OR (server_workload = {workload:String} AND server_release = {release:String})"
 			params["workload"] = o.Workload
 		}
-		return span, edgeFilter{condition, params}, err
+		return span, edgeFilter{condition: condition, params: params, ofReleases: true}, err
 	}
 	since, until, ok := strings.Cut(text, "..")
 	if !ok || since == "" || until == "" {

@@ -50,20 +50,18 @@ func (e *Edge) key() edgeOf {
 	return edgeOf{e.ClientWorkload, e.ClientWhy, e.ServerWorkload, e.ServerWhy, e.ServerPort}
 }
 
-const (
-	edgeGroup  = "client_workload, client_why, server_workload, server_why, server_port"
-	edgesOrder = "\nORDER BY client_workload = '', client_workload, server_workload = '', server_workload, server_port, client_why, server_why"
-)
+const edgeGroup = "client_workload, client_why, server_workload, server_why, server_port"
 
 // edgeFilter limits edges in SQL; the zero value takes all.
 type edgeFilter struct {
-	condition string // on the columns of schema.EdgeKey
-	params    map[string]string
+	condition  string // on the columns of schema.MapKey, or if it is of releases, of schema.EdgeKey
+	params     map[string]string
+	ofReleases bool
 }
 
 // ofWorkload takes the edges of a workload, as client or as server.
 func ofWorkload(name string) edgeFilter {
-	return edgeFilter{"client_workload = {workload:String} OR server_workload = {workload:String}", map[string]string{"workload": name}}
+	return edgeFilter{condition: "client_workload = {workload:String} OR server_workload = {workload:String}", params: map[string]string{"workload": name}}
 }
 
 // edges returns the edges of the records that ended in the window.
@@ -74,21 +72,18 @@ func (c *Client) edges(ctx context.Context, w window, now time.Time, f edgeFilte
 	}
 	tiers := plan(w, covered.minutes, covered.hours, now)
 	lively, known := livesFrom(tiers, endOf(w, now))
-	living := ""
-	if known {
-		living = ",\n    sumIf(e.open, " + isLively + ") AS open, sumIf(e.unanswered, " + isLively + ") AS unanswered"
-	} else {
+	if !known {
 		lively = time.Time{}
 	}
-	statement := "SELECT " + edgeGroup + ",\n    " + schema.ReadEdges() + living + "\nFROM (" + c.edgesIn(covered, tiers, lively, f) + ") AS e\nGROUP BY " + edgeGroup + edgesOrder
+	statements := c.parts(covered, tiers, lively, f)
 	if known || !covered.writtenSince(endOf(w, now).Add(-aliveWithin)) {
-		return c.edgeRows(ctx, statement, f)
+		return c.askParts(ctx, statements, f)
 	}
 	var open []openRow
 	var openErr error
 	var both sync.WaitGroup
 	both.Go(func() { open, openErr = c.open(ctx, w, now, f) })
-	found, err := c.edgeRows(ctx, statement, f)
+	found, err := c.askParts(ctx, statements, f)
 	both.Wait()
 	if err := errors.Join(err, openErr); err != nil {
 		return nil, err
@@ -103,25 +98,6 @@ func (c *Client) edges(ctx context.Context, w window, now time.Time, f edgeFilte
 		}
 	}
 	return found, nil
-}
-
-// edgeRow is an edge as it is read: quantiles are buckets.
-type edgeRow struct {
-	Edge
-	Rtt     [3]uint8 `json:"rtt_us_buckets"`
-	Connect [3]uint8 `json:"connect_us_buckets"`
-}
-
-func (c *Client) edgeRows(ctx context.Context, statement string, f edgeFilter) ([]Edge, error) {
-	rows, err := collect[edgeRow](ctx, c, statement, f.params)
-	out := make([]Edge, len(rows))
-	for i := range rows {
-		e, rtt, connect := &rows[i].Edge, rows[i].Rtt, rows[i].Connect
-		e.RttUsP50, e.RttUsP95, e.RttUsP99 = schema.MicrosOf(rtt[0]), schema.MicrosOf(rtt[1]), schema.MicrosOf(rtt[2])
-		e.ConnectUsP50, e.ConnectUsP95, e.ConnectUsP99 = schema.MicrosOf(connect[0]), schema.MicrosOf(connect[1]), schema.MicrosOf(connect[2])
-		out[i] = *e
-	}
-	return out, err
 }
 
 // endOf is the moment at which the window ends, or now.

@@ -81,7 +81,7 @@ func (c *Client) dependents(ctx context.Context, target string, span window, now
 	if _, e := netip.ParseAddr(network); e == nil {
 		return nil, err // 10.0.0.0/33 is no workload either
 	}
-	edges, err := c.edges(ctx, span, now, edgeFilter{"server_workload = {workload:String}", map[string]string{"workload": target}})
+	edges, err := c.edges(ctx, span, now, edgeFilter{condition: "server_workload = {workload:String}", params: map[string]string{"workload": target}})
 	if err != nil {
 		return nil, err
 	}

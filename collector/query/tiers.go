@@ -3,12 +3,9 @@ package query
 import (
 	"context"
 	"fmt"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
-
-	"tributary/collector/schema"
 )
 
 // tier answers for a part of a window from one table. The zero time is no bound.
@@ -42,8 +39,8 @@ type coverage struct {
 	gensBefore, gensSince time.Time // minuteGens has the minutes of the window before the one and since the other
 }
 
-// generation is a computation of the minute or hour that starts at [0], unix seconds, and its gen.
-type generation [2]uint64
+// generation is a computation of the minute or hour that starts at [0], unix seconds, its gen, and 1 for an hour that map_1h_gens has.
+type generation [3]uint64
 
 // maxGens are taken over from one statement into the next: it saves a twentieth of a second to look them up twice in every answer.
 const maxGens = 2000
@@ -59,8 +56,8 @@ type coverageRow struct {
 }
 
 const coverageSQL = `SELECT toString(step) AS step, toUnixTimestamp(min(start)) AS first, toUnixTimestamp(max(start)) AS last,
-    groupArrayIf($most)((toUnixTimestamp(start), gen), $window AND (step = 'hour' OR start < $before OR start >= $since)) AS gens
-FROM (SELECT step, start, argMax(gen, (rows, versions, gen)) AS gen FROM $database.closed GROUP BY step, start)
+    groupArrayIf($most)((toUnixTimestamp(start), c.1, toUInt8(c.2)), $window AND (step = 'hour' OR start < $before OR start >= $since)) AS gens
+FROM (SELECT step, start, argMax((gen, mapped), (rows, versions, gen)) AS c FROM $database.closed GROUP BY step, start)
 GROUP BY step
 UNION ALL
 SELECT 'written' AS step, toUnixTimestamp(min(minute)) AS first, toUnixTimestamp(max(minute)) AS last, [] AS gens FROM $database.touched`
@@ -85,32 +82,6 @@ func (c *Client) coverage(ctx context.Context, w window, now time.Time) (coverag
 		}
 	}
 	return out, err
-}
-
-// gens returns the generations that count in some windows, in SQL.
-func (c *coverage) gens(database, step string, windows []window) string {
-	have, known := c.hourGens, true
-	if step == "minute" {
-		have = c.minuteGens
-		for _, w := range windows {
-			known = known && (!c.gensBefore.Before(w.until) || !w.since.Before(c.gensSince))
-		}
-	}
-	if !known || len(have) > maxGens {
-		var in []string
-		for _, w := range windows {
-			in = append(in, w.condition("start"))
-		}
-		return "(SELECT start, gen FROM " + database + ".closed_latest WHERE step = '" + step + "' AND (" + strings.Join(in, " OR ") + "))"
-	}
-	list := []string{"(0, 0)"} // never empty
-	for _, g := range have {
-		start := time.Unix(int64(g[0]), 0)
-		if slices.ContainsFunc(windows, func(w window) bool { return !start.Before(w.since) && start.Before(w.until) }) {
-			list = append(list, fmt.Sprintf("(%d, %d)", g[0], g[1]))
-		}
-	}
-	return "(" + strings.Join(list, ", ") + ")"
 }
 
 // wholeMinutes is how long a window must reach back to begin with a whole minute: single records of a part of one are not worth their reading.
@@ -213,49 +184,4 @@ func (c *coverage) fromWritten(tiers []tier) []tier {
 		return tiers[:len(tiers)-1]
 	}
 	return tiers
-}
-
-// edgesIn returns a SELECT of the rows of edges in a window that pass a filter: a time in minute, which is 1 s after the epoch in rows of the single records
-// since a moment, and the columns of schema.EdgeColumns. There is one SELECT a table, and nothing around that of the single records: ClickHouse
-// takes longer to analyse such a statement than to run it.
-func (c *Client) edgesIn(covered coverage, tiers []tier, lively time.Time, f edgeFilter) string {
-	var parts []string
-	var minutes, hours []window
-	for _, t := range covered.fromWritten(tiers) {
-		switch t.from {
-		case fromFlows:
-			at := "toDateTime(end_time_ns >= " + sqlTime(lively, never) + ", 'UTC')"
-			edges := schema.EdgesOf(c.database(), at, sqlTime(t.window.since, beginning), sqlTime(t.window.until, never), schema.Part{Filter: f.condition})
-			parts = append(parts, edges)
-		case fromMinutes:
-			minutes = append(minutes, t.window)
-		case fromHours:
-			hours = append(hours, t.window)
-		}
-	}
-	if len(minutes) > 0 {
-		parts = append(parts, c.computed("minute", "edges_1m_gens", minutes, covered.gens(c.database(), "minute", minutes), f))
-	}
-	if len(hours) > 0 {
-		parts = append(parts, c.computed("hour", "edges_1h_gens", hours, covered.gens(c.database(), "hour", hours), f))
-	}
-	return strings.Join(parts, "\nUNION ALL\n")
-}
-
-// isLively is the condition for the rows of edgesIn that show which connections live.
-const isLively = "e.minute = toDateTime(1, 'UTC')"
-
-// computed returns a SELECT of the computed edges of one resolution in some windows, of generations that count.
-func (c *Client) computed(step, table string, windows []window, gens string, f edgeFilter) string {
-	var in []string
-	for _, w := range windows {
-		in = append(in, w.condition("g."+step))
-	}
-	text := strings.NewReplacer("$columns", strings.Join(schema.EdgeColumns(), ", "), "$step", step, "$table", table, "$in", strings.Join(in, " OR "),
-		"$gens", gens, "$database", c.database()).Replace(
-		`SELECT toDateTime(0, 'UTC') AS minute, $columns FROM $database.$table AS g WHERE ($in) AND (g.$step, g.gen) IN $gens`)
-	if f.condition != "" {
-		text += " AND (" + f.condition + ")"
-	}
-	return text
 }

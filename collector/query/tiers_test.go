@@ -10,39 +10,49 @@ import (
 // TestGens: which generations of a plan are known from the look at what has been computed, and which the statement has to look up.
 func TestGens(t *testing.T) {
 	at := func(hour, minute int) time.Time { return time.Date(2026, 11, 21, hour, minute, 0, 0, time.UTC) }
-	gen := func(t time.Time, gen uint64) generation { return generation{uint64(t.Unix()), gen} }
+	gen := func(t time.Time, gen, mapped uint64) generation { return generation{uint64(t.Unix()), gen, mapped} }
 	c := coverage{
-		minuteGens: []generation{gen(at(8, 59), 1), gen(at(11, 0), 2), gen(at(11, 1), 3)}, gensBefore: at(9, 0), gensSince: at(11, 0),
-		hourGens: []generation{gen(at(9, 0), 4), gen(at(10, 0), 5)},
+		minuteGens: []generation{gen(at(8, 59), 1, 0), gen(at(11, 0), 2, 0), gen(at(11, 1), 3, 0)}, gensBefore: at(9, 0), gensSince: at(11, 0),
+		hourGens: []generation{gen(at(9, 0), 4, 0), gen(at(10, 0), 5, 1)},
 	}
 	lookup := func(step string) string {
 		return "(SELECT start, gen FROM db.closed_latest WHERE step = '" + step + "'"
 	}
 	literal := func(all ...generation) string {
-		out := "((0, 0)"
+		var out []string
 		for _, g := range all {
-			out += fmt.Sprintf(", (%d, %d)", g[0], g[1])
+			out = append(out, fmt.Sprintf("(%d, %d)", g[0], g[1]))
 		}
-		return out + ")"
+		return "(" + strings.Join(out, ", ") + ")"
 	}
 	for _, test := range []struct {
-		step    string
-		windows []window
-		want    string
+		window window
+		more   []window
+		want   string
 	}{
-		{"minute", []window{{at(8, 30), at(9, 0)}, {at(11, 0), at(11, 1)}}, literal(c.minuteGens[0], c.minuteGens[1])},
-		{"minute", []window{{at(9, 30), at(9, 40)}}, lookup("minute")},  // the whole hour was not computed
-		{"minute", []window{{at(10, 0), at(11, 30)}}, lookup("minute")}, // hours lag behind
-		{"hour", []window{{at(9, 0), at(11, 0)}}, literal(c.hourGens...)},
-		{"hour", []window{{at(3, 0), at(4, 0)}}, literal()},
+		{window{at(8, 30), at(9, 0)}, []window{{at(11, 0), at(11, 1)}}, literal(c.minuteGens[0], c.minuteGens[1])},
+		{window{at(9, 30), at(9, 40)}, nil, lookup("minute")},  // the whole hour was not computed
+		{window{at(10, 0), at(11, 30)}, nil, lookup("minute")}, // hours lag behind
+		{window{at(11, 2), at(11, 30)}, nil, ""},
 	} {
-		if got := c.gens("db", test.step, test.windows); !strings.HasPrefix(got, test.want) {
-			t.Errorf("%s of %v: %s, want %s", test.step, test.windows, got, test.want)
+		got := c.minutesIn("db", append(test.more, test.window))
+		if (test.want == "") != (got == "") || !strings.HasPrefix(got, test.want) {
+			t.Errorf("minutes of %v: %s, want %s", test.window, got, test.want)
 		}
 	}
+	both := []window{{at(9, 0), at(11, 0)}}
+	if mapped, others := c.hoursIn("db", both, true); mapped != literal(c.hourGens[1]) || others != literal(c.hourGens[0]) {
+		t.Errorf("%s and %s", mapped, others)
+	}
+	if mapped, others := c.hoursIn("db", both, false); mapped != "" || others != literal(c.hourGens...) {
+		t.Errorf("of releases: %s and %s", mapped, others)
+	}
+	if mapped, others := c.hoursIn("db", []window{{at(3, 0), at(4, 0)}}, true); mapped+others != "" {
+		t.Errorf("no hours: %s and %s", mapped, others)
+	}
 	c.hourGens = make([]generation, maxGens+1)
-	if got := c.gens("db", "hour", []window{{at(9, 0), at(11, 0)}}); !strings.HasPrefix(got, lookup("hour")) {
-		t.Errorf("more than fit into a statement: %.100s", got)
+	if mapped, others := c.hoursIn("db", both, true); mapped != "" || !strings.HasPrefix(others, lookup("hour")) {
+		t.Errorf("more than fit into a statement: %s and %.100s", mapped, others)
 	}
 }
 

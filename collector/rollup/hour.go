@@ -68,6 +68,11 @@ FROM $database.edges_1m_gens AS e
 WHERE toStartOfHour(e.minute) = toDateTime({start:Int64}, 'UTC')
     AND (e.minute, e.gen) IN (SELECT start, gen FROM $database.closed_latest WHERE step = 'minute')
 GROUP BY $key`
+	hourMapInsert = `INSERT INTO $database.map_1h_gens (hour, gen, $columns)
+SELECT hour, gen, $key, $fold
+FROM $database.edges_1h_gens AS e
+WHERE e.hour = toDateTime({start:Int64}, 'UTC') AND e.gen = {gen:UInt64}
+GROUP BY hour, gen, $key`
 )
 
 func (r *Rollup) hour(ctx context.Context, d due) error {
@@ -84,8 +89,11 @@ func (r *Rollup) hour(ctx context.Context, d due) error {
 	params["gen"] = strconv.FormatUint(gen, 10)
 	text := strings.NewReplacer("$columns", columns, "$key", strings.Join(schema.EdgeKey(), ", "),
 		"$fold", schema.FoldEdges("e.minute = toStartOfHour(e.minute) + toIntervalMinute(59)")).Replace(hourInsert)
-	if err := r.store.Exec(ctx, r.statement(text, params)); err != nil {
-		return err
+	toMap := strings.NewReplacer("$columns", strings.Join(schema.MapColumns(), ", "), "$key", strings.Join(schema.MapKey(), ", "), "$fold", schema.FoldMap()).Replace(hourMapInsert)
+	for _, insert := range []string{text, toMap} {
+		if err := r.store.Exec(ctx, r.statement(insert, params)); err != nil {
+			return err
+		}
 	}
 	if err := r.commit(ctx, "hour", d, gen, found[0]); err != nil {
 		return err
@@ -136,6 +144,7 @@ func (r *Rollup) clean(ctx context.Context, now time.Time) error {
 		{"recorded_1m_gens", "minute", "minute"},
 		{"reachability_gens", "minute", "minute"},
 		{"edges_1h_gens", "hour", "hour"},
+		{"map_1h_gens", "hour", "hour"},
 	} {
 		text := strings.NewReplacer("$table", t.table, "$time", t.time, "$step", t.step).Replace(cleanReplaced)
 		err := r.store.Exec(ctx, r.statement(text, map[string]string{

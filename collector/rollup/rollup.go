@@ -218,10 +218,10 @@ func (r *Rollup) insertMinute(ctx context.Context, from, to time.Time, gen, rows
 	return nil
 }
 
-// commit makes a computation visible.
+// commit makes a computation visible. Those of hours are in map_1h_gens too.
 func (r *Rollup) commit(ctx context.Context, step string, d due, gen uint64, c covered) error {
-	return r.store.Exec(ctx, r.statement(`INSERT INTO $database.closed (step, start, gen, rows, versions, started, collector)
-SELECT {step:String}, toDateTime({start:Int64}, 'UTC'), {gen:UInt64}, {rows:UInt64}, {versions:UInt64}, toDateTime64({started:String}, 3, 'UTC'), {collector:String}`,
+	return r.store.Exec(ctx, r.statement(`INSERT INTO $database.closed (step, start, gen, rows, versions, started, collector, mapped)
+SELECT {step:String}, toDateTime({start:Int64}, 'UTC'), {gen:UInt64}, {rows:UInt64}, {versions:UInt64}, toDateTime64({started:String}, 3, 'UTC'), {collector:String}, {step:String} = 'hour'`,
 		map[string]string{
 			"step": step, "start": strconv.FormatInt(d.Start, 10), "gen": strconv.FormatUint(gen, 10), "rows": strconv.FormatUint(c.Rows, 10),
 			"versions": strconv.FormatUint(c.Versions, 10), "started": c.Started, "collector": r.cfg.Collector,

@@ -122,6 +122,8 @@ func values(o Options) map[string]string {
 		"EdgeColumns":    edgeDefinitions(),
 		"EdgeKey":        strings.Join(EdgeKey(), ", "),
 		"EdgeNames":      strings.Join(EdgeColumns(), ", "),
+		"MapColumns":     mapDefinitions(),
+		"MapKey":         strings.Join(MapKey(), ", "),
 		"FoldEdges":      FoldEdges("e.minute = toStartOfHour(e.minute) + toIntervalMinute(59)"),
 		"ShowEdges":      ShowEdges(),
 		"NewestEdges":    EdgesOf(o.Database, Minute, newest, endOfTime, Part{}),
@@ -171,7 +173,7 @@ func ttlExpression(d time.Duration) string {
 // Tables returns the names of the tables and views of the newest migration.
 func Tables() []string {
 	return []string{
-		"flows", "flows_raw", "edges", "edges_1m", "edges_1m_gens", "edges_1h", "edges_1h_gens", "recorded_1m", "recorded_1m_gens", "closed",
+		"flows", "flows_raw", "edges", "edges_1m", "edges_1m_gens", "edges_1h", "edges_1h_gens", "map_1h_gens", "recorded_1m", "recorded_1m_gens", "closed",
 		"closed_latest", "touched", "touch", "workloads", "exporter_health",
 		"exporter_completeness", "completeness", "listeners", "listeners_1m", "schema_migrations", "reachability", "reachability_gens", "regressions",
 		"regressions_raw", "reachability_silences", "reachability_judges", "alerts_told",

@@ -25,6 +25,13 @@ func EdgeKey() []string {
 	}
 }
 
+// MapKey are the columns that tell the edges of a map apart.
+func MapKey() []string {
+	return []string{"client_workload", "server_workload", "server_port", "client_why", "server_why"}
+}
+
+var classes = []string{"client_only", "server_only", "both"}
+
 // edgeMeasure is a number of an edge: how a table keeps it, how rows of edges become one, and how it is read.
 type edgeMeasure struct {
 	name, kept, codec, doc string
@@ -101,47 +108,96 @@ func FoldEdges(last string) string {
 	return strings.Join(out, ", ")
 }
 
+// MapColumns returns the columns of map_1h_gens behind hour and gen: the key, the measures, and connections by class.
+func MapColumns() []string {
+	columns := MapKey()
+	for _, m := range edgeMeasures() {
+		columns = append(columns, m.name)
+	}
+	return append(columns, classes...)
+}
+
+// FoldMap returns the expressions that make one row of map_1h_gens, behind its key, out of the rows e of edges_1h_gens of one hour.
+func FoldMap() string {
+	var out []string
+	for _, m := range edgeMeasures() {
+		out = append(out, m.fold+" AS "+m.name)
+	}
+	return strings.Join(append(out, ofClasses()...), ", ")
+}
+
+func ofClasses() []string {
+	var out []string
+	for _, class := range classes {
+		out = append(out, "sumIf(e.connections, e.class = '"+class+"') AS "+class)
+	}
+	return out
+}
+
 // ShowEdges returns the expressions that make numbers for people out of rows e of edges, all but open and unanswered: those are of a
 // moment, not of a time.
 func ShowEdges() string {
-	return sumEdges(func(m edgeMeasure) string { return m.fold }, showQuantiles)
+	out := sumEdges(func(m edgeMeasure) string { return m.fold })
+	out = append(append(out, showQuantiles("rtt_us")...), showQuantiles("connect_us")...)
+	return strings.Join(append(out, ofClasses()...), ",\n    ")
 }
 
-// ReadEdges returns the same as ShowEdges for programs that look at an answer a hundred times a second: the 50, 95 and 99 % quantiles are an array
-// of buckets, rtt_us_buckets and connect_us_buckets, for MicrosOf. Analysing their formulas takes ClickHouse as long as reading an edge.
-func ReadEdges() string {
-	return sumEdges(func(m edgeMeasure) string {
+// ReadEdges returns the same for a program that adds up several answers: histograms in place of quantiles. The rows e are of edges, or mapped, of
+// map_1h_gens.
+func ReadEdges(mapped bool) string {
+	out := sumEdges(func(m edgeMeasure) string {
 		if m.name == "failures_by_reason" { // most edges have none: a condition is quicker than to look into empty maps
 			return "sumMapIf(e.failures_by_reason, e.failures > 0)"
 		}
 		return m.fold
-	}, func(name string) []string { return []string{bucketsOf(name) + " AS " + name + "_buckets"} })
+	})
+	for _, m := range edgeMeasures() {
+		if !m.shown {
+			out = append(out, m.fold+" AS "+m.name)
+		}
+	}
+	if !mapped {
+		return strings.Join(append(out, ofClasses()...), ",\n    ")
+	}
+	for _, class := range classes {
+		out = append(out, "sum(e."+class+") AS "+class)
+	}
+	return strings.Join(out, ",\n    ")
 }
 
-func sumEdges(fold func(edgeMeasure) string, quantiles func(name string) []string) string {
+// sumEdges returns the expressions of what is shown of a sum, but open and unanswered.
+func sumEdges(fold func(edgeMeasure) string) []string {
 	var out []string
 	for _, m := range edgeMeasures() {
 		if m.shown && m.name != "open" && m.name != "unanswered" {
 			out = append(out, fold(m)+" AS "+m.name)
 		}
 	}
-	out = append(out, quantiles("rtt_us")...)
-	out = append(out, quantiles("connect_us")...)
-	for _, class := range []string{"client_only", "server_only", "both"} {
-		out = append(out, "sumIf(e.connections, e.class = '"+class+"') AS "+class)
-	}
-	return strings.Join(out, ",\n    ")
+	return out
 }
 
 // edgeDefinitions are the columns behind time and gen.
 func edgeDefinitions() string {
+	return strings.Join(append(keyDefinitions(EdgeKey()), measureDefinitions()...), ",\n")
+}
+
+// mapDefinitions are the columns of map_1h_gens behind hour and gen.
+func mapDefinitions() string {
+	lines := append(keyDefinitions(MapKey()), measureDefinitions()...)
+	for _, class := range classes {
+		lines = append(lines, fmt.Sprintf("    %s %s COMMENT 'connections of this class' CODEC(%s)", class, sumState, codecSmall))
+	}
+	return strings.Join(lines, ",\n")
+}
+
+func keyDefinitions(key []string) []string {
 	types := map[string]string{"server_port": "UInt16", "class": classType}
 	docs := map[string]string{
 		"class":      "whose records: client_only, server_only (no client recorded the connection), both (the client's count)",
 		"client_why": "why the client has no name", "server_why": "why the server has no name", "server_port": "the server's port",
 	}
 	var lines []string
-	for _, name := range EdgeKey() {
+	for _, name := range key {
 		typ, doc := types[name], docs[name]
 		if typ == "" {
 			typ = typeText
@@ -151,10 +207,15 @@ func edgeDefinitions() string {
 		}
 		lines = append(lines, fmt.Sprintf("    %s %s COMMENT '%s' CODEC(%s)", name, typ, strings.ReplaceAll(doc, "'", `\'`), codecPlain))
 	}
+	return lines
+}
+
+func measureDefinitions() []string {
+	var lines []string
 	for _, m := range edgeMeasures() {
 		lines = append(lines, fmt.Sprintf("    %s %s COMMENT '%s' CODEC(%s)", m.name, m.kept, m.doc, m.codec))
 	}
-	return strings.Join(lines, ",\n")
+	return lines
 }
 
 // Part is a part of the connections, by their hash, and of these the ones for whose edge an SQL condition on the columns of EdgeKey holds. The zero value
