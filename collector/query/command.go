@@ -86,10 +86,11 @@ func mapCommand(connect Connect) *cobra.Command {
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return run(cmd, connect, output, func(ctx context.Context, c Connection, f Format) error {
 				o.Format = f
+				tell := Telling(ctx, c.Client, o.Since, o.Until, time.Now)
 				if err := Map(ctx, c.Client, o, time.Now, cmd.OutOrStdout()); err != nil {
 					return err
 				}
-				Tell(ctx, c.Client, o.Since, o.Until, time.Now, cmd.ErrOrStderr())
+				tell(cmd.ErrOrStderr())
 				return nil
 			}, FormatDot, FormatMermaid)
 		},
@@ -130,7 +131,7 @@ next one around. Each of --workload, --ip and --port has a --from-… for the cl
 			return run(cmd, connect, output, func(ctx context.Context, c Connection, f Format) error {
 				o.Format = f
 				if o.Since != "" {
-					Tell(ctx, c.Client, o.Since, o.Until, time.Now, cmd.ErrOrStderr())
+					Telling(ctx, c.Client, o.Since, o.Until, time.Now)(cmd.ErrOrStderr())
 				}
 				return Observe(ctx, c.Client, o, time.Now, cmd.OutOrStdout())
 			})

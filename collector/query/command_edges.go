@@ -24,10 +24,11 @@ func topCommand(connect Connect) *cobra.Command {
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return run(cmd, connect, output, func(ctx context.Context, c Connection, f Format) error {
 				o.Format = f
+				tell := Telling(ctx, c.Client, o.Since, o.Until, time.Now)
 				if err := Top(ctx, c.Client, o, by, n, time.Now, cmd.OutOrStdout()); err != nil {
 					return err
 				}
-				Tell(ctx, c.Client, o.Since, o.Until, time.Now, cmd.ErrOrStderr())
+				tell(cmd.ErrOrStderr())
 				return nil
 			})
 		},
@@ -117,8 +118,9 @@ func impactCommand(connect Connect) *cobra.Command {
 			o.Target = args[0]
 			return run(cmd, connect, output, func(ctx context.Context, c Connection, f Format) error {
 				o.Format = f
+				tell := Telling(ctx, c.Client, o.Since, o.Until, time.Now)
 				err := Impact(ctx, c.Client, o, time.Now, cmd.OutOrStdout())
-				Tell(ctx, c.Client, o.Since, o.Until, time.Now, cmd.ErrOrStderr())
+				tell(cmd.ErrOrStderr())
 				return err
 			})
 		},
@@ -140,10 +142,11 @@ func exposureCommand(connect Connect) *cobra.Command {
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return run(cmd, connect, output, func(ctx context.Context, c Connection, f Format) error {
 				o.Format = f
+				tell := Telling(ctx, c.Client, o.Since, o.Until, time.Now)
 				if err := Exposure(ctx, c.Client, o, time.Now, cmd.OutOrStdout()); err != nil {
 					return err
 				}
-				Tell(ctx, c.Client, o.Since, o.Until, time.Now, cmd.ErrOrStderr())
+				tell(cmd.ErrOrStderr())
 				return nil
 			})
 		},

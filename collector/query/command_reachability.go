@@ -28,10 +28,11 @@ never_worked, nobody_tries, client_gone, released (the server was taken out of s
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return run(cmd, connect, output, func(ctx context.Context, c Connection, f Format) error {
 				o.Format = f
+				tell := Telling(ctx, c.Client, o.Since, o.Until, time.Now)
 				if err := Reachability(ctx, c.Client, o, time.Now, cmd.OutOrStdout()); err != nil {
 					return err
 				}
-				Tell(ctx, c.Client, o.Since, o.Until, time.Now, cmd.ErrOrStderr())
+				tell(cmd.ErrOrStderr())
 				return nil
 			})
 		},

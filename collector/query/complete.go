@@ -7,6 +7,7 @@ import (
 	"io"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"tributary/collector/schema"
@@ -36,11 +37,20 @@ type silentRow struct {
 	Last int64  `json:"last"`
 }
 
-// Tell writes how complete an answer about the window is, if it is not. The window is as the verbs take it.
-func Tell(ctx context.Context, c *Client, since, until string, now Clock, out io.Writer) {
-	if span, err := parseWindow(since, until, now()); err == nil {
-		c.tell(ctx, span, now(), out)
+// Telling begins to ask how complete an answer about the window is, while the answer itself is asked. What it returns waits for that, and writes it if the
+// answer is not complete. The window is as the verbs take it.
+func Telling(ctx context.Context, c *Client, since, until string, now Clock) (tell func(io.Writer)) {
+	span, err := parseWindow(since, until, now())
+	if err != nil {
+		return func(io.Writer) {} // the verb says so
 	}
+	said := make(chan string, 1)
+	go func() {
+		var text strings.Builder
+		c.tell(ctx, span, now(), &text)
+		said <- text.String()
+	}()
+	return func(out io.Writer) { fmt.Fprint(out, <-said) }
 }
 
 // tell writes how complete an answer about a window is, if it is not complete. It never spoils the answer: what it cannot find out it says.
@@ -67,14 +77,17 @@ func (c *Client) completeness(ctx context.Context, w window, now time.Time) ([]s
 	// Counters run on, so an exporter's last reading before the window and its last in it are enough: all others make a day of 100 exporters last 10 s.
 	ends := strings.NewReplacer("$database", c.database(), "$before", before.condition("minute"), "$inside", inside.condition("minute")).Replace(
 		"$before AND (exporter_id, minute) IN (SELECT exporter_id, max(minute) FROM $database.exporter_health WHERE $before GROUP BY exporter_id, $inside)")
+	var silent []string
+	var silentErr error
+	var both sync.WaitGroup
+	both.Go(func() { silent, silentErr = c.silent(ctx, heard) })
 	losses, err := collect[lossRow](ctx, c, "SELECT sum(c.captured) AS captured, sum(c.lost_rows) AS lost_rows, sumMap(c.lost) AS lost, count() AS readings FROM ("+
 		schema.CompletenessOf(c.database(), ends)+") AS c WHERE "+inside.condition("c.minute"), nil)
+	both.Wait()
 	if err != nil {
 		return nil, err
 	}
-	lines := lossLines(losses)
-	silent, err := c.silent(ctx, heard)
-	return append(lines, silent...), err
+	return append(lossLines(losses), silent...), silentErr
 }
 
 func lossLines(losses []lossRow) []string {

@@ -285,7 +285,7 @@ func TestTell(t *testing.T) {
 		{"-3h", "-2h", "how complete this answer is cannot be said: no exporter has reported its counters in this time\n"},
 	} {
 		var out bytes.Buffer
-		Tell(t.Context(), client(t, s), c.since, c.until, clock, &out)
+		Telling(t.Context(), client(t, s), c.since, c.until, clock)(&out)
 		if diff := cmp.Diff(c.want, out.String()); diff != "" {
 			t.Errorf("%s to %s (-want +got):\n%s", c.since, c.until, diff)
 		}
