@@ -1367,3 +1367,44 @@ ALTER TABLE tributary.regressions_raw
 CREATE OR REPLACE VIEW tributary.regressions AS
 SELECT * EXCEPT (version), closed_at = toDateTime64(0, 3, 'UTC') AS open
 FROM tributary.regressions_raw FINAL;
+
+-- migration 20: map
+
+-- The edges of an hour once more, without zones, regions, releases, networks and classes: a tenth of the rows, for those who ask only who talks to whom
+-- (docs/schema.md). An hour's rows have the gen of its edges_1h_gens, and its row in closed says that they are there: hours computed before this
+-- migration have none, and are read from edges_1h_gens.
+CREATE TABLE IF NOT EXISTS tributary.map_1h_gens
+(
+    hour DateTime('UTC') COMMENT 'start of the hour' CODEC(ZSTD(9)),
+    gen UInt64 COMMENT 'the computation' CODEC(ZSTD(9)),
+    client_workload LowCardinality(String) COMMENT 'as in flows' CODEC(ZSTD(1)),
+    server_workload LowCardinality(String) COMMENT 'as in flows' CODEC(ZSTD(1)),
+    server_port UInt16 COMMENT 'the server\'s port' CODEC(ZSTD(1)),
+    client_why LowCardinality(String) COMMENT 'why the client has no name' CODEC(ZSTD(1)),
+    server_why LowCardinality(String) COMMENT 'why the server has no name' CODEC(ZSTD(1)),
+    connections SimpleAggregateFunction(sum, UInt64) COMMENT 'connections opened, failed attempts among them' CODEC(T64, ZSTD(1)),
+    closed SimpleAggregateFunction(sum, UInt64) COMMENT 'connections that ended after they had been established' CODEC(T64, ZSTD(1)),
+    resets SimpleAggregateFunction(sum, UInt64) COMMENT 'of those closed, ended by a reset' CODEC(T64, ZSTD(1)),
+    open SimpleAggregateFunction(sum, UInt64) COMMENT 'connections that live at the end of the minute or hour' CODEC(T64, ZSTD(1)),
+    unanswered SimpleAggregateFunction(sum, UInt64) COMMENT 'attempts that still wait at the end of the minute or hour' CODEC(T64, ZSTD(1)),
+    failures SimpleAggregateFunction(sum, UInt64) COMMENT 'attempts that failed' CODEC(T64, ZSTD(1)),
+    failures_by_reason SimpleAggregateFunction(sumMap, Map(String, UInt64)) COMMENT 'failed attempts by close_reason' CODEC(ZSTD(1)),
+    bytes_to_server SimpleAggregateFunction(sum, UInt64) COMMENT 'payload bytes from client to server' CODEC(T64('bit'), ZSTD(1)),
+    bytes_to_client SimpleAggregateFunction(sum, UInt64) COMMENT 'payload bytes from server to client' CODEC(T64('bit'), ZSTD(1)),
+    retrans_segs SimpleAggregateFunction(sum, UInt64) COMMENT 'segments sent again by the end whose record counts' CODEC(T64, ZSTD(1)),
+    rtt_us_histogram SimpleAggregateFunction(sumMap, Map(UInt8, UInt64)) COMMENT 'round trip times, one sample a record: how many were 2^(key/5) microseconds' CODEC(ZSTD(5)),
+    connect_us_histogram SimpleAggregateFunction(sumMap, Map(UInt8, UInt64)) COMMENT 'times to connect, one sample a connection that a client opened: how many took 2^(key/5) microseconds' CODEC(ZSTD(5)),
+    first_seen SimpleAggregateFunction(min, DateTime64(3, 'UTC')) COMMENT 'second in which the first connection started' CODEC(GCD, Delta(8), ZSTD(1)),
+    last_seen SimpleAggregateFunction(max, DateTime64(3, 'UTC')) COMMENT 'second in which the last record ended' CODEC(GCD, Delta(8), ZSTD(1)),
+    client_only SimpleAggregateFunction(sum, UInt64) COMMENT 'connections of this class' CODEC(T64, ZSTD(1)),
+    server_only SimpleAggregateFunction(sum, UInt64) COMMENT 'connections of this class' CODEC(T64, ZSTD(1)),
+    both SimpleAggregateFunction(sum, UInt64) COMMENT 'connections of this class' CODEC(T64, ZSTD(1)),
+    INDEX ends_filter (client_workload, server_workload) TYPE bloom_filter(0.01) GRANULARITY 1
+)
+ENGINE = AggregatingMergeTree
+PARTITION BY toYYYYMM(hour, 'UTC')
+ORDER BY (toDate(hour, 'UTC'), client_workload, server_workload, server_port, client_why, server_why, hour, gen)
+TTL hour + toIntervalDay(400)
+SETTINGS non_replicated_deduplication_window = 1000, ttl_only_drop_parts = 1;
+
+ALTER TABLE tributary.closed ADD COLUMN IF NOT EXISTS mapped Bool DEFAULT false COMMENT 'of an hour: map_1h_gens has it too';
