@@ -21,7 +21,11 @@ type index struct {
 	slots []atomic.Uint32
 }
 
-func newIndex(size uint32) *index { return &index{mask: size - 1, slots: make([]atomic.Uint32, size)} }
+func newIndex(size uint32) *index {
+	slots := make([]atomic.Uint32, size)
+	advise(slots)
+	return &index{mask: size - 1, slots: slots}
+}
 
 func (t *Table) hash(net uint32, a Addr) uint64 {
 	hi, lo := bits.Mul64(a.Hi^t.seed[0]^uint64(net)*0x9e3779b97f4a7c15, a.Lo^t.seed[1])

@@ -9,6 +9,8 @@ const (
 	// fullWords is how many words claims may fill: what is left is for what replaces records, and for what died and is not cleaned up yet.
 	fullWords = maxChunks * chunkWords / 8 * 7
 	noRecords = -1 // of a chunk that is not in use
+	// maxFresh bounds the chunks that are made at once, 16 MiB, so that huge pages fit in.
+	maxFresh = 256
 )
 
 type chunk [chunkWords]atomic.Uint64
@@ -20,6 +22,7 @@ type recordLog struct {
 	live   []int32  // words in use, by chunk
 	words  int      // in use, of all
 	unused []uint32 // chunks without records
+	fresh  []chunk  // that were never in use
 	head   uint32   // where the next record goes
 	room   uint32   // words behind it in its chunk
 	// recycled counts whenever something is about to be written over or taken away that readers may be looking at: a reader that saw the same
@@ -69,7 +72,11 @@ func (l *recordLog) next() {
 		l.recycled.Add(1)
 	} else {
 		// Appending writes behind the length that readers of the old header know, never into it.
-		dir = append(dir, new(chunk))
+		if len(l.fresh) == 0 {
+			l.fresh = make([]chunk, min(1+len(dir)/16, maxFresh))
+			advise(l.fresh)
+		}
+		dir, l.fresh = append(dir, &l.fresh[0]), l.fresh[1:]
 		l.live = append(l.live, 0)
 		l.dir.Store(&dir)
 	}
@@ -104,7 +111,9 @@ func (l *recordLog) retire(c uint32) {
 	l.unused = append(l.unused, c)
 }
 
-func (l *recordLog) bytes() int { return len(l.live)*chunkWords*8 + cap(l.live)*4 + cap(l.unused)*4 }
+func (l *recordLog) bytes() int {
+	return (len(l.live)+len(l.fresh))*chunkWords*8 + (cap(l.live)+cap(l.unused))*4
+}
 
 // tidy writes the records of the emptiest chunks anew while holes take too much room.
 func (t *Table) tidy() {
