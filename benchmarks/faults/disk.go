@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -18,6 +19,7 @@ type disk struct {
 	image, dir string // the file behind it, and where it is mounted
 	loop       string // its device
 	cuts       int
+	mu         sync.Mutex // the file system is mounted, and as full as it is, while one has it
 }
 
 // newDisk makes a file system of a size in an image beside where it is mounted.
@@ -74,10 +76,13 @@ func (d *disk) close() error {
 	return command("losetup", "--detach", d.loop)
 }
 
+// ballast is what takes the space. It is made and removed while the file system is mounted: a power cut takes that away for a while.
 func (d *disk) ballast() string { return filepath.Join(d.dir, "ballast") }
 
 // fill takes all space that is left.
 func (d *disk) fill() error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
 	f, err := os.Create(d.ballast())
 	if err != nil {
 		return err
@@ -98,7 +103,15 @@ func (d *disk) fill() error {
 	return nil
 }
 
-func (d *disk) free() error { return os.Remove(d.ballast()) }
+// free gives the space back, unless a power cut did.
+func (d *disk) free() error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if err := os.Remove(d.ballast()); !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	return nil
+}
 
 // snapshot copies the image as a power cut would leave it. Those who write have stopped; where the kernel still wrote while we copied, it is done again,
 // because a disk that loses its power is of one moment.
@@ -136,6 +149,8 @@ func (d *disk) written() (string, error) {
 
 // resume goes on from a snapshot. Nobody has a file open.
 func (d *disk) resume(snapshot string) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
 	if err := d.close(); err != nil {
 		return err
 	}

@@ -163,7 +163,7 @@ func (r *round) recover(ctx context.Context) (time.Duration, error) {
 	began := time.Now()
 	before := map[string]float64{}
 	late := ""
-	for time.Since(began) < movingMost+10*time.Second && ctx.Err() == nil {
+	for time.Since(began) < movingMost && ctx.Err() == nil {
 		late = ""
 		for _, name := range r.exporters() {
 			if was, ok := before[name]; ok && was < 0 {

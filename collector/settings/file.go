@@ -25,7 +25,7 @@ type file struct {
 
 // rule says what some exporters are to do. What it does not name it leaves alone.
 type rule struct {
-	Hosts       []string `yaml:"hosts"` // patterns of host names, as in db-*; none: all exporters
+	Hosts       []string `yaml:"hosts"` // patterns of host names, as in db-*; left out: all exporters
 	FilterKeep  []string `yaml:"filter_keep"`
 	FilterDrop  []string `yaml:"filter_drop"`
 	SampleRate  string   `yaml:"sample_rate"`
@@ -50,6 +50,9 @@ func Parse(name string, data []byte) (*Set, error) {
 	if err := config.Decode("settings file", name, data, &f); err != nil {
 		return nil, err
 	}
+	if f.Rules == nil {
+		return nil, fmt.Errorf("settings file %s has no rules: write rules: [] to ask nothing of anybody", name)
+	}
 	if len(f.Rules) > maxRules {
 		return nil, fmt.Errorf("settings file %s has %d rules, at most %d are allowed", name, len(f.Rules), maxRules)
 	}
@@ -63,6 +66,9 @@ func Parse(name string, data []byte) (*Set, error) {
 }
 
 func (r *rule) check() error {
+	if r.Hosts != nil && len(r.Hosts) == 0 {
+		return errors.New("hosts is an empty list: leave it out for all exporters")
+	}
 	for _, pattern := range r.Hosts {
 		if _, err := path.Match(pattern, ""); err != nil || pattern == "" {
 			return fmt.Errorf("hosts: %.64q is not a pattern such as db-*", pattern)

@@ -46,6 +46,9 @@ func TestOneMistakeRefusesAll(t *testing.T) {
 	for say, text := range map[string]string{
 		"rule 2: batch_age":            "rules: [{batch_age: 1s}, {batch_age: 5}]",
 		"sets nothing":                 "rules: [{hosts: [a]}]",
+		"hosts is an empty list":       "rules: [{hosts: [], batch_age: 1s}]",
+		"has no rules":                 "",
+		"write rules: []":              "rules:",
 		"not a pattern":                "rules: [{hosts: ['[a'], batch_age: 1s}]",
 		"colour":                       "rules: [{colour: red}]",
 		"grpc and https":               "rules: [{transports: [pigeon]}]",
@@ -58,6 +61,12 @@ func TestOneMistakeRefusesAll(t *testing.T) {
 		if _, err := Parse("f", []byte(text)); err == nil || !strings.Contains(err.Error(), say) {
 			t.Errorf("%.40q: %v, want %q", text, err, say)
 		}
+	}
+}
+
+func TestNoRules(t *testing.T) {
+	if set, err := Parse("f", []byte("rules: []")); err != nil || len(set.For("a")) != 0 {
+		t.Errorf("%+v, %v", set, err)
 	}
 }
 

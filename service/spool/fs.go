@@ -41,8 +41,9 @@ type File interface {
 
 // FileInfo is a file's name and size.
 type FileInfo struct {
-	Name string
-	Size int64
+	Name    string
+	Size    int64
+	Strange bool // no file: a directory, a link, a device; never opened
 }
 
 // ErrLocked is returned by Lock while another spool holds the directory.
@@ -135,10 +136,13 @@ func list(root *os.Root) ([]FileInfo, error) {
 	var files []FileInfo
 	for _, e := range entries {
 		info, err := e.Info()
-		if err != nil || !info.Mode().IsRegular() {
-			continue // gone in between, a link, a device: not ours
+		switch {
+		case err != nil: // gone in between
+		case info.Mode().IsRegular():
+			files = append(files, FileInfo{Name: e.Name(), Size: info.Size()})
+		default:
+			files = append(files, FileInfo{Name: e.Name(), Strange: true})
 		}
-		files = append(files, FileInfo{e.Name(), info.Size()})
 	}
 	return files, nil
 }

@@ -106,7 +106,7 @@ func inspectFile(d *dir, f FileInfo, host string) FileReport {
 		return r
 	}
 	_, kind, ours := parseName(f.Name)
-	if !ours {
+	if !ours || f.Strange {
 		return is(Unknown, nil)
 	}
 	file, err := d.Open(f.Name)

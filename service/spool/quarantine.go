@@ -110,7 +110,7 @@ func (q *quarantine) write(number uint64, h head, r record, body []byte) error {
 		_ = q.fs.Remove(name)
 		return err
 	}
-	q.files = append(q.files, FileInfo{name, size})
+	q.files = append(q.files, FileInfo{Name: name, Size: size})
 	q.bytes += size
 	return nil
 }

@@ -85,6 +85,8 @@ func (w *writer) sort(files []FileInfo) (found []*segment, number uint64, bytes 
 				w.foreign(Unknown, f.Name, nil)
 			}
 			continue
+		case f.Strange: // its number is taken all the same
+			w.foreign(Unknown, f.Name, nil)
 		case kind == kindSegment:
 			found = append(found, &segment{number: n, size: f.Size})
 			bytes += f.Size
@@ -220,7 +222,7 @@ func (w *writer) strange(g *segment, f File, err error) {
 		w.foreign(Headless, g.name(), err)
 		name := fileName(g.number, kindCorrupt)
 		if err := w.config.FS.Rename(g.name(), name); err == nil {
-			w.quarantine.add(FileInfo{name, g.size})
+			w.quarantine.add(FileInfo{Name: name, Size: g.size})
 		}
 		w.skip(g, nil)
 	}

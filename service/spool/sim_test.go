@@ -176,7 +176,7 @@ func (m *sim) List() (infos []FileInfo, err error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for name, f := range m.files {
-		infos = append(infos, FileInfo{name, int64(len(f.data))})
+		infos = append(infos, FileInfo{Name: name, Size: int64(len(f.data))})
 	}
 	return infos, nil
 }

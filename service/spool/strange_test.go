@@ -147,6 +147,30 @@ func TestFilesThatAreNotOursToSend(t *testing.T) {
 	}
 }
 
+func TestWhatIsNoFileIsLeftAlone(t *testing.T) {
+	dir := t.TempDir()
+	for i, make := range []func(string) error{
+		func(p string) error { return os.Mkdir(p, 0o700) },
+		func(p string) error { return os.Symlink("/etc/passwd", p) },
+		func(p string) error { return unix.Mkfifo(p, 0o600) },
+	} {
+		if err := make(filepath.Join(dir, fileName(uint64(i+1), kindSegment))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r, err := Inspect(dir, "")
+	if err != nil || len(r.Files) != 3 || r.Files[1].State != Unknown.String() {
+		t.Fatalf("%+v, %v", r, err)
+	}
+	a := start(t, config(Dir(dir), "new")).scanned()
+	a.append(1, 1000)
+	if s := a.balanced(); s.Foreign[Unknown] != 3 || s.State != DiskOK {
+		t.Fatalf("files %v, state %v", s.Foreign, s.State)
+	}
+	a.stop()
+	same(t, "files", files(t, dir), []string{fileName(1, kindSegment), fileName(2, kindSegment), fileName(3, kindSegment), fileName(4, kindSegment), "lock"})
+}
+
 func TestAnotherHostsSegmentsAreLeftAlone(t *testing.T) {
 	dir := left(t, 12, "host-b")
 	a := start(t, config(Dir(dir), "new")).scanned()
