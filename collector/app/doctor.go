@@ -37,6 +37,8 @@ func doctorCommand() *cobra.Command {
 		Short: "Say what is wrong with a configuration, and with the collector that runs with it, one line a finding",
 		Long: `Say what is wrong with a configuration, and with the collector that runs with it, one line a finding: files, the store, other regions, the Kubernetes API, and
 what the metrics of the running collector say of exporters. It changes nothing, takes the configuration of serve, and ends with 1 where serve would not start.`,
+		Example: `  tributary-collector doctor
+  tributary-collector doctor --config /etc/tributary/collector.yaml`,
 		Args: cobra.NoArgs,
 	}
 	loader := programconfig.NewLoader(config.EnvPrefix, cmd.Flags())

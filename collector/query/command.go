@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"tributary/collector/schema"
+	"tributary/proto/flow"
 )
 
 // Connection is what the verbs ask.
@@ -44,16 +45,19 @@ func run(cmd *cobra.Command, connect Connect, output string, ask func(ctx contex
 		return err
 	}
 	defer c.Client.Close()
-	if errOut := cmd.ErrOrStderr(); isTerminal(errOut) {
-		patience := time.AfterFunc(time.Second, func() { fmt.Fprintln(errOut, "asking the store …") })
-		defer patience.Stop()
-	}
+	defer showProgress(cmd)()
 	return ask(cmd.Context(), c, f)
 }
 
 func outputFlag(cmd *cobra.Command, output *string, also ...string) {
 	formats := append([]string{"table", "json or jsonl: one object a line"}, also...)
 	cmd.Flags().StringVarP(output, "output", "o", string(FormatTable), strings.Join(formats, "; "))
+	values := []string{"table", "json", "jsonl"}
+	for _, format := range also {
+		name, _, _ := strings.Cut(format, ":")
+		values = append(values, name)
+	}
+	valuesOf(cmd, "output", values...)
 }
 
 func sqlCommand(connect Connect) *cobra.Command {
@@ -97,7 +101,7 @@ func mapCommand(connect Connect) *cobra.Command {
 	}
 	outputFlag(cmd, &output, "dot: for Graphviz", "mermaid: a flowchart for Markdown")
 	windowFlags(cmd, &o.Since, &o.Until)
-	cmd.Flags().StringVar(&o.Workload, "workload", "", "only around this workload")
+	workloadFlag(cmd, connect, &o.Workload, "only around this workload")
 	cmd.Flags().IntVar(&o.Depth, "depth", 0, "with --workload: within so many steps of it (default 1)")
 	return cmd
 }
@@ -142,6 +146,13 @@ next one around. Each of --workload, --ip and --port has a --from-… for the cl
 	cmd.Flags().IntVar(&o.Last, "last", 0, fmt.Sprintf("only the newest so many (without --since: %d)", defaultLast))
 	cmd.Flags().BoolVarP(&o.Follow, "follow", "f", false, "go on with what arrives, until Ctrl-C")
 	o.Filters.flags(cmd.Flags())
+	for _, name := range []string{"workload", "from-workload", "to-workload"} {
+		offer(cmd, name, workloadsOf(connect))
+	}
+	valuesOf(cmd, "kind", flow.KindNames[1:]...)
+	valuesOf(cmd, "reason", flow.CloseReasonNames...)
+	valuesOf(cmd, "evidence", flow.EvidenceNames...)
+	valuesOf(cmd, "why", flow.WhyNames...)
 	return cmd
 }
 
@@ -169,7 +180,11 @@ func whoisCommand(connect Connect) *cobra.Command {
 }
 
 func schemaCommand(connect Connect) *cobra.Command {
-	cmd := &cobra.Command{Use: "schema", Short: "Show and make the tables and views"}
+	cmd := &cobra.Command{
+		Use: "schema", Short: "Show and make the tables and views",
+		Example: `  tributary-collector schema print
+  tributary-collector schema migrate`,
+	}
 	cmd.AddCommand(schemaPrintCommand(), schemaMigrateCommand(connect))
 	return cmd
 }

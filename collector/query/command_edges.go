@@ -2,6 +2,7 @@ package query
 
 import (
 	"context"
+	"errors"
 	"strings"
 	"time"
 
@@ -36,8 +37,9 @@ func topCommand(connect Connect) *cobra.Command {
 	outputFlag(cmd, &output)
 	windowFlags(cmd, &o.Since, &o.Until)
 	cmd.Flags().StringVar(&by, "by", measureNames[0], strings.Join(measureNames, ", ")+"; times by their 95 % quantile")
+	valuesOf(cmd, "by", measureNames...)
 	cmd.Flags().IntVarP(&n, "number", "n", 10, "how many")
-	cmd.Flags().StringVar(&o.Workload, "workload", "", "only edges of this workload")
+	workloadFlag(cmd, connect, &o.Workload, "only edges of this workload")
 	return cmd
 }
 
@@ -54,6 +56,7 @@ A and B are windows, FROM..TO, or releases, release:NAME. The exit code is 2 if 
 		Example: `  tributary-collector diff -2h..-1h -1h..now
   tributary-collector diff -1d..-23h -1h..now --workload shop/web -o json
   tributary-collector diff release:2026-11-20.3 release:2026-11-21.1 --workload shop/web --since -7d`,
+		ValidArgsFunction:  valuesBehind(map[string][]string{"--fail-on": changes, "--output": {"table", "json", "jsonl"}, "-o": {"table", "json", "jsonl"}}),
 		DisableFlagParsing: true, // -2h..-1h begins like a flag: windows() sorts it out
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if help, err := windows(cmd, args, &o); help || err != nil {
@@ -67,7 +70,7 @@ A and B are windows, FROM..TO, or releases, release:NAME. The exit code is 2 if 
 	}
 	outputFlag(cmd, &output)
 	windowFlags(cmd, &o.Since, &o.Until)
-	cmd.Flags().StringVar(&o.Workload, "workload", "", "only edges of this workload")
+	workloadFlag(cmd, connect, &o.Workload, "only edges of this workload")
 	cmd.Flags().StringSliceVar(&o.FailOn, "fail-on", nil, "exit with 2 if there are such changes: new, gone, degraded")
 	return cmd
 }
@@ -113,14 +116,17 @@ func impactCommand(connect Connect) *cobra.Command {
 		Short: "Show who breaks if a workload or an address goes, and whether it is safe to drain",
 		Example: `  tributary-collector impact shop/api --since -1d
   tributary-collector impact 10.0.0.0/24 --since -1h --fail-on open`,
-		Args: cobra.ExactArgs(1),
+		Args:              cobra.ExactArgs(1),
+		ValidArgsFunction: workloadsOf(connect),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			o.Target = args[0]
 			return run(cmd, connect, output, func(ctx context.Context, c Connection, f Format) error {
 				o.Format = f
 				tell := Telling(ctx, c.Client, o.Since, o.Until, time.Now)
 				err := Impact(ctx, c.Client, o, time.Now, cmd.OutOrStdout())
-				tell(cmd.ErrOrStderr())
+				if err == nil || errors.As(err, new(*Found)) {
+					tell(cmd.ErrOrStderr())
+				}
 				return err
 			})
 		},
@@ -128,6 +134,7 @@ func impactCommand(connect Connect) *cobra.Command {
 	outputFlag(cmd, &output)
 	windowFlags(cmd, &o.Since, &o.Until)
 	cmd.Flags().StringVar(&o.FailOn, "fail-on", "", "exit with 2 if connections are open, or if it was used in this time")
+	valuesOf(cmd, "fail-on", "open", "used")
 	return cmd
 }
 

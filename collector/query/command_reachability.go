@@ -40,7 +40,7 @@ never_worked, nobody_tries, client_gone, released (the server was taken out of s
 	outputFlag(cmd, &output)
 	windowFlags(cmd, &o.Since, &o.Until)
 	cmd.Flags().Lookup("since").DefValue, o.Since = "-1d", "-1d"
-	cmd.Flags().StringVar(&o.Workload, "workload", "", "only paths of this workload")
+	workloadFlag(cmd, connect, &o.Workload, "only paths of this workload")
 	cmd.Flags().BoolVar(&o.All, "all", false, "also paths that work, and those that nobody tries")
 	cmd.AddCommand(silenceCommand(connect), silencesCommand(connect), unsilenceCommand(connect))
 	return cmd

@@ -51,6 +51,11 @@ func Diff(ctx context.Context, c *Client, o DiffOptions, now Clock, w, told io.W
 		if err != nil {
 			return err
 		}
+		if err := c.checkRelease(ctx, text, edges); err != nil && len(o.FailOn) > 0 {
+			return err
+		} else if err != nil {
+			fmt.Fprintln(told, err)
+		}
 		c.tell(ctx, span, now(), told)
 		sides[i] = byName(edges)
 	}
@@ -99,7 +104,41 @@ func (o DiffOptions) side(text string, now time.Time) (window, edgeFilter, error
 		return window{}, filter, errors.New("--since and --until go with releases: these windows have their own")
 	}
 	span, err := parseWindow(since, until, now)
+	switch {
+	case errors.Is(err, errBackwards):
+		err = fmt.Errorf("the window %s ends before it begins", text)
+	case errors.Is(err, errFuture):
+		err = fmt.Errorf("the window %s begins in the future: nothing has been recorded there yet", text)
+	}
 	return span, filter, err
+}
+
+// checkRelease returns an error if a side is a release that is of no connection, and so most likely written wrongly: everything would be new, or gone, and
+// --fail-on would not notice.
+func (c *Client) checkRelease(ctx context.Context, side string, edges []Edge) error {
+	release, ok := strings.CutPrefix(side, "release:")
+	if !ok || len(edges) > 0 {
+		return nil
+	}
+	type row struct {
+		Release string `json:"release"`
+	}
+	rows, err := collect[row](ctx, c, fmt.Sprintf("SELECT DISTINCT arrayJoin(releases) AS release FROM %s.workloads LIMIT %d", c.database(), compared), nil)
+	if err != nil {
+		return err
+	}
+	var names []string
+	for _, r := range rows {
+		if r.Release == release {
+			return nil
+		}
+		names = append(names, r.Release)
+	}
+	near := nearest(release, names)
+	if len(near) == 0 {
+		return fmt.Errorf("no release is called %q; none has been seen yet", release)
+	}
+	return fmt.Errorf("no release is called %q; did you mean %s?", release, strings.Join(near, " or "))
 }
 
 // byName joins the edges whose ends look the same but for why they have no name: that is no difference.

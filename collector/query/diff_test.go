@@ -38,6 +38,22 @@ gone    shop/web    shop/db                         5432              1         
 			t.Errorf("%+v was accepted", bad)
 		}
 	}
+	for _, test := range []struct {
+		o    DiffOptions
+		want string
+	}{
+		{DiffOptions{A: "-1h..-2h", B: "-1h..now"}, "the window -1h..-2h ends before it begins"},
+		{DiffOptions{A: "-1h..now", B: "2999-01-01T00:00:00Z..now"}, "the window 2999-01-01T00:00:00Z..now begins in the future"},
+		{DiffOptions{A: "release:1", B: "release:2", FailOn: []string{"new"}}, `no release is called "1"`},
+	} {
+		if err := Diff(t.Context(), c, test.o, clock, &out, &bytes.Buffer{}); err == nil || !strings.HasPrefix(err.Error(), test.want) {
+			t.Errorf("%+v: %v, want %s", test.o, err, test.want)
+		}
+	}
+	var told bytes.Buffer
+	if err := Diff(t.Context(), c, DiffOptions{A: "release:1", B: "release:2"}, clock, &out, &told); err != nil || !strings.Contains(told.String(), `no release is called "2"`) {
+		t.Errorf("%v %s", err, told.String())
+	}
 }
 
 func TestWorse(t *testing.T) {

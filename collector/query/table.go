@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"fmt"
 	"io"
-	"os"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -26,16 +25,6 @@ const heldRows = 1000
 
 func newTable(w io.Writer, header []string, right []bool) *table {
 	return &table{out: bufio.NewWriter(w), header: header, right: right, bold: isTerminal(w)}
-}
-
-// isTerminal reports whether a person looks at the writer; NO_COLOR (https://no-color.org) turns colours off.
-func isTerminal(w io.Writer) bool {
-	f, ok := w.(*os.File)
-	if !ok || os.Getenv("NO_COLOR") != "" || os.Getenv("TERM") == "dumb" {
-		return false
-	}
-	info, err := f.Stat()
-	return err == nil && info.Mode()&os.ModeCharDevice != 0
 }
 
 func (t *table) row(cells ...string) {
