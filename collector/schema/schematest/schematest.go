@@ -56,6 +56,8 @@ var shared struct {
 	mu    sync.Mutex
 	store *embedded.Store
 	dir   string
+	// statements make what the migrations make; nil before they were asked for
+	statements []string
 }
 
 func libraryPath() string {
@@ -107,14 +109,42 @@ func Server(t testing.TB) schema.Server {
 	return s
 }
 
-// Migrated returns a server whose database has the schema.
+// Migrated returns a server whose database has the schema: what the migrations have made of a first database of this test program, made again by the statements
+// that the engine shows of it. That takes a third of the time.
 func Migrated(t testing.TB) schema.Server {
 	t.Helper()
 	s := Server(t)
+	statements := templateOf(t, s)
+	Query(t, s, "CREATE DATABASE "+s.Database)
+	for _, statement := range statements {
+		Query(t, s, strings.ReplaceAll(statement, template+".", s.Database+"."))
+	}
+	Query(t, s, fmt.Sprintf("INSERT INTO %s.schema_migrations SELECT * FROM %s.schema_migrations", s.Database, template))
+	return s
+}
+
+// template is the database that the migrations have made.
+const template = "schematest_template"
+
+// templateOf returns the statements that make its tables, then its views.
+func templateOf(t testing.TB, s schema.Server) []string {
+	t.Helper()
+	shared.mu.Lock()
+	defer shared.mu.Unlock()
+	if shared.statements != nil {
+		return shared.statements
+	}
+	s.Database = template
 	if err := schema.Migrate(context.Background(), s, schema.Options{}, slog.New(slog.DiscardHandler)); err != nil {
 		t.Fatal(err)
 	}
-	return s
+	text := Query(t, s, "SELECT create_table_query || '\\0' FROM system.tables WHERE database = '"+template+"' ORDER BY endsWith(engine, 'View'), name")
+	for statement := range strings.SplitSeq(text, "\x00\n") {
+		if statement != "" {
+			shared.statements = append(shared.statements, statement)
+		}
+	}
+	return shared.statements
 }
 
 const queryTimeout = time.Minute
