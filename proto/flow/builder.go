@@ -15,7 +15,21 @@ type Builder struct {
 	strings map[string]uint32
 	addrs   map[[16]byte]uint32
 	order   []uint32
-	keys    []uint64
+	keys    []sortKey
+
+	// What each column had last: most rows repeat it, and to compare is cheaper than to look up.
+	lastText [NumU32]lastText
+	lastAddr [NumU32]lastAddr
+}
+
+type lastText struct {
+	s string
+	i uint32
+}
+
+type lastAddr struct {
+	a [16]byte
+	i uint32
 }
 
 // NewBuilder returns a builder of batches of at most rows rows (1 to MaxRows).
@@ -23,18 +37,29 @@ func NewBuilder(rows int) *Builder {
 	rows = min(max(rows, 1), MaxRows)
 	w := &Builder{most: rows, strings: make(map[string]uint32), addrs: make(map[[16]byte]uint32)}
 	w.b.Rows = rows
+	w.layOut(rows)
+	w.reset()
+	return w
+}
+
+// layOut gives each column its memory, an odd number of cache lines after the one before: a row is written across all columns, and lines
+// that are a multiple of 4 KiB apart displace each other from the first cache of most processors.
+func (w *Builder) layOut(rows int) {
+	const line = 64
+	stride32, stride64 := (4*rows/line|1)+2, (8*rows/line|1)+2
+	memory32, memory64 := make([]uint32, int(NumU32)*stride32*line/4), make([]uint64, int(NumU64)*stride64*line/8)
 	for f := range w.b.U32 {
 		if !u32Specs[f].Attribution {
-			w.b.Make32(U32(f))
+			at := f * stride32 * line / 4
+			w.b.U32[f] = memory32[at : at+rows : at+rows]
 		}
 	}
 	for f := range w.b.U64 {
 		if !u64Specs[f].Attribution {
-			w.b.Make64(U64(f))
+			at := f * stride64 * line / 8
+			w.b.U64[f] = memory64[at : at+rows : at+rows]
 		}
 	}
-	w.reset()
-	return w
 }
 
 func (w *Builder) reset() {
@@ -53,6 +78,8 @@ func (w *Builder) reset() {
 	w.b.Addrs = append(w.b.Addrs[:0], [16]byte{})
 	w.strings[""] = 0
 	w.addrs[[16]byte{}] = 0
+	clear(w.lastText[:]) // "" and the zero address are the first of their dictionaries
+	clear(w.lastAddr[:])
 }
 
 // Rows returns how many rows have been added since the last Seal.
@@ -80,24 +107,32 @@ func (w *Builder) Set64(f U64, v uint64) { w.b.U64[f][w.b.Rows-1] = v }
 // SetText sets a string of the current row. What would not pass validation is made to: control characters and bytes that are
 // not UTF-8 become '?', and a string longer than MaxStringBytes is cut.
 func (w *Builder) SetText(f U32, s string) {
-	i, ok := w.strings[s]
-	if !ok {
-		i = uint32(len(w.b.Strings))
-		w.b.Strings = append(w.b.Strings, Sanitize(s))
-		w.strings[s] = i
+	last := &w.lastText[f]
+	if last.s != s {
+		i, ok := w.strings[s]
+		if !ok {
+			i = uint32(len(w.b.Strings))
+			w.b.Strings = append(w.b.Strings, Sanitize(s))
+			w.strings[s] = i
+		}
+		last.s, last.i = s, i
 	}
-	w.b.U32[f][w.b.Rows-1] = i
+	w.b.U32[f][w.b.Rows-1] = last.i
 }
 
 // SetAddr sets an address of the current row; IPv4 is mapped (::ffff:a.b.c.d).
 func (w *Builder) SetAddr(f U32, a [16]byte) {
-	i, ok := w.addrs[a]
-	if !ok {
-		i = uint32(len(w.b.Addrs))
-		w.b.Addrs = append(w.b.Addrs, a)
-		w.addrs[a] = i
+	last := &w.lastAddr[f]
+	if last.a != a {
+		i, ok := w.addrs[a]
+		if !ok {
+			i = uint32(len(w.b.Addrs))
+			w.b.Addrs = append(w.b.Addrs, a)
+			w.addrs[a] = i
+		}
+		last.a, last.i = a, i
 	}
-	w.b.U32[f][w.b.Rows-1] = i
+	w.b.U32[f][w.b.Rows-1] = last.i
 }
 
 // Sanitize returns s as a dictionary can hold it.
@@ -149,25 +184,32 @@ func present[T uint32 | uint64](col []T, rows int, missing T) []T {
 	return nil
 }
 
+// sortKey is a row's place: first its addresses' ranks (17 bits each, MaxAddrs) and remote port, then its local port and its number (16, MaxRows).
+type sortKey struct {
+	remote uint64
+	local  uint32
+}
+
 // sort computes the order of rows: by local address, remote address, then the ports. Neighbours that resemble each other compress
 // better, and a collector looks each remote address up once a run.
 func (w *Builder) sort() {
 	rank := w.ranks()
 	w.order, w.keys = w.order[:0], w.keys[:0]
 	for row := range w.b.Rows {
-		w.order = append(w.order, uint32(row))
-		w.keys = append(w.keys, uint64(rank[w.b.U32[LocalAddr][row]])<<32|uint64(rank[w.b.U32[RemoteAddr][row]]))
+		w.keys = append(w.keys, sortKey{
+			remote: uint64(rank[w.b.U32[LocalAddr][row]])<<33 | uint64(rank[w.b.U32[RemoteAddr][row]])<<16 | uint64(uint16(w.b.U32[RemotePort][row])),
+			local:  w.b.U32[LocalPort][row]<<16 | uint32(row),
+		})
 	}
-	local, remote := w.b.U32[LocalPort], w.b.U32[RemotePort]
-	slices.SortFunc(w.order, func(x, y uint32) int {
-		if c := cmp.Compare(w.keys[x], w.keys[y]); c != 0 {
-			return c
+	slices.SortFunc(w.keys, func(x, y sortKey) int {
+		if x.remote != y.remote {
+			return cmp.Compare(x.remote, y.remote)
 		}
-		if c := cmp.Compare(remote[x], remote[y]); c != 0 {
-			return c
-		}
-		return cmp.Compare(local[x], local[y])
+		return cmp.Compare(x.local, y.local)
 	})
+	for _, k := range w.keys {
+		w.order = append(w.order, k.local&(MaxRows-1))
+	}
 }
 
 // ranks returns each dictionary address's place in the order of addresses.

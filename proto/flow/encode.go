@@ -1,6 +1,11 @@
 package flow
 
-import "google.golang.org/protobuf/encoding/protowire"
+import (
+	"encoding/binary"
+	"slices"
+
+	"google.golang.org/protobuf/encoding/protowire"
+)
 
 // field numbers of the dictionaries and the one scalar of the two messages
 const (
@@ -87,16 +92,18 @@ func closePacked(dst []byte, start int) []byte {
 
 func appendPacked[T uint32 | uint64](dst []byte, n protowire.Number, col []T, order []uint32) []byte {
 	dst, start := openPacked(dst, n)
-	if order == nil {
-		for _, v := range col {
-			dst = appendVarint(dst, uint64(v))
+	dst = slices.Grow(dst, len(col)*binary.MaxVarintLen64)
+	to, used := dst[start:cap(dst)], 0
+	for i := range col {
+		v := uint64(col[at(order, i)])
+		for ; v >= 0x80; v >>= 7 {
+			to[used] = byte(v) | 0x80
+			used++
 		}
-		return closePacked(dst, start)
+		to[used] = byte(v)
+		used++
 	}
-	for _, row := range order {
-		dst = appendVarint(dst, uint64(col[row]))
-	}
-	return closePacked(dst, start)
+	return closePacked(dst[:start+used], start)
 }
 
 func appendVarint(dst []byte, v uint64) []byte {
