@@ -75,15 +75,18 @@ static __always_inline void note_due(__u64 due)
 		walk_next_due = due;
 }
 
-/* A walk costs the same however few are due. So what is due at about the same time is due
- * at the same time: a multiple of 2^32 ns, where that is little beside the interval. */
+/*
+ * A walk costs the same however few are due. So where the interval is long beside a walk's
+ * second, all are due at the same moments, the multiples of the interval: a connection's
+ * first interval is shorter for that, or longer by that second.
+ */
 static __always_inline __u64 due_after(__u64 now, __u64 every)
 {
-	__u64 grid = 1ULL << 32;
+	__u64 second = 1000000000ULL;
 
-	if (every < 4 * grid)
+	if (every < 20 * second)
 		return now + every;
-	return (now + every + grid / 2) & ~(grid - 1);
+	return (now + second) / every * every + every;
 }
 
 /*

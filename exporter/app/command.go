@@ -66,6 +66,7 @@ func runCommand(use string) *cobra.Command {
 			return err
 		}
 		a.reduces = true
+		beGuest(limitsHere(c.Budget).Cores)
 		return a.Run(ctx)
 	})
 }

@@ -4,9 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"runtime"
-
-	"golang.org/x/sys/unix"
 
 	"tributary/exporter/netns"
 )
@@ -91,7 +88,7 @@ func (i *inventory) enter(space netns.Namespace) {
 	if p.inventory == nil {
 		err = ErrClosed
 	} else {
-		err = inNamespace(space, func() (err error) {
+		err = netns.Do(space, func() (err error) {
 			i.inside, err = p.inventory.Open()
 			return err
 		})
@@ -118,36 +115,4 @@ func (i *inventory) Close() error {
 	err = errors.Join(err, p.inventory.Close())
 	p.inventory = nil
 	return err
-}
-
-// inNamespace runs f on a thread inside the namespace. The thread ends with it, so that
-// no other goroutine can find itself there; the own namespace needs no entering and no privilege.
-func inNamespace(space netns.Namespace, f func() error) error {
-	if space.Path == netns.Own {
-		return f()
-	}
-	done := make(chan error, 1)
-	go func() {
-		runtime.LockOSThread() // never unlocked
-		if unix.Gettid() == unix.Getpid() {
-			// The main thread does not end with its goroutine, and /proc/self shows its namespace: it waits here, and another goes.
-			done <- inNamespace(space, f)
-			runtime.UnlockOSThread()
-			return
-		}
-		done <- enterNamespace(space, f)
-	}()
-	return <-done
-}
-
-func enterNamespace(space netns.Namespace, f func() error) error {
-	file, err := netns.Open(space.Path, space.Inum)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = file.Close() }() // nothing was written to it
-	if err := unix.Setns(int(file.Fd()), unix.CLONE_NEWNET); err != nil {
-		return fmt.Errorf("enter network namespace %d: %w", space.Inum, err)
-	}
-	return f()
 }

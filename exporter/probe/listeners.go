@@ -133,7 +133,7 @@ func ReadOverflows(inums map[uint32]bool) (map[uint32]Overflows, error) {
 		if !inums[space.Inum] {
 			continue
 		}
-		_ = inNamespace(space, func() error { // left out
+		_ = netns.Do(space, func() error { // left out
 			data, err := os.ReadFile("/proc/thread-self/net/netstat")
 			if err == nil {
 				out[space.Inum], err = parseOverflows(data)

@@ -114,7 +114,7 @@ func (s *survey) namespaces(opts Options) {
 	}
 	unread := 0
 	for _, space := range found {
-		if inNamespace(space, func() error { return nil }) != nil {
+		if netns.Do(space, func() error { return nil }) != nil {
 			unread++
 		}
 	}

@@ -1,0 +1,29 @@
+package app
+
+import (
+	"math"
+	"os"
+	"runtime"
+	"strconv"
+	"time"
+)
+
+// monitorRests is how much later than asked for the kernel may wake a thread of ours (proc_pid_timerslack_ns(5)); by default 50 µs.
+const monitorRests = time.Millisecond
+
+// beGuest lets the Go runtime work as what the exporter is on its host, a guest. The runtime takes as many processors as the budget has cores, and not all of
+// the host's: each one more is a thread that is woken to look for work whenever there is some. And its monitor, which looks around every 20 µs
+// while anything runs, does so once a millisecond: that takes CAP_SYS_NICE or a unit's TimerSlackNSec, and without them it stays as it is.
+// Together they are a sixth of what the exporter takes at 1,000 connections a second.
+func beGuest(cores float64) {
+	if os.Getenv("GOMAXPROCS") == "" && cores > 0 {
+		runtime.GOMAXPROCS(min(runtime.GOMAXPROCS(0), int(math.Ceil(cores))))
+	}
+	threads, err := os.ReadDir("/proc/self/task")
+	if err != nil {
+		return
+	}
+	for _, thread := range threads { // those to come inherit it
+		_ = os.WriteFile("/proc/"+thread.Name()+"/timerslack_ns", strconv.AppendInt(nil, int64(monitorRests), 10), 0)
+	}
+}
