@@ -49,8 +49,9 @@ const (
 const (
 	// enoughFailures without a success between them, where failures are not usual.
 	enoughFailures = 3
-	// chance is how likely failures may be an accident.
-	chance = 0.001
+	// chance is how likely failures may be an accident, where failures are usual. Each success is followed by a run of them that may be one, and there may be
+	// thousands in an hour.
+	chance = 1e-5
 	// rarely failing paths need no more than enoughFailures.
 	rarely = 0.05
 	// patience: one attempt that has waited so long stands for enough of them. Its SYN was sent four times.
@@ -142,10 +143,11 @@ func (l *look) judge(f failing, u usual, complete float64, now time.Time) findin
 	case complete < leastComplete:
 		return lostSight
 	}
-	if share := float64(u.Failures) / float64(max(1, u.Attempts)); share > rarely && n < needed(share) {
+	rate := max(u.SampleRate, l.SampleRate)
+	if share := seenShare(l.failingShare(f.phase, u), rate); share > rarely && n < needed(share) {
 		return notYet
 	}
-	if rate := max(u.SampleRate, l.SampleRate); rate > 1 {
+	if rate > 1 {
 		// Failures are never sampled: if attempts go on as usual, as many as usual must fail.
 		expected := u.rate() / 60 * time.Duration(now.UnixNano()-f.first).Seconds()
 		if float64(n) < expected/2 || u.Minutes == 0 {
@@ -155,9 +157,23 @@ func (l *look) judge(f failing, u usual, complete float64, now time.Time) findin
 	return isRegression
 }
 
+// failingShare is which part of the attempts fails while the path works: as a rule, or in the minute before the last success, whichever is more.
+func (l *look) failingShare(phase string, u usual) float64 {
+	lately := l.ConnectMixed
+	if phase == phaseData {
+		lately = l.DataMixed
+	}
+	return max(float64(u.Failures)/float64(max(1, u.Attempts)), float64(lately.Bad)/float64(max(1, lately.Good+lately.Bad)))
+}
+
+// seenShare is which part of the attempts that are seen has failed: of those that went well only one of rate is.
+func seenShare(share float64, rate uint64) float64 {
+	return share / (share + (1-share)/float64(max(1, rate)))
+}
+
 // needed is how many failures in a row are no accident where a share of attempts fails anyway.
 func needed(share float64) uint64 {
-	if share >= 0.99 {
+	if share >= 0.999 {
 		return math.MaxUint64
 	}
 	return max(enoughFailures, uint64(math.Ceil(math.Log(chance)/math.Log(share))))

@@ -2,6 +2,7 @@ package reachability
 
 import (
 	"fmt"
+	"math"
 	"strings"
 	"testing"
 	"time"
@@ -105,6 +106,14 @@ func TestNoRegressions(t *testing.T) {
 	})
 	world.attempts(path("sampled"), 0, 100, func(r *records.Record) { r.Sampled = 100 })
 	world.attempts(path("sampled"), 110, 114, failed(refused))
+	replaced := path("replaced, then sampled") // one of its two addresses fails since, and of successes one of 20 is seen
+	world.attempts(replaced, 0, 131, func(r *records.Record) {
+		if r.Start > 50 {
+			failed(refused)(r)
+		}
+	})
+	world.attempts(replaced, 0, 100, good)
+	world.attempts(replaced, 100, 101, func(r *records.Record) { r.Sampled = 20 })
 	records.Load(t, s, t0, world.rows)
 	j := newJudge(t, s)
 	j.must(t, 131)
@@ -267,7 +276,7 @@ func TestSilences(t *testing.T) {
 }
 
 func TestNeeded(t *testing.T) {
-	for share, want := range map[float64]uint64{0.01: 3, 0.1: 3, 0.5: 10, 0.9: 66} {
+	for share, want := range map[float64]uint64{0.01: 3, 0.1: 6, 0.5: 17, 0.9: 110, 1: math.MaxUint64} {
 		if got := needed(share); got != want {
 			t.Errorf("needed(%g) = %d, want %d", share, got, want)
 		}

@@ -28,6 +28,12 @@ type flowRef struct {
 	Cause    string    `json:"cause"`
 }
 
+// mixed are attempts of which some went well and some failed.
+type mixed struct {
+	Good uint64 `json:"good"`
+	Bad  uint64 `json:"bad"`
+}
+
 // look is what the store shows of one path in the last minutes. Times are nanoseconds since 1970, 0 for none, of when attempts began.
 // What failed is counted behind the last success of its phase.
 type look struct {
@@ -41,6 +47,10 @@ type look struct {
 	AtOnce       uint64            `json:"at_once"` // attempts given up as soon as they were made, behind the last success
 	AtOnceFirst  int64             `json:"at_once_first"`
 	Waited       int64             `json:"waited"` // the longest that one attempt, of either phase, has waited in vain
+
+	// The minute before the last success: how many went well in it, unseen ones too, and how many failed.
+	ConnectMixed mixed `json:"connect_mixed"`
+	DataMixed    mixed `json:"data_mixed"`
 
 	Established uint64 `json:"established"` // connections, of all that were seen
 	Replied     uint64 `json:"replied"`     // of those, with bytes back
@@ -78,6 +88,10 @@ SELECT
     sumMapIf(map(outcome, toUInt64(1)), late_data) AS data_fails,
     minIf(at, late_data) AS data_first,
     maxIf(seen - start, (late_connect OR late_data) AND outcome IN ('connect.no_answer', 'data.no_reply')) AS waited,
+    CAST((sumIf(rate, stood AND at > ok_connect - 60000000000),
+        countIf(startsWith(outcome, 'connect.') AND at BETWEEN ok_connect - 60000000000 AND ok_connect)) AS Tuple(good UInt64, bad UInt64)) AS connect_mixed,
+    CAST((sumIf(rate, outcome = 'ok' AND at > ok_data - 60000000000),
+        countIf(startsWith(outcome, 'data.') AND at BETWEEN ok_data - 60000000000 AND ok_data)) AS Tuple(good UInt64, bad UInt64)) AS data_mixed,
     countIf(stood) AS established, countIf(outcome = 'ok') AS replied, countIf(outcome NOT IN ('given_up', 'at_once')) AS tried,
     countIf(outcome = 'at_once' AND start > ok_connect) AS at_once, minIf(start, outcome = 'at_once' AND start > ok_connect) AS at_once_first,
     countIf(start > now_ns - 60000000000 AND NOT failing AND stood) AS recent_ok,

@@ -161,3 +161,25 @@ func TestBetterKnown(t *testing.T) {
 		t.Error("figures are no news, and words are")
 	}
 }
+
+// TestSampled: of a path 5 attempts a second are made, and of those that go well one of 20 is seen. Failures are always seen.
+func TestSampled(t *testing.T) {
+	u := usual{Attempts: 300 * 60, Successes: 300 * 60, Minutes: 60, SampleRate: 20}
+	for _, c := range []struct {
+		name         string
+		sec          float64 // since the first failure
+		failed, half uint64  // since then, and in the minute before
+		want         finding
+	}{
+		{"all fail", 16, 80, 0, isRegression},
+		{"some fail, and the others may go well", 16, 20, 0, lostSight},
+		{"half of ten fail, and no good one was sampled", 16, 80, 300, notYet},
+		{"half of ten failed, and for long no good one was sampled", 60, 300, 300, isRegression},
+	} {
+		l := &look{Established: 15, SampleRate: 20, ConnectMixed: mixed{Good: 300, Bad: c.half}}
+		f := failing{phaseConnect, map[string]uint64{"connect.refused": c.failed}, at(0).UnixNano()}
+		if got := l.judge(f, u, 1, at(c.sec)); got != c.want {
+			t.Errorf("%s: %s, want %s", c.name, got, c.want)
+		}
+	}
+}
