@@ -133,9 +133,9 @@ soak: build engine ## a steady load for SOAK_MINUTES (60): memory and descriptor
 
 .PHONY: bench-paths
 bench-paths: packages build engine ## paths that break and paths that only look so, ten times with each kind of client (root, an hour and a half)
-	for clients in short kernel; do \
-		$(GO) test ./deploy/world/e2e -run '^TestPaths$$' -v -count 10 -timeout 2h -args -paths.timings default -paths.clients $$clients || exit; \
-	done
+	failed=0; for clients in short kernel; do \
+		$(GO) test ./deploy/world/e2e -run '^TestPaths$$' -v -count 10 -timeout 2h -args -paths.timings default -paths.clients $$clients || failed=1; \
+	done; exit $$failed
 
 .PHONY: demo
 demo: build engine bin/tributary-demo ## a small world on this host and its dependency map (root)

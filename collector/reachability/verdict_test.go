@@ -23,7 +23,7 @@ func hear(t *testing.T, s schema.Server, server string, sec float64) {
 	t.Helper()
 	for _, text := range []string{
 		fmt.Sprintf("INSERT INTO $.exporter_health SELECT toDateTime(%d, 'UTC'), 'e-%[2]s', 'host of %[2]s', fromUnixTimestamp64Nano(%[3]d), map('ring.read', 1)", at(sec).Truncate(time.Minute).Unix(), server, at(sec).UnixNano()),
-		fmt.Sprintf("INSERT INTO $.closed SELECT 'minute', toDateTime(%d, 'UTC'), 1, 1, 1, now64(3), 'c'", t0.Add(-time.Hour).Unix()),
+		fmt.Sprintf("INSERT INTO $.closed (step, start, gen, rows) SELECT 'minute', toDateTime(%d, 'UTC'), 1, 1", t0.Add(-time.Hour).Unix()),
 		fmt.Sprintf("INSERT INTO $.recorded_1m_gens (minute, gen, exporter_id, host, workload, records) SELECT toDateTime(%d, 'UTC'), 1, 'e-%[2]s', 'host of %[2]s', '%[2]s', 1", t0.Add(-time.Hour).Unix(), server),
 	} {
 		schematest.Query(t, s, strings.ReplaceAll(text, "$", s.Database))
