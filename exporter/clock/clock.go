@@ -76,8 +76,15 @@ func (c *Clock) Wall(kernel uint64) int64 { return c.Anchor().Wall(kernel) }
 // Run measures again when the clock is set and every Options.Every, until ctx ends,
 // and returns nil. If the clocks cannot be read, the old anchor stays.
 func (c *Clock) Run(ctx context.Context) error {
+	set := make(chan struct{}, 1)
 	if c.watch != nil {
-		if stop, err := c.watch(func() { _ = c.Sync() }); err == nil { // else the next tick finds it
+		told := func() {
+			select {
+			case set <- struct{}{}:
+			default: // one is on its way
+			}
+		}
+		if stop, err := c.watch(told); err == nil { // else the next tick finds it
 			defer stop()
 		}
 	}
@@ -87,9 +94,10 @@ func (c *Clock) Run(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			return nil
+		case <-set:
 		case <-ticker.C:
-			_ = c.Sync() // the old anchor serves until the next tick
 		}
+		_ = c.Sync() // the old anchor serves until the next tick
 	}
 }
 

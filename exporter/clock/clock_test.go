@@ -115,6 +115,7 @@ func TestSetClockIsMeasuredAtOnce(t *testing.T) {
 		go func() { done <- c.Run(ctx) }()
 		set.Store(int64(24 * time.Hour))
 		(<-tell)()
+		synctest.Wait()
 		if c.Anchor() != Anchor(24*time.Hour) {
 			t.Errorf("anchor %d", c.Anchor())
 		}
