@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"net/netip"
 	"runtime"
 	"sync"
@@ -62,6 +63,7 @@ type Table struct {
 	log   *slog.Logger
 	plain map[plainKey]uint64 // until when it need not be asked for
 	flows *lru.Cache[flowKey, Way]
+	empty empty
 	all   budget // for all questions
 	spare budget // for those about destinations that were not translated a moment ago
 
@@ -72,6 +74,13 @@ type Table struct {
 
 	paused atomic.Bool
 	counts [outcomes]atomic.Uint64
+}
+
+// empty is until when nothing was tracked for the connections of one network namespace, the one asked for last: most hosts track nothing, and then this is all that is looked at.
+type empty struct {
+	netns    uint32
+	to       uint64 // CLOCK_BOOTTIME, ns
+	loopback bool   // of connections over loopback only: for others our own namespace would have to be asked
 }
 
 // plainKey is where clients go, or what servers serve.
@@ -116,10 +125,6 @@ func (t *Table) Pause(on bool) { t.paused.Store(on) }
 
 // Find returns how the addresses of the connection are translated; the zero Way where they are not, and where that is not known.
 func (t *Table) Find(e *End) Way {
-	key := plainKey{e.Netns, e.Server, e.Remote}
-	if e.Server {
-		key.at = e.Local
-	}
 	flow := flowKey{e.Sock, e.Opened}
 	if way, ok := t.flows.Get(flow); ok {
 		if e.Last {
@@ -128,6 +133,14 @@ func (t *Table) Find(e *End) Way {
 		t.counts[translated].Add(1)
 		return way
 	}
+	if e.Netns == t.empty.netns && e.AtNs <= t.empty.to && (!t.empty.loopback || e.Local.Addr().IsLoopback()) {
+		t.counts[plain].Add(1)
+		return Way{}
+	}
+	key := plainKey{e.Netns, e.Server, e.Remote}
+	if e.Server {
+		key.at = e.Local
+	}
 	if e.AtNs < t.plain[key] && !t.spare.left(e.AtNs) {
 		return Way{}
 	}
@@ -135,7 +148,7 @@ func (t *Table) Find(e *End) Way {
 		t.counts[skipped].Add(1)
 		return Way{}
 	}
-	way, outcome, took := t.timed(e)
+	way, outcome, took := t.ask(e)
 	t.all.take(took)
 	t.counts[outcome].Add(1)
 	if outcome != translated {
@@ -150,13 +163,14 @@ func (t *Table) Find(e *End) Way {
 	return way
 }
 
-// timed asks, and says how much processor time it took, ns: the clock's would be the others' on a busy host.
-func (t *Table) timed(e *End) (Way, outcome, uint64) {
+// timed adds the processor time of a question to took, ns: the clock's would be the others' on a busy host. Reading it costs as much as all else that is done for a record,
+// so what needs no question is not timed.
+func timed(took *uint64, question func()) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	before := threadTime()
-	way, outcome := t.ask(e)
-	return way, outcome, uint64(threadTime() - before)
+	question()
+	*took += uint64(threadTime() - before)
 }
 
 func (t *Table) remember(key plainKey, now uint64) {
@@ -166,22 +180,23 @@ func (t *Table) remember(key plainKey, now uint64) {
 	t.plain[key] = now + uint64(forget)
 }
 
-// ask looks into the end's namespace and then into our own.
-func (t *Table) ask(e *End) (Way, outcome) {
+// ask looks into the end's namespace and then into our own. took is the processor time of it.
+func (t *Table) ask(e *End) (way Way, result outcome, took uint64) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.degraded != nil {
-		return Way{}, unavailable
+		return Way{}, unavailable, 0
 	}
-	result := plain
+	result = plain
+	t.empty = empty{e.Netns, math.MaxUint64, e.Local.Addr().IsLoopback()}
 	for _, netns := range [...]uint32{e.Netns, t.opts.Own} {
 		if t.opts.OwnOnly && netns != t.opts.Own {
 			continue
 		}
-		way, err := t.askIn(netns, e)
+		way, err := t.askIn(netns, e, &took)
 		switch {
 		case err == nil && way != (Way{}):
-			return way, translated
+			return way, translated, took
 		case err != nil && !errors.Is(err, unix.ENOENT):
 			result = failed
 		}
@@ -189,27 +204,34 @@ func (t *Table) ask(e *End) (Way, outcome) {
 			break // what stays in its namespace is not translated in another
 		}
 	}
-	return Way{}, result
+	return Way{}, result, took
 }
 
 // askIn returns the way as one namespace knows it; ENOENT if it does not know the connection.
-func (t *Table) askIn(netns uint32, e *End) (Way, error) {
+func (t *Table) askIn(netns uint32, e *End, took *uint64) (way Way, err error) {
 	if until, ok := t.refused[netns]; ok {
 		if time.Now().Before(until) {
+			t.empty.to = 0
 			return Way{}, errLeftAlone
 		}
 		delete(t.refused, netns)
 	}
 	s, ok := t.sockets.Get(netns)
 	if !ok {
-		var err error
-		if s, err = t.open(netns, e.Pid); err != nil {
+		timed(took, func() { s, err = t.open(netns, e.Pid) })
+		if err != nil {
+			t.empty.to = 0
 			t.leaveAlone(netns, err)
 			return Way{}, err
 		}
 		t.sockets.Add(netns, s)
 	}
-	way, err := s.wayOf(e)
+	if s.nothing(e.AtNs) {
+		t.empty.to = min(t.empty.to, s.nothingTo)
+		return Way{}, unix.ENOENT
+	}
+	t.empty.to = 0
+	timed(took, func() { way, err = s.way(e.Local, e.Remote) })
 	if err != nil && !errors.Is(err, unix.ENOENT) {
 		t.sockets.Remove(netns)
 		t.leaveAlone(netns, err)

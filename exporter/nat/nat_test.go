@@ -294,6 +294,9 @@ func TestNothingTracked(t *testing.T) {
 	if find(host, table, also); table.Stats().Failed != 0 {
 		t.Error("a connection from before was asked for")
 	}
+	if !table.empty.loopback || table.empty.to != s.nothingTo {
+		t.Errorf("nothing is tracked until %d: %+v", s.nothingTo, table.empty)
+	}
 	table.sockets.Remove(host.inum)
 	host.run("table ip n { chain o { type nat hook output priority -100; policy accept\nip daddr 127.0.0.9 tcp dport 80 dnat to 127.0.0.1:8080\n}\n}\n", "nft", "-f", "-")
 	if got := find(host, table, host.end(host.dial("127.0.0.9:80"), false)); got.String() != "127.0.0.1:8080" {

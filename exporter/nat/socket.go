@@ -109,14 +109,6 @@ func (s *socket) nothing(at uint64) bool {
 	return at <= now
 }
 
-// wayOf returns how e's connection is translated; ENOENT if it is not tracked.
-func (s *socket) wayOf(e *End) (Way, error) {
-	if s.nothing(e.AtNs) {
-		return Way{}, unix.ENOENT
-	}
-	return s.way(e.Local, e.Remote)
-}
-
 // way returns what becomes of the connection whose packets go from local to remote; ENOENT if it is not tracked. It
 // asks for a packet's tuple, so it finds a client's connection by its original direction and a server's by the reply's.
 func (s *socket) way(local, remote netip.AddrPort) (Way, error) {
