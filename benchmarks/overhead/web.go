@@ -60,7 +60,7 @@ func startWeb(processor int) (w *web, err error) {
 		return nil, errors.Join(err, os.RemoveAll(dir))
 	}
 	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(50 * time.Millisecond) {
-		if w.worker = childOf(w.pid()); w.worker != 0 {
+		if w.worker = workerOf(w.pid()); w.worker != 0 {
 			return w, nil
 		}
 		if time.Now().After(deadline) {
@@ -70,8 +70,11 @@ func startWeb(processor int) (w *web, err error) {
 	}
 }
 
-// childOf returns the only child of a process, 0 if it has none.
-func childOf(pid int) int {
+// workerOf returns the only child of a process that is nginx by now, 0 if it has none: the shell before it has children too.
+func workerOf(pid int) int {
+	if name, _ := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid)); strings.TrimSpace(string(name)) != "nginx" {
+		return 0
+	}
 	text, _ := os.ReadFile(fmt.Sprintf("/proc/%d/task/%[1]d/children", pid))
 	child, _ := strconv.Atoi(strings.TrimSpace(string(text)))
 	return child
