@@ -15,8 +15,8 @@ const monitorRests = time.Millisecond
 // beGuest lets the Go runtime work as what the exporter is on its host, a guest. The runtime takes as many processors as the budget has cores, and not all of
 // the host's: each one more is a thread that is woken to look for work whenever there is some. And its monitor, which looks around every 20 µs
 // while anything runs, does so once a millisecond: that takes CAP_SYS_NICE or a unit's TimerSlackNSec, and without them it stays as it is.
-// Together they are a sixth of what the exporter takes at 1,000 connections a second. Garbage is collected when the heap has grown by half, which
-// spares 3 MiB and costs next to nothing. GOMAXPROCS and GOGC of the environment say otherwise.
+// Garbage is collected when the heap has grown by half, not when it has doubled: memory is dearer to a host than the little time that takes.
+// GOMAXPROCS and GOGC of the environment say otherwise (so `GOGC=100 bench-overhead -pairs 0` shows what it was).
 func beGuest(cores float64) {
 	if os.Getenv("GOMAXPROCS") == "" && cores > 0 {
 		runtime.GOMAXPROCS(min(runtime.GOMAXPROCS(0), int(math.Ceil(cores))))

@@ -27,3 +27,34 @@ func TestTranslatedConnectionStaysSo(t *testing.T) {
 		t.Error("a connection that has ended is remembered")
 	}
 }
+
+// One look that found nothing tracked answers for the connections of one namespace before it, and if it was into that namespace alone, for those over
+// loopback. For all others there must be a question.
+func TestEmptyAnswersForFew(t *testing.T) {
+	flows, err := lru.New[flowKey, Way](8)
+	if err != nil {
+		t.Fatal(err)
+	}
+	near, far := netip.MustParseAddrPort("127.0.0.1:80"), netip.MustParseAddrPort("10.0.0.1:80")
+	for name, c := range map[string]struct {
+		empty    empty
+		netns    uint32
+		at       uint64
+		local    netip.AddrPort
+		answered bool
+	}{
+		"loopback":                     {empty{7, 200, true}, 7, 200, near, true},
+		"beyond, of both namespaces":   {empty{7, 200, false}, 7, 100, far, true},
+		"beyond, of loopback only":     {empty{7, 200, true}, 7, 100, far, false},
+		"later":                        {empty{7, 200, false}, 7, 201, near, false},
+		"of another namespace":         {empty{7, 200, false}, 8, 100, near, false},
+		"nothing was looked at so far": {empty{}, 7, 100, near, false},
+	} {
+		table := &Table{flows: flows, plain: map[plainKey]uint64{}, empty: c.empty}
+		table.Pause(true) // a question counts as skipped
+		table.Find(&End{Netns: c.netns, AtNs: c.at, Local: c.local, Remote: far})
+		if s := table.Stats(); (s.Skipped == 0) != c.answered {
+			t.Errorf("%s: %+v", name, s)
+		}
+	}
+}

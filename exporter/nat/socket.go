@@ -90,7 +90,7 @@ func (s *socket) ask(question func() error) error {
 }
 
 // nothing says that no connection was tracked at the moment at. An entry outlives its connection, so one that had a record
-// before a moment at which none was found is not translated. One such question spares all those about single connections, and takes no more than a microsecond.
+// before a moment at which none was found is not translated. One such question spares all those about single connections, and takes one read.
 func (s *socket) nothing(at uint64) bool {
 	if at <= s.nothingTo {
 		return true

@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"tributary/bpf"
+	"tributary/exporter/clock"
 )
 
 func TestOldEnough(t *testing.T) {
@@ -90,6 +91,43 @@ func TestWalksWhatMayBeDue(t *testing.T) {
 	}
 	if young != 0 {
 		t.Errorf("%d connections count as young, and none is open", young)
+	}
+}
+
+// TestCommonMoments: connections that were recorded at different times are due together, at a multiple of the interval, so that one walk finds
+// them. A short interval is kept as it is.
+func TestCommonMoments(t *testing.T) {
+	for every, together := range map[time.Duration]bool{time.Hour: true, 10 * time.Second: false} {
+		s := newSpace(t)
+		p := start(t, Options{NetnsInum: s.inum, ActiveFirst: 1, SynFirst: 1, ActiveEvery: every})
+		l := s.listen("127.0.0.1:0")
+		for walked(t, p) {
+		}
+		for range 3 {
+			s.pair(l)
+			if !walked(t, p) {
+				t.Fatal("no walk for a connection that is due")
+			}
+		}
+		now, dues := clock.Boot(), map[uint64]int{}
+		var socket uint64
+		var open bpf.CaptureOpenSocket
+		entries := p.objects.OpenSockets.Iterate()
+		for entries.Next(&socket, &open) {
+			dues[open.DueNs]++
+			if open.DueNs <= now || open.DueNs > now+uint64(every+time.Second) {
+				t.Errorf("every %v: due in %v", every, time.Duration(open.DueNs-now))
+			}
+			if together != (open.DueNs%uint64(every) == 0) {
+				t.Errorf("every %v: due at %v", every, time.Duration(open.DueNs))
+			}
+		}
+		if err := entries.Err(); err != nil {
+			t.Fatal(err)
+		}
+		if together != (len(dues) == 1) || len(dues) == 0 {
+			t.Errorf("every %v: ends are due at %d moments", every, len(dues))
+		}
 	}
 }
 
