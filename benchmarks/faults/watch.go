@@ -7,10 +7,11 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"strconv"
 	"strings"
 	"sync"
 	"time"
+
+	"tributary/deploy/world"
 )
 
 // statuses takes what a replayer prints.
@@ -139,24 +140,15 @@ func (r *region) get(name, path string) (string, error) {
 	return string(body), err
 }
 
-// sample is a program's metrics by name with labels.
-type sample map[string]float64
-
-func (r *region) sample(name string) (sample, error) {
+// sample is a program's metrics.
+func (r *region) sample(name string) (world.Metrics, error) {
 	body, err := r.get(name, "/metrics")
 	if err != nil {
 		return nil, err
 	}
-	s := sample{}
-	for line := range strings.Lines(body) {
-		line = strings.TrimSpace(line)
-		i := strings.LastIndexByte(line, ' ')
-		if i < 0 || strings.HasPrefix(line, "#") {
-			continue
-		}
-		if s[line[:i]], err = strconv.ParseFloat(line[i+1:], 64); err != nil {
-			return nil, fmt.Errorf("%s says %q: %w", name, line, err)
-		}
+	s, err := world.ParseMetrics(body)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", name, err)
 	}
 	return s, nil
 }

@@ -7,9 +7,10 @@ import (
 	"maps"
 	"net/url"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
+
+	"tributary/deploy/world"
 )
 
 // An account is in = the sum of out.
@@ -52,16 +53,16 @@ const quietMost = 90 * time.Second // the kernel lets go of the last connections
 func (r *rig) balance(ctx context.Context, l *load) error {
 	var err error
 	for end := time.Now().Add(quietMost); time.Now().Before(end) && ctx.Err() == nil; time.Sleep(200 * time.Millisecond) {
-		var s sample
+		var s world.Metrics
 		if s, err = r.audit(l); err == nil {
-			return s.lost()
+			return lost(s)
 		}
 	}
 	return fmt.Errorf("the books do not balance: %w", errors.Join(err, ctx.Err()))
 }
 
 // audit compares what the programs count with what the store has. The sample is of the same moment if there is no error.
-func (r *rig) audit(l *load) (sample, error) {
+func (r *rig) audit(l *load) (world.Metrics, error) {
 	before, err := r.sample()
 	if err != nil {
 		return nil, err
@@ -85,20 +86,20 @@ func (r *rig) audit(l *load) (sample, error) {
 	for _, a := range accounts {
 		total := 0.0
 		for _, name := range a.out {
-			total += s.sum(name)
+			total += s.Sum(name)
 		}
-		if in := s.sum(a.in); in != total || in == 0 {
+		if in := s.Sum(a.in); in != total || in == 0 {
 			errs = append(errs, fmt.Errorf("%s is %v, %s together %v", a.in, in, strings.Join(a.out, " + "), total))
 		}
 	}
-	if before.sum(kept) != stored || s.sum(kept) != stored {
-		errs = append(errs, fmt.Errorf("%v records were kept, %v are stored", s.sum(kept), stored))
+	if before.Sum(kept) != stored || s.Sum(kept) != stored {
+		errs = append(errs, fmt.Errorf("%v records were kept, %v are stored", s.Sum(kept), stored))
 	}
 	opened := float64(l.connected.Load())
 	missing := max(0, opened-clients) + max(0, opened-servers)
-	if clients > opened || servers > opened || missing > s.sum(notRecorded) {
+	if clients > opened || servers > opened || missing > s.Sum(notRecorded) {
 		errs = append(errs, fmt.Errorf("%v connections were made; the store has the client's end of %v, the server's of %v, and %v records are counted as lost before they were kept",
-			opened, clients, servers, s.sum(notRecorded)))
+			opened, clients, servers, s.Sum(notRecorded)))
 	}
 	if len(errs) == 0 {
 		fmt.Printf("the books balance: %v records kept and stored; of %v connections %v ends are missing\n", stored, opened, missing)
@@ -107,10 +108,10 @@ func (r *rig) audit(l *load) (sample, error) {
 }
 
 // lost says what was lost.
-func (s sample) lost() error {
+func lost(s world.Metrics) error {
 	var errs []error
 	for _, name := range losses {
-		if s.sum(name) == 0 {
+		if s.Sum(name) == 0 {
 			continue
 		}
 		for _, key := range slices.Sorted(maps.Keys(s)) {
@@ -122,36 +123,19 @@ func (s sample) lost() error {
 	return errors.Join(errs...)
 }
 
-// sample is both programs' metrics by name with labels.
-type sample map[string]float64
-
-func (r *rig) sample() (sample, error) {
-	s := sample{}
+// sample is both programs' metrics.
+func (r *rig) sample() (world.Metrics, error) {
+	both := world.Metrics{}
 	for _, p := range []*program{r.collector, r.exporter} {
 		body, err := r.place.get("http://" + p.metrics + "/metrics")
 		if err != nil {
 			return nil, err
 		}
-		for line := range strings.Lines(body) {
-			line = strings.TrimSpace(line)
-			i := strings.LastIndexByte(line, ' ')
-			if i < 0 || strings.HasPrefix(line, "#") {
-				continue
-			}
-			if s[line[:i]], err = strconv.ParseFloat(line[i+1:], 64); err != nil {
-				return nil, fmt.Errorf("%s says %q: %w", p.name, line, err)
-			}
+		s, err := world.ParseMetrics(body)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", p.name, err)
 		}
+		maps.Copy(both, s)
 	}
-	return s, nil
-}
-
-// sum adds up all series of a metric.
-func (s sample) sum(name string) (total float64) {
-	for key, v := range s {
-		if key == name || strings.HasPrefix(key, name+"{") {
-			total += v
-		}
-	}
-	return total
+	return both, nil
 }

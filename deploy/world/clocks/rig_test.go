@@ -16,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"tributary/deploy/world"
 	"tributary/service/testenv"
 )
 
@@ -172,18 +173,13 @@ func (r *rig) until(within time.Duration, what string, is func() bool) {
 }
 
 // exporter is the sum of all series of a metric.
-func (r *rig) exporter(name string) (total float64) {
+func (r *rig) exporter(name string) float64 {
 	r.t.Helper()
-	for line := range strings.Lines(ask[string](r, "Get", "http://127.0.0.1:9748/metrics")) {
-		if rest, ok := strings.CutPrefix(strings.TrimSpace(line), name); ok && rest != "" && (rest[0] == ' ' || rest[0] == '{') {
-			v, err := strconv.ParseFloat(rest[strings.LastIndexByte(rest, ' ')+1:], 64)
-			if err != nil {
-				r.t.Fatal(err)
-			}
-			total += v
-		}
+	m, err := world.ParseMetrics(ask[string](r, "Get", "http://127.0.0.1:9748/metrics"))
+	if err != nil {
+		r.t.Fatal(err)
 	}
-	return total
+	return m.Sum(name)
 }
 
 func (r *rig) rows(query string) (rows [][]string) {

@@ -6,20 +6,15 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"tributary/deploy/world"
 )
 
 // sample is one program's metrics at one moment, by name with labels.
-type sample map[string]float64
+type sample world.Metrics
 
 // sum adds up all samples of a metric, whatever their labels.
-func (s sample) sum(name string) (total float64) {
-	for key, v := range s {
-		if key == name || strings.HasPrefix(key, name+"{") {
-			total += v
-		}
-	}
-	return total
-}
+func (s sample) sum(name string) float64 { return world.Metrics(s).Sum(name) }
 
 // account is one equation of the books: in = the sum of out.
 type account struct {

@@ -243,22 +243,11 @@ func metrics(t *testing.T, address string) sample {
 	if err != nil {
 		t.Fatal(err)
 	}
-	samples := sample{}
-	for line := range strings.Lines(body) {
-		if strings.HasPrefix(line, "#") {
-			continue
-		}
-		i := strings.LastIndexByte(strings.TrimSpace(line), ' ')
-		if i < 0 {
-			continue
-		}
-		value, err := strconv.ParseFloat(strings.TrimSpace(line[i+1:]), 64)
-		if err != nil {
-			t.Fatalf("metrics line %q: %v", line, err)
-		}
-		samples[line[:i]] = value
+	m, err := world.ParseMetrics(body)
+	if err != nil {
+		t.Fatal(err)
 	}
-	return samples
+	return sample(m)
 }
 
 // sqlRows asks the store; an error is returned because the store may be down on purpose.
