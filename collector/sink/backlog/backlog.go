@@ -6,7 +6,8 @@
 // A power cut may cost the last second. Every batch reaches the sink at least once; after a kill some come twice, known by their row keys. Order is not kept
 // while it catches up: fresh batches go between old ones.
 //
-// What blocks. Write waits for the disk for a tenth of a second at most, once. What is given to the sink and not done is bounded in bytes.
+// What blocks. Write waits for the disk for a tenth of a second at most, once. What is given to the sink and not done is bounded in bytes, and does not age: it
+// may be on its way. So a sink that has been silent for Patience gets one batch each Patience from then on, until it speaks; the rest ages in the log.
 //
 // It does not know what a sink does, nor read what other collectors left.
 package backlog
@@ -37,13 +38,15 @@ type Config struct {
 	Run      string // of this collector; unique
 	MaxBytes int64
 	MaxAge   time.Duration
-	UnderWay int64 // bytes, as they stand in the log, that the sink has and is not done with; 0: 8 MiB. They count as pending even if they overflow
+	UnderWay int64         // bytes, as they stand in the log, that the sink has and is not done with; 0: 8 MiB. They count as pending even if they overflow
+	Patience time.Duration // with a sink that has something and is done with nothing; 0: 5 s
 	// Refused reports whether an error of the sink says that it will never take the batch.
 	Refused func(error) bool
 }
 
 const (
 	underWayBytes = 8 << 20
+	patience      = 5 * time.Second // an insert or a request of Kafka's takes less when all is well
 	// host stands in the log for the host: a data directory may move to another one with its collector.
 	host = "tributary-collector"
 )
@@ -61,6 +64,9 @@ type Backlog struct {
 	attribution []byte
 
 	underWay atomic.Int64
+	began    time.Time
+	spoke    atomic.Int64  // ns since began: the sink was done with a batch, or had none before
+	given    time.Duration // since began: it was given its last one; Run's
 	room     chan struct{} // underWay fell
 	closed   atomic.Bool   // the sink takes nothing any more
 }
@@ -69,6 +75,9 @@ type Backlog struct {
 func New(cfg Config, behind Sink, reg prometheus.Registerer, log *slog.Logger) (*Backlog, error) {
 	if cfg.UnderWay == 0 {
 		cfg.UnderWay = underWayBytes
+	}
+	if cfg.Patience == 0 {
+		cfg.Patience = patience
 	}
 	log = log.With("component", "sink/backlog", "sink", cfg.Name)
 	c := spool.Default()
@@ -82,7 +91,7 @@ func New(cfg Config, behind Sink, reg prometheus.Registerer, log *slog.Logger) (
 	if err != nil {
 		return nil, err
 	}
-	return &Backlog{cfg: cfg, sink: behind, log: log, spool: kept, opener: opener, room: make(chan struct{}, 1)}, nil
+	return &Backlog{cfg: cfg, sink: behind, log: log, spool: kept, opener: opener, began: time.Now(), room: make(chan struct{}, 1)}, nil
 }
 
 // maxBatches bounds the memory of the log's index to some 32 MiB: a busy node makes many small batches.
@@ -115,16 +124,34 @@ func (l *Backlog) Run(ctx context.Context) {
 	var rooms sync.WaitGroup
 	rooms.Go(func() { l.spool.Run(ctx) })
 	defer rooms.Wait()
+	trial := time.NewTimer(0)
+	defer trial.Stop()
 	for ctx.Err() == nil {
-		if !l.closed.Load() && l.underWay.Load() < l.cfg.UnderWay && l.next() {
-			continue
+		if !l.closed.Load() && l.underWay.Load() < l.cfg.UnderWay {
+			wait := l.silence()
+			if wait <= 0 && l.next() {
+				continue
+			}
+			if wait > 0 {
+				trial.Reset(wait)
+			}
 		}
 		select {
 		case <-l.spool.Ready():
 		case <-l.room:
+		case <-trial.C:
 		case <-ctx.Done():
 		}
 	}
+}
+
+// silence is how long to wait before the sink is given another batch: it has some, and has not spoken for a while.
+func (l *Backlog) silence() time.Duration {
+	now := time.Since(l.began)
+	if l.underWay.Load() == 0 || now-time.Duration(l.spoke.Load()) < l.cfg.Patience {
+		return 0
+	}
+	return l.given + l.cfg.Patience - now
 }
 
 // next gives the sink one batch; false if there is none.
@@ -139,7 +166,10 @@ func (l *Backlog) next() bool {
 		return true
 	}
 	size := int64(len(kept.Body))
-	l.underWay.Add(size)
+	l.given = time.Since(l.began)
+	if l.underWay.Add(size) == size {
+		l.spoke.Store(int64(l.given))
+	}
 	l.sink.Write(b, func(err error) {
 		switch {
 		case err == nil:
@@ -149,6 +179,7 @@ func (l *Backlog) next() bool {
 		default: // the process stops: the next start sends it again, and the rest
 			l.closed.Store(true)
 		}
+		l.spoke.Store(int64(time.Since(l.began)))
 		l.underWay.Add(-size)
 		select {
 		case l.room <- struct{}{}:

@@ -13,6 +13,7 @@ import (
 
 	"tributary/proto/flow"
 	"tributary/proto/flowv1"
+	"tributary/service/spool"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -197,6 +198,35 @@ type closedSink struct{ given int }
 func (s *closedSink) Write(_ *flow.Batch, done func(error)) {
 	s.given++
 	done(errStopped)
+}
+
+// What waits behind a sink that is silent ages in the log; what the sink has does not, and is taken when it speaks.
+func TestASilentSinkIsTriedWithLittle(t *testing.T) {
+	behind := &sink{away: true, rows: map[uint64]int{}, names: map[string]string{}}
+	r := start(t, t.TempDir(), "one", behind, func(c *Config) { c.Patience, c.MaxAge = time.Hour, time.Second })
+	r.write(t, 1, 1)
+	eventually(t, "the sink has one", func() bool { behind.mu.Lock(); defer behind.mu.Unlock(); return len(behind.waiting) == 1 })
+	r.spoke.Store(-int64(time.Hour)) // it has been silent since
+	r.write(t, 2, 40)
+	eventually(t, "all but that one are given up", func() bool { return r.spool.Stats().Dropped[spool.OverflowAge].Batches == 40 })
+	behind.mu.Lock()
+	behind.away = false
+	first := behind.waiting
+	behind.waiting = nil
+	behind.mu.Unlock()
+	for _, done := range first {
+		done(nil)
+	}
+	r.write(t, 42, 10)
+	eventually(t, "the rest is not waited for", func() bool { s := r.spool.Stats(); return s.Pending.Batches == 0 && s.Acked.Batches > 0 })
+}
+
+// A sink of which a part is stuck goes on getting what the other part takes: each trial shows that it is not silent.
+func TestASilentSinkIsTried(t *testing.T) {
+	behind := &sink{away: true, rows: map[uint64]int{}, names: map[string]string{}}
+	r := start(t, t.TempDir(), "one", behind, func(c *Config) { c.Patience = time.Millisecond })
+	r.write(t, 1, 20)
+	eventually(t, "it has one after the other", func() bool { behind.mu.Lock(); defer behind.mu.Unlock(); return len(behind.waiting) == 20 })
 }
 
 // TestTheLogIsBounded: what overflows is the oldest, and counted by reason; what the sink will never take goes to the quarantine.
