@@ -19,6 +19,8 @@ type Assigned struct {
 	set     func(key string, value []byte, at time.Time)
 	whole   func()
 	current atomic.Int64 // nothing was left to read then
+	said    time.Time    // when a fault was logged last; Run's
+	failing bool         // since then
 }
 
 // NewAssigned makes a reader of the topic. set gets every message, in the order of its partition; whole is called when there is nothing left to read.
@@ -41,7 +43,7 @@ func (a *Assigned) Run(ctx context.Context) {
 		whole, err := a.round(ctx, &next)
 		switch {
 		case err != nil && ctx.Err() == nil:
-			a.f.report(fmt.Errorf("topic %s: %w", a.f.cfg.Topic, err))
+			a.report(err)
 			next = nil // from the beginning: what is read twice changes nothing
 			n++
 			pause(ctx, n)
@@ -49,8 +51,24 @@ func (a *Assigned) Run(ctx context.Context) {
 			n = 1
 			a.whole()
 			a.current.Store(asked.UnixNano())
+			a.clear()
 			pause(ctx, 2)
 		}
+	}
+}
+
+// report notes a fault that will be tried again, and logs it every half minute.
+func (a *Assigned) report(err error) {
+	if time.Since(a.said) >= 30*time.Second {
+		a.said, a.failing = time.Now(), true
+		a.f.log.Warn("the topic of assignments cannot be read at present, and nothing that it says is known to hold; trying again", "topic", a.f.cfg.Topic, "reason", err)
+	}
+}
+
+func (a *Assigned) clear() {
+	if a.failing {
+		a.failing = false
+		a.f.log.Info("the topic of assignments is read again", "topic", a.f.cfg.Topic)
 	}
 }
 

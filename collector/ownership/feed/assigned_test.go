@@ -1,10 +1,13 @@
 package feed
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"log/slog"
 	"net"
+	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -59,4 +62,39 @@ func TestALongTopicIsReadWhole(t *testing.T) {
 	if broker.least < requestTimeout-400*time.Millisecond {
 		t.Errorf("a request had %v: the messages before it were counted in", broker.least)
 	}
+}
+
+// A topic that nobody has made is said to be what it is, and so is its coming.
+func TestATopicThatIsNotThereYet(t *testing.T) {
+	broker := &longTopic{name: "assignments"}
+	var said bytes.Buffer
+	whole := make(chan struct{}, 1)
+	a := NewAssigned([]string{"127.0.0.1:9"}, &laterTopic{longTopic: broker}, broker.name, func(string, []byte, time.Time) {}, func() { whole <- struct{}{} },
+		slog.New(slog.NewTextHandler(&said, nil)))
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan struct{})
+	go func() { defer close(ended); a.Run(ctx) }()
+	<-whole
+	<-whole
+	cancel()
+	<-ended
+	for _, want := range []string{"the topic of assignments cannot be read at present", "the topic of assignments is read again"} {
+		if n := strings.Count(said.String(), want); n != 1 {
+			t.Errorf("%q is said %d times: %s", want, n, said.String())
+		}
+	}
+}
+
+// laterTopic fails its first request.
+type laterTopic struct {
+	*longTopic
+	asked atomic.Int32
+}
+
+// RoundTrip implements kafka.RoundTripper.
+func (l *laterTopic) RoundTrip(ctx context.Context, a net.Addr, r kafka.Request) (kafka.Response, error) {
+	if l.asked.Add(1) == 1 {
+		return nil, kafka.UnknownTopicOrPartition
+	}
+	return l.longTopic.RoundTrip(ctx, a, r)
 }
