@@ -3,11 +3,12 @@ package main
 import (
 	"bytes"
 	"fmt"
-	"net"
 	"os"
 	"strconv"
 	"strings"
 	"time"
+
+	"tributary/deploy/dev/ports"
 )
 
 // target is the collector under test.
@@ -26,14 +27,12 @@ type targetSpec struct {
 }
 
 func startTarget(s *targetSpec) (*target, error) {
-	listen, err := freeAddress()
+	addresses, release, err := ports.Reserve(2)
 	if err != nil {
 		return nil, err
 	}
-	metrics, err := freeAddress()
-	if err != nil {
-		return nil, err
-	}
+	defer release() // the collector has them then
+	listen, metrics := addresses[0], addresses[1]
 	args := append(s.program[1:len(s.program):len(s.program)], "serve", "--data", s.dir, "--listen", listen, "--metrics-listen", metrics,
 		"--api-listen", "", "--tls-cert", s.files.cert, "--tls-key", s.files.key, "--clickhouse", "http://"+s.store+"/tributary",
 		"--kafka", s.broker, "--kafka-topic", s.topic, "--log-level", "warn")
@@ -55,16 +54,6 @@ func startTarget(s *targetSpec) (*target, error) {
 			return nil, fmt.Errorf("the collector is not ready: %w", err)
 		}
 	}
-}
-
-// freeAddress returns an address that was free a moment ago.
-func freeAddress() (string, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", err
-	}
-	defer l.Close()
-	return l.Addr().String(), nil
 }
 
 // reading is the collector's state at one moment.

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"tributary/collector/embedded"
+	"tributary/deploy/dev/ports"
 )
 
 // region is everything that runs: a broker, two collectors and a store, exporters, and the links between them.
@@ -32,8 +33,8 @@ type region struct {
 	ingest  map[string]string // of each collector
 	metrics map[string]string
 	sql     string
-	brokers string // the broker itself
-	port    int    // the last that freeAddress gave
+	brokers string   // the broker itself
+	release []func() // of reserved addresses
 
 	outside, inside *http.Client // of this host, and of the one whose connections are captured
 
@@ -94,16 +95,14 @@ func (r *region) build(ctx context.Context, o options, replayers int) error {
 	return nil
 }
 
-// freeAddress is one of loopback that nobody listens on, and that no connection of this machine takes by chance: it is below the ports of clients.
-func (r *region) freeAddress() (string, error) {
-	for r.port = max(r.port+1, 20_000+os.Getpid()%5_000); r.port < 32_000; r.port++ {
-		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", r.port))
-		if err == nil {
-			l.Close()
-			return l.Addr().String(), nil
-		}
+// reserve reserves n addresses until the region is closed.
+func (r *region) reserve(n int) ([]string, error) {
+	addresses, release, err := ports.Reserve(n)
+	if err != nil {
+		return nil, err
 	}
-	return "", errors.New("no free port below 32000")
+	r.release = append(r.release, release)
+	return addresses, nil
 }
 
 func (r *region) start(name string, command func() *exec.Cmd) *program {
@@ -124,10 +123,11 @@ func (r *region) link(name string, targets ...string) (string, error) {
 
 // startBroker starts Kafka, which tells everybody to come through the link.
 func (r *region) startBroker(ctx context.Context, script string) error {
-	address, err := r.freeAddress()
+	addresses, err := r.reserve(1)
 	if err != nil {
 		return err
 	}
+	address := addresses[0]
 	r.brokers = address
 	through, err := r.link(kafkaLink, address)
 	if err != nil {
@@ -190,9 +190,11 @@ func (r *region) startCollectors(ctx context.Context) error {
 		return err
 	}
 	r.disks[collectorA] = d
-	if r.sql, err = r.freeAddress(); err != nil {
+	addresses, err := r.reserve(1)
+	if err != nil {
 		return err
 	}
+	r.sql = addresses[0]
 	library, err := filepath.Abs(r.engine)
 	if err != nil {
 		return err
@@ -224,12 +226,9 @@ func (r *region) startCollectors(ctx context.Context) error {
 }
 
 func (r *region) collector(name string, env []string, args ...string) error {
-	var addresses [3]string
-	for i := range addresses {
-		var err error
-		if addresses[i], err = r.freeAddress(); err != nil {
-			return err
-		}
+	addresses, err := r.reserve(3)
+	if err != nil {
+		return err
 	}
 	r.ingest[name], r.metrics[name] = addresses[0], addresses[1]
 	args = append([]string{
@@ -307,6 +306,9 @@ func (r *region) close() error {
 	}
 	for _, d := range r.disks {
 		errs = append(errs, d.close())
+	}
+	for _, release := range r.release {
+		release()
 	}
 	return errors.Join(errs...)
 }

@@ -19,6 +19,7 @@ import (
 	"syscall"
 	"time"
 
+	"tributary/deploy/dev/ports"
 	"tributary/deploy/world"
 )
 
@@ -81,12 +82,14 @@ func run(ctx context.Context, o options) (err error) {
 func startRig(ctx context.Context, p *place, o options, dir string) (*rig, error) {
 	r := &rig{place: p}
 	var addresses []string
+	var release func()
 	if err := p.in(func() (err error) {
-		addresses, err = freeAddresses(5)
+		addresses, release, err = ports.Reserve(5)
 		return err
 	}); err != nil {
 		return nil, err
 	}
+	defer release() // the programs have them then
 	listen, api, sql := addresses[0], addresses[1], addresses[2]
 	r.sql = sql
 	r.collector = &program{place: p, name: "tributary-collector", metrics: addresses[3]}

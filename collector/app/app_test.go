@@ -20,26 +20,17 @@ import (
 
 	"tributary/collector/config"
 	"tributary/collector/ownership/session"
+	"tributary/deploy/dev/ports"
 	"tributary/proto/flowv1"
 	"tributary/service/tlsconf/tlstest"
 )
-
-func freePort(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
-}
 
 // base is a collector whose ClickHouse does not answer.
 func base(t *testing.T) *config.Config {
 	cfg := config.Default()
 	cfg.Data = t.TempDir()
-	cfg.ClickHouse = "http://" + freePort(t)
-	cfg.Listen, cfg.APIListen, cfg.MetricsListen = freePort(t), freePort(t), freePort(t)
+	cfg.ClickHouse = "http://" + ports.Address(t)
+	cfg.Listen, cfg.APIListen, cfg.MetricsListen = ports.Address(t), ports.Address(t), ports.Address(t)
 	cfg.StopTimeout = time.Second
 	return &cfg
 }
@@ -84,7 +75,7 @@ func get(t *testing.T, url string) (int, string) {
 // TestUnreachableStoreAndBusAreStates: the collector starts, says what is missing, and takes claims.
 func TestUnreachableStoreAndBusAreStates(t *testing.T) {
 	cfg := base(t)
-	cfg.Kafka = freePort(t)
+	cfg.Kafka = ports.Address(t)
 	serve(t, cfg)
 	if code, _ := get(t, "http://"+cfg.MetricsListen+"/healthz"); code != 200 {
 		t.Errorf("healthz answers %d", code)

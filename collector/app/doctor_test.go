@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 
+	"tributary/deploy/dev/ports"
 	"tributary/service/tlsconf/tlstest"
 )
 
@@ -21,7 +22,7 @@ func TestDoctor(t *testing.T) {
 	cfg.Region = "eu"
 	cfg.TLSCert, cfg.TLSKey, cfg.TLSClientCA = tlstest.Files(dir)
 	cfg.Regions = filepath.Join(dir, "regions.yaml")
-	table := fmt.Sprintf("regions: [{region: us, prefixes: [10.64.0.0/10], collectors: ['%s']}]\n", freePort(t))
+	table := fmt.Sprintf("regions: [{region: us, prefixes: [10.64.0.0/10], collectors: ['%s']}]\n", ports.Address(t))
 	if err := os.WriteFile(cfg.Regions, []byte(table), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -104,7 +105,7 @@ func TestTroublesExist(t *testing.T) {
 	tlstest.New(t, "corp").Issue(dir, "collector")
 	cfg.Region, cfg.Regions, cfg.ResolveAllowed = "eu", filepath.Join(dir, "regions.yaml"), []string{"*"}
 	cfg.TLSCert, cfg.TLSKey, cfg.TLSClientCA = tlstest.Files(dir)
-	cfg.Kafka = freePort(t)
+	cfg.Kafka = ports.Address(t)
 	if err := os.WriteFile(cfg.Regions, []byte("regions: []\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}

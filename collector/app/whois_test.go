@@ -14,12 +14,13 @@ import (
 	"tributary/collector/config"
 	"tributary/collector/ownership"
 	"tributary/collector/query"
+	"tributary/deploy/dev/ports"
 )
 
 // TestWhois claims an address for one workload, moves it to another, and asks over HTTP before, at and after the move.
 func TestWhois(t *testing.T) {
 	cfg := config.Default()
-	cfg.APIListen = freePort(t)
+	cfg.APIListen = ports.Address(t)
 	c := &collector{cfg: &cfg, table: ownership.New(ownership.Config{}), failed: make(chan error, 1)}
 	if err := c.startAPI(t.Context(), http.NotFoundHandler()); err != nil {
 		t.Fatal(err)

@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -20,6 +19,7 @@ import (
 
 	"tributary/collector/schema"
 	"tributary/collector/schema/schematest"
+	"tributary/deploy/dev/ports"
 	"tributary/service/testenv"
 )
 
@@ -240,7 +240,7 @@ func TestAlertmanager(t *testing.T) {
 		}
 		return fmt.Sprintf("%s %d %s: %s", m.Status, len(m.Alerts), m.Alerts[0].Labels["server_workload"], m.Alerts[0].Annotations["clients"])
 	})
-	address := freeAddress(t)
+	address := ports.Address(t)
 	url := "http://" + address + "/prefix"
 	s := schematest.Migrated(t)
 	j, first := teller(t, s, targetAlertmanager, url)
@@ -346,16 +346,6 @@ func waitFor(t *testing.T, h *hook, want string) {
 		}
 	}
 	t.Fatal(cmp.Diff(want, h.said()))
-}
-
-func freeAddress(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
 }
 
 // startAlertmanager starts the real one, with one receiver.

@@ -86,7 +86,7 @@ func lockRun(number, flags int) (*run, error) {
 	}
 }
 
-// sweep removes the namespaces and the directory of this number.
+// sweep removes the namespaces and the directory of this number, and ends what its processes left in the kernel.
 func (r *run) sweep() error {
 	names, err := filepath.Glob(filepath.Join(netnsDir, r.prefix()+"*"))
 	if err != nil {
@@ -94,7 +94,7 @@ func (r *run) sweep() error {
 	}
 	var errs []error
 	for _, path := range names {
-		errs = append(errs, removeNamespace(filepath.Base(path)))
+		errs = append(errs, endSockets(path), removeNamespace(filepath.Base(path)))
 	}
 	errs = append(errs, os.RemoveAll(r.dir()))
 	return errors.Join(errs...)

@@ -8,6 +8,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"tributary/deploy/dev/ports"
 )
 
 // harness drives a workload in this process, on the host's loopback: no namespace, no root.
@@ -77,12 +79,7 @@ func (h *harness) command(c command) {
 
 func freePort(t *testing.T) uint16 {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return addrPort(l.Addr()).Port()
+	return netip.MustParseAddrPort(ports.Address(t)).Port()
 }
 
 func TestWorkload(t *testing.T) {

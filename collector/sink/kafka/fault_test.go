@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"net"
 	"strings"
 	"testing"
 	"time"
@@ -15,6 +14,7 @@ import (
 	"github.com/segmentio/kafka-go"
 
 	"tributary/deploy/dev/kafkatest"
+	"tributary/deploy/dev/ports"
 )
 
 func TestBrokerKilledInTheMiddleLosesNothing(t *testing.T) {
@@ -153,12 +153,7 @@ func TestOneBadBatchTakesNoOtherWithIt(t *testing.T) {
 }
 
 func TestUnreachableBrokerIsAStateNotAnError(t *testing.T) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	addr := l.Addr().String()
-	_ = l.Close()
+	addr := ports.Address(t)
 	cfg := testConfig(t, addr)
 	cfg.WriteTimeout = time.Second
 	s, reg := newSink(t, cfg)

@@ -22,6 +22,7 @@ import (
 	"testing"
 	"time"
 
+	"tributary/deploy/dev/ports"
 	"tributary/service/testenv"
 )
 
@@ -32,7 +33,7 @@ const (
 	startedLine = "Kafka Server started"
 )
 
-// errPortTaken says that somebody else bound a port between its choice and the broker's bind.
+// errPortTaken says that somebody else bound the controller's port between its choice and the broker's bind.
 var errPortTaken = errors.New("a port of the broker is in use")
 
 // Broker is one broker process with a data directory of its own. Its address stays the same over Kill and Restart.
@@ -112,9 +113,8 @@ func start(t testing.TB, properties string) *Broker {
 			t.Fatalf("write broker properties: %v", err)
 		}
 	}
-	// A free port can be taken by somebody else before the broker binds it: then another one is tried.
-	for range 3 {
-		b.Addr = "127.0.0.1:" + strconv.Itoa(freePort(t))
+	b.Addr = ports.Address(t)
+	for range 3 { // the script chooses the controller's port, which somebody may take before the broker does
 		if err = b.run(); err == nil || !errors.Is(err, errPortTaken) {
 			break
 		}
@@ -134,20 +134,6 @@ func needTools(t testing.TB) {
 	}
 	testenv.NeedCommand(t, "java", "install a Java runtime (Debian: apt-get install default-jre-headless)")
 	testenv.NeedCommand(t, "mvn", "install Maven (Debian: apt-get install maven)")
-}
-
-// freePort finds a port below the range of client ports, where no connection of this machine can take it by chance.
-func freePort(t testing.TB) int {
-	t.Helper()
-	for port := 20000 + os.Getpid()%6000*2; port < 32700; port++ {
-		l, err := net.Listen("tcp", "127.0.0.1:"+strconv.Itoa(port))
-		if err == nil {
-			_ = l.Close()
-			return port
-		}
-	}
-	t.Fatal("no free port for a Kafka broker below 32700")
-	return 0
 }
 
 // Kill ends the broker as a crash would (SIGKILL) and waits until it is gone. Its data stays.

@@ -20,7 +20,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
-	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -28,6 +27,8 @@ import (
 
 	"k8s.io/client-go/rest"
 	"sigs.k8s.io/yaml"
+
+	"tributary/deploy/dev/ports"
 )
 
 // Variable is the environment variable that names the API server's program.
@@ -63,12 +64,12 @@ func New(t testing.TB) *Server {
 	if program == "" {
 		t.Skip("this test needs a Kubernetes API server: run make test-kubernetes")
 	}
-	ports := freePorts(t, 3)
-	s := &Server{dir: t.TempDir(), program: program, port: ports[0], etcd: "http://127.0.0.1:" + ports[1]}
-	s.URL = "https://127.0.0.1:" + s.port
+	server, peer := ports.Address(t), "http://"+ports.Address(t)
+	s := &Server{dir: t.TempDir(), program: program, URL: "https://" + server, etcd: "http://" + ports.Address(t)}
+	_, s.port, _ = net.SplitHostPort(server)
 	s.writeKeys(t)
 	etcd := s.start(t, "etcd", "etcd", "--data-dir", filepath.Join(s.dir, "etcd"), "--listen-client-urls", s.etcd, "--advertise-client-urls", s.etcd,
-		"--listen-peer-urls", "http://127.0.0.1:"+ports[2], "--initial-cluster", "default=http://127.0.0.1:"+ports[2], "--initial-advertise-peer-urls", "http://127.0.0.1:"+ports[2], "--unsafe-no-fsync")
+		"--listen-peer-urls", peer, "--initial-cluster", "default="+peer, "--initial-advertise-peer-urls", peer, "--unsafe-no-fsync")
 	t.Cleanup(etcd.kill)
 	t.Cleanup(func() { s.process.kill() })
 	s.Restart(t)
@@ -252,20 +253,4 @@ func (p *process) kill() {
 func (s *Server) tail(name string) []byte {
 	log, _ := os.ReadFile(filepath.Join(s.dir, name+".log"))
 	return log[max(0, len(log)-2000):]
-}
-
-// freePorts finds ports below the range of client ports, where no connection of this machine can take them by chance.
-func freePorts(t testing.TB, n int) (ports []string) {
-	t.Helper()
-	for port := 12000 + os.Getpid()%4000*2; len(ports) < n && port < 32700; port += 7 {
-		l, err := net.Listen("tcp", "127.0.0.1:"+strconv.Itoa(port))
-		if err == nil {
-			defer l.Close() // only when all are found
-			ports = append(ports, strconv.Itoa(port))
-		}
-	}
-	if len(ports) < n {
-		t.Fatal("no free ports for an API server")
-	}
-	return ports
 }

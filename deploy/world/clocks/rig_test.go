@@ -16,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"tributary/deploy/dev/ports"
 	"tributary/deploy/world"
 	"tributary/service/testenv"
 )
@@ -44,20 +45,11 @@ func newRig(t *testing.T) *rig {
 		t.Skip("run make test-clocks: it makes the machine that this test boots")
 	}
 	testenv.NeedFile(t, filepath.Join(programsDir, "libchdb.so"), "run make engine")
-	r := &rig{t: t, dir: t.TempDir(), ingest: free(t), metrics: free(t), sql: free(t)}
+	r := &rig{t: t, dir: t.TempDir(), ingest: ports.Address(t), metrics: ports.Address(t), sql: ports.Address(t)}
 	r.startCollector()
 	t.Cleanup(r.stopCollector)
 	r.boot(machine)
 	return r
-}
-
-func free(t *testing.T) string {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
 }
 
 func (r *rig) startCollector() {
@@ -65,7 +57,7 @@ func (r *rig) startCollector() {
 	log := r.log("collector.log")
 	defer log.Close()
 	r.collector = exec.Command(filepath.Join(programsDir, "tributary-collector"), "serve", "--data", filepath.Join(r.dir, "data"), "--kafka", "none", "--listen", r.ingest,
-		"--metrics-listen", r.metrics, "--embedded-listen", r.sql, "--embedded-library", filepath.Join(programsDir, "libchdb.so"), "--api-listen", free(r.t))
+		"--metrics-listen", r.metrics, "--embedded-listen", r.sql, "--embedded-library", filepath.Join(programsDir, "libchdb.so"), "--api-listen", ports.Address(r.t))
 	r.run(r.collector, log)
 	r.until(40*time.Second, "the collector is ready", func() bool {
 		answer, err := http.Get("http://" + r.metrics + "/readyz")

@@ -16,6 +16,7 @@ import (
 
 	"tributary/collector/sink/kafka"
 	"tributary/deploy/dev/kafkatest"
+	"tributary/deploy/dev/ports"
 	"tributary/proto/flow"
 	"tributary/proto/flowv1"
 	"tributary/service/testenv"
@@ -87,7 +88,7 @@ func newFleet(t *testing.T) *fleet {
 	testenv.NeedRoot(t)
 	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	t.Cleanup(cancel)
-	f := &fleet{rig: &rig{t: t, ctx: ctx, dir: t.TempDir(), kafka: kafkatest.Start(t), ingest: freeAddress(t)}, rng: rand.New(rand.NewPCG(5, 4))}
+	f := &fleet{rig: &rig{t: t, ctx: ctx, dir: t.TempDir(), kafka: kafkatest.Start(t), ingest: ports.Address(t)}, rng: rand.New(rand.NewPCG(5, 4))}
 	var err error
 	if f.decoder, err = kafka.NewDecoder(); err != nil {
 		t.Fatal(err)
@@ -96,7 +97,7 @@ func newFleet(t *testing.T) *fleet {
 }
 
 func (f *fleet) collector(name string) *member {
-	m := &member{f: f, name: name, listen: freeAddress(f.t), metrics: freeAddress(f.t), store: []string{"--clickhouse", "none"}}
+	m := &member{f: f, name: name, listen: ports.Address(f.t), metrics: ports.Address(f.t), store: []string{"--clickhouse", "none"}}
 	f.t.Cleanup(func() {
 		if m.program != nil {
 			m.program.end(f.t)

@@ -15,6 +15,7 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 
 	"tributary/collector/embedded"
+	"tributary/deploy/dev/ports"
 	"tributary/proto/flow"
 	"tributary/proto/flowv1"
 	"tributary/service/testenv"
@@ -31,7 +32,7 @@ var (
 func TestPairsAcrossNodes(t *testing.T) {
 	f := newFleet(t)
 	testenv.NeedFile(t, engine(t), "run make engine")
-	f.sql = freeAddress(t)
+	f.sql = ports.Address(t)
 	a, b := f.collector("a"), f.collector("b")
 	a.store = []string{"--clickhouse", "embedded", "--embedded-listen", f.sql, "--embedded-library", engine(t)}
 	a.up()

@@ -19,6 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"tributary/deploy/dev/kafkatest"
+	"tributary/deploy/dev/ports"
 	"tributary/deploy/world"
 	"tributary/service/testenv"
 )
@@ -106,7 +107,7 @@ func bareRig(t *testing.T, kafka bool) *rig {
 	}
 	t.Cleanup(r.stop)
 	for _, a := range []*string{&r.ingest, &r.collectorMetrics, &r.exporterMetrics, &r.sql, &r.api} {
-		*a = freeAddress(t)
+		*a = ports.Address(t)
 	}
 	return r
 }
@@ -120,15 +121,6 @@ func engine(t *testing.T) string {
 		t.Fatal(err)
 	}
 	return path
-}
-
-func freeAddress(t *testing.T) string {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
 }
 
 func (r *rig) startCollector() {

@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"tributary/deploy/dev/ports"
 	"tributary/service/testenv"
 )
 
@@ -27,7 +28,7 @@ func TestPrometheusRules(t *testing.T) {
 	r.must(err)
 	quick := strings.ReplaceAll(strings.ReplaceAll(string(rules), "interval: 30s", "interval: 1s"), "[5m]", "[10s]")
 	r.must(os.WriteFile(filepath.Join(r.dir, "rules.yaml"), []byte(quick), 0o600))
-	address := freeAddress(t)
+	address := ports.Address(t)
 	r.must(os.WriteFile(filepath.Join(r.dir, "prometheus.yaml"), fmt.Appendf(nil, `global: {scrape_interval: 1s}
 rule_files: [rules.yaml]
 scrape_configs:

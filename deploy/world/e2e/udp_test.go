@@ -5,13 +5,15 @@ import (
 	"os"
 	"testing"
 	"time"
+
+	"tributary/deploy/dev/ports"
 )
 
 // TestUDP: batches go by datagram where that was asked for; the rows are stored under the exporter's name, and its books and the ledger say what nobody
 // acknowledged. What it has sent is told before it stops.
 func TestUDP(t *testing.T) {
 	r := bareRig(t, false)
-	udp := freeAddress(t)
+	udp := ports.Address(t)
 	r.collectorArgs = []string{"--udp-listen", udp}
 	r.startCollector()
 	r.startExporter("--transports", "udp,grpc", "--collector-udp", udp)

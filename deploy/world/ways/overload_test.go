@@ -2,13 +2,13 @@ package ways
 
 import (
 	"fmt"
-	"net"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
 
+	"tributary/deploy/dev/ports"
 	"tributary/exporter/rollup"
 	"tributary/exporter/transport"
 	"tributary/proto/flow"
@@ -98,9 +98,7 @@ func (e *exporter) busy(truth map[string]sums) {
 // TestOverload: no collector, and a spool that cannot hold what comes: it is summed up, and when a collector is there the sums are what they would have been, to the
 // byte; nothing was dropped.
 func TestOverload(t *testing.T) {
-	l := listen(t, "127.0.0.1:0")
-	address := l.Addr().(*net.TCPAddr).String()
-	l.Close()
+	address := ports.Address(t)
 	roller, err := rollup.New()
 	if err != nil {
 		t.Fatal(err)

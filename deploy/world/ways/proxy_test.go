@@ -17,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"tributary/deploy/dev/ports"
 	"tributary/service/testenv"
 )
 
@@ -183,9 +184,7 @@ http {
 func nginx(t *testing.T, certificates, collector string) string {
 	t.Helper()
 	program := testenv.NeedCommand(t, "nginx", "install Debian's nginx-light (make packages)")
-	l := listen(t, "127.0.0.1:0")
-	address := l.Addr().String()
-	l.Close()
+	address := ports.Address(t)
 	dir := t.TempDir()
 	if err := os.Chmod(dir, 0o777); err != nil { // its worker may be somebody else
 		t.Fatal(err)
