@@ -292,7 +292,8 @@ func (t *Transport) keep(ctx context.Context, conn connection, name streamName, 
 		if ctx.Err() != nil || errors.Is(err, errDrained) {
 			return
 		}
-		if errors.Is(err, errProtocol) {
+		senseless := errors.Is(err, errProtocol)
+		if senseless {
 			t.books.protocolErrors.Add(1)
 		}
 		t.books.restarts[name].Add(1)
@@ -301,8 +302,8 @@ func (t *Transport) keep(ctx context.Context, conn connection, name streamName, 
 		if !answered && t.route.lost(name, err) {
 			return
 		}
-		// Whoever cuts streams that work must not make us wait longer and longer.
-		conn.await(ctx, wait.next(answered || time.Since(began) >= steady))
+		// Whoever cuts streams that work must not make us wait longer and longer; whose answers make no sense must not get all that is pending ten times a second.
+		conn.await(ctx, wait.next(answered && !senseless || time.Since(began) >= steady))
 	}
 }
 

@@ -3,6 +3,7 @@ package transport
 import (
 	"fmt"
 	"slices"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -218,6 +219,27 @@ func TestImpossibleAnswersEndTheStreamAndAreCounted(t *testing.T) {
 				t.Errorf("books: %+v, %+v", s, kept)
 			}
 		})
+	}
+}
+
+// A collector whose every answer makes no sense is asked less and less often: each time all that is pending is sent again.
+func TestSenselessAnswersAreNotAskedForAgainAtOnce(t *testing.T) {
+	c := &fakeCollector{}
+	var streams atomic.Int32
+	c.flows = func(_ int, stream flowv1.Collector_FlowsServer) error {
+		streams.Add(1)
+		if err := stream.Send(ack(1, 9)); err != nil {
+			return err
+		}
+		_, err := c.take(stream)
+		return err
+	}
+	c.serve(t, "")
+	r := run(t, c.address, nil)
+	r.Add(batch(1, 100))
+	time.Sleep(2 * time.Second)
+	if n := streams.Load(); n > 7 { // at 0, 0.1, 0.3, 0.7, 1.5 s, each wait a fifth shorter at most; on a busy machine fewer
+		t.Errorf("%d streams in two seconds", n)
 	}
 }
 
