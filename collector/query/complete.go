@@ -5,9 +5,9 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"maps"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	"tributary/collector/schema"
@@ -25,17 +25,23 @@ const (
 // counted in the minute in which it comes back.
 const readBefore = 2 * time.Hour
 
-type lossRow struct {
-	Captured uint64            `json:"captured"`
-	LostRows uint64            `json:"lost_rows"`
+// reading is the last that an exporter said of its counters in the window, or before it.
+type reading struct {
+	Exporter string            `json:"exporter_id"`
+	Host     string            `json:"host"`
+	Minute   int64             `json:"minute_s"`
+	Last     int64             `json:"last"`
+	Inside   uint8             `json:"inside"`
+	Read     int64             `json:"read"`
 	Lost     map[string]uint64 `json:"lost"`
-	Readings uint64            `json:"readings"`
 }
 
-type silentRow struct {
-	Host string `json:"host"`
-	Last int64  `json:"last"`
-}
+// readingsSQL keeps of an exporter its last reading before the window and its last in it: counters run on, so these are enough, and all others make a day of 100
+// exporters last 10 s.
+const readingsSQL = `SELECT exporter_id, host, toUnixTimestamp(minute) AS minute_s, toUnixTimestamp(read_time_ns) AS last, toUInt8($inside) AS inside,
+    toInt64(counters['ring.read'] + counters['ring.walked']) AS read, mapFilter((name, n) -> n > 0 AND $loss, counters) AS lost
+FROM $database.exporter_health FINAL
+WHERE $known AND (exporter_id, minute) IN (SELECT exporter_id, max(minute) FROM $database.exporter_health WHERE $known GROUP BY exporter_id, $inside)`
 
 // Telling begins to ask how complete an answer about the window is, while the answer itself is asked. What it returns waits for that, and writes it if the
 // answer is not complete. The window is as the verbs take it.
@@ -65,41 +71,77 @@ func (c *Client) tell(ctx context.Context, w window, now time.Time, out io.Write
 }
 
 func (c *Client) completeness(ctx context.Context, w window, now time.Time) ([]string, error) {
-	until := now
-	if !w.until.IsZero() && w.until.Before(now) {
-		until = w.until
-	}
-	var before, heard, inside window
-	before.until, heard.until, inside.until = until, until, until
+	until := endOf(w, now)
+	known, inside := window{until: until}, window{until: until}
+	heard := until.Add(-24 * time.Hour)
 	if !w.since.IsZero() {
-		before.since, heard.since, inside.since = w.since.Add(-readBefore), w.since.Add(-heardBefore), w.since.Truncate(time.Minute)
+		known.since, inside.since = w.since.Add(-readBefore), w.since.Truncate(time.Minute)
+		heard = later(heard, w.since.Add(-heardBefore))
 	}
-	// Counters run on, so an exporter's last reading before the window and its last in it are enough: all others make a day of 100 exporters last 10 s.
-	ends := strings.NewReplacer("$database", c.database(), "$before", before.condition("minute"), "$inside", inside.condition("minute")).Replace(
-		"$before AND (exporter_id, minute) IN (SELECT exporter_id, max(minute) FROM $database.exporter_health WHERE $before GROUP BY exporter_id, $inside)")
-	var silent []string
-	var silentErr error
-	var both sync.WaitGroup
-	both.Go(func() { silent, silentErr = c.silent(ctx, heard) })
-	losses, err := collect[lossRow](ctx, c, "SELECT sum(c.captured) AS captured, sum(c.lost_rows) AS lost_rows, sumMap(c.lost) AS lost, count() AS readings FROM ("+
-		schema.CompletenessOf(c.database(), ends)+") AS c WHERE "+inside.condition("c.minute"), nil)
-	both.Wait()
+	readings, err := collect[reading](ctx, c, strings.NewReplacer("$database", c.database(), "$known", known.condition("minute"), "$inside", inside.condition("minute"),
+		"$loss", schema.LossCondition).Replace(readingsSQL), nil)
 	if err != nil {
 		return nil, err
 	}
-	return append(lossLines(losses), silent...), silentErr
+	return append(lossLines(readings), silentLines(readings, heard, until.Add(-silentAfter))...), nil
 }
 
-func lossLines(losses []lossRow) []string {
-	if len(losses) != 1 || losses[0].Readings == 0 {
+// losses adds up what was captured and lost between the readings before a window and in it, as the view exporter_completeness does.
+func losses(readings []reading) (captured uint64, lost map[string]uint64, counted int) {
+	before := map[string]*reading{}
+	for i := range readings {
+		if readings[i].Inside == 0 {
+			before[readings[i].Exporter] = &readings[i]
+		}
+	}
+	lost = map[string]uint64{}
+	for i := range readings {
+		r := &readings[i]
+		if r.Inside == 0 {
+			continue
+		}
+		counted++
+		from := before[r.Exporter]
+		if from == nil || from.progress() > r.progress() { // its clock was set: what had counted more came later
+			from = &reading{}
+		}
+		captured += uint64(max(0, r.Read-from.Read))
+		for name, n := range r.Lost {
+			if n <= from.Lost[name] {
+				continue
+			}
+			lost[name] += n - from.Lost[name]
+			if strings.HasPrefix(name, "probe.") { // lost before it was read
+				captured += n - from.Lost[name]
+			}
+		}
+	}
+	return captured, lost, counted
+}
+
+// progress grows as an exporter counts.
+func (r *reading) progress() uint64 {
+	sum := uint64(max(0, r.Read))
+	for _, n := range r.Lost {
+		sum += n
+	}
+	return sum
+}
+
+func lossLines(readings []reading) []string {
+	captured, lost, counted := losses(readings)
+	if counted == 0 {
 		return []string{"how complete this answer is cannot be said: no exporter has reported its counters in this time"}
 	}
-	l := losses[0]
-	if l.LostRows == 0 {
+	rows := uint64(0)
+	for _, n := range lost {
+		rows += n
+	}
+	if rows == 0 {
 		return nil
 	}
-	share := 100 * (1 - float64(min(l.LostRows, l.Captured))/float64(max(1, l.Captured)))
-	return []string{fmt.Sprintf("this answer is incomplete: %s %% of the records of this time are there; %d of %d were lost (%s)", shareText(share), l.LostRows, l.Captured, counts(l.Lost))}
+	share := 100 * (1 - float64(min(rows, captured))/float64(max(1, captured)))
+	return []string{fmt.Sprintf("this answer is incomplete: %s %% of the records of this time are there; %d of %d were lost (%s)", shareText(share), rows, captured, counts(lost))}
 }
 
 // shareText never rounds up to 100.
@@ -127,22 +169,24 @@ func counts(by map[string]uint64) string {
 // maxSilent hosts are named.
 const maxSilent = 3
 
-// silent names the hosts whose exporters stopped to speak in the window or shortly before it.
-func (c *Client) silent(ctx context.Context, w window) ([]string, error) {
-	w.since = later(w.since, w.until.Add(-24*time.Hour))
-	rows, err := collect[silentRow](ctx, c, fmt.Sprintf("SELECT host, toUnixTimestamp(max(read_time_ns)) AS last FROM %s.exporter_health WHERE %s GROUP BY host HAVING last < %d ORDER BY last DESC, host",
-		c.database(), window{w.since, time.Time{}}.condition("minute")+" AND "+window{time.Time{}, w.until.Add(time.Minute)}.condition("minute"), w.until.Add(-silentAfter).Unix()), nil)
-	if err != nil {
-		return nil, err
+// silentLines name the hosts of which something was heard since a moment, and nothing after another.
+func silentLines(readings []reading, since, after time.Time) []string {
+	last := map[string]int64{}
+	for _, r := range readings {
+		if r.Minute >= since.Unix() {
+			last[r.Host] = max(last[r.Host], r.Last)
+		}
 	}
+	maps.DeleteFunc(last, func(_ string, at int64) bool { return at >= after.Unix() })
+	hosts := slices.SortedFunc(maps.Keys(last), func(a, b string) int { return cmp.Or(cmp.Compare(last[b], last[a]), strings.Compare(a, b)) })
 	var lines []string
-	for _, r := range rows[:min(len(rows), maxSilent)] {
-		lines = append(lines, fmt.Sprintf("nothing is known of host %s after %s: its exporter has not been heard since", r.Host, time.Unix(r.Last, 0).UTC().Format(time.RFC3339)))
+	for _, host := range hosts[:min(len(hosts), maxSilent)] {
+		lines = append(lines, fmt.Sprintf("nothing is known of host %s after %s: its exporter has not been heard since", host, time.Unix(last[host], 0).UTC().Format(time.RFC3339)))
 	}
-	if more := len(rows) - maxSilent; more > 0 {
+	if more := len(hosts) - maxSilent; more > 0 {
 		lines = append(lines, fmt.Sprintf("nor of %d more hosts", more))
 	}
-	return lines, nil
+	return lines
 }
 
 func later(a, b time.Time) time.Time {

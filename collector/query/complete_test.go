@@ -1,0 +1,53 @@
+package query
+
+import (
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+func TestLosses(t *testing.T) {
+	before := func(read int64, lost map[string]uint64) reading {
+		return reading{Exporter: "a", Host: "h", Read: read, Lost: lost}
+	}
+	inside := func(read int64, lost map[string]uint64) reading {
+		return reading{Exporter: "a", Host: "h", Inside: 1, Read: read, Lost: lost}
+	}
+	for _, c := range []struct {
+		name     string
+		readings []reading
+		captured uint64
+		lost     map[string]uint64
+	}{
+		{"nobody heard in the window", []reading{before(10, nil)}, 0, nil},
+		{"the first reading of all", []reading{inside(10, map[string]uint64{"probe.ring_full": 2})}, 12, map[string]uint64{"probe.ring_full": 2}},
+		{
+			"what was read and then dropped is captured once", []reading{inside(110, map[string]uint64{"spool.dropped_rows_age": 5}), before(100, map[string]uint64{"spool.dropped_rows_age": 1})},
+			10, map[string]uint64{"spool.dropped_rows_age": 4},
+		},
+		{"lost before the window", []reading{before(100, map[string]uint64{"ring.invalid": 7}), inside(130, map[string]uint64{"ring.invalid": 7})}, 30, nil},
+		{"a clock was set: what counted more came later", []reading{before(200, nil), inside(150, nil)}, 150, nil},
+	} {
+		captured, lost, _ := losses(c.readings)
+		if captured != c.captured || len(lost)+len(c.lost) > 0 && !cmp.Equal(lost, c.lost) {
+			t.Errorf("%s: captured %d, lost %v; want %d, %v", c.name, captured, lost, c.captured, c.lost)
+		}
+	}
+}
+
+// TestSilent: a host is heard as long as one of its exporters is.
+func TestSilent(t *testing.T) {
+	at := func(host string, second int64) reading { return reading{Host: host, Minute: second / 60 * 60, Last: second} }
+	readings := []reading{at("old", 30), at("replaced", 650), at("replaced", 1000), at("e", 700), at("d", 710), at("c", 710), at("b", 690)}
+	got := silentLines(readings, time.Unix(600, 0), time.Unix(910, 0))
+	want := []string{
+		"nothing is known of host c after 1970-01-01T00:11:50Z: its exporter has not been heard since",
+		"nothing is known of host d after 1970-01-01T00:11:50Z: its exporter has not been heard since",
+		"nothing is known of host e after 1970-01-01T00:11:40Z: its exporter has not been heard since",
+		"nor of 1 more hosts",
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
+	}
+}
