@@ -38,7 +38,9 @@ func TestLosses(t *testing.T) {
 
 // TestSilent: a host is heard as long as one of its exporters is.
 func TestSilent(t *testing.T) {
-	at := func(host string, second int64) reading { return reading{Host: host, Minute: second / 60 * 60, Last: second} }
+	at := func(host string, second int64) reading {
+		return reading{Host: host, Minute: second / 60 * 60, Last: second}
+	}
 	readings := []reading{at("old", 30), at("replaced", 650), at("replaced", 1000), at("e", 700), at("d", 710), at("c", 710), at("b", 690)}
 	got := silentLines(readings, time.Unix(600, 0), time.Unix(910, 0))
 	want := []string{

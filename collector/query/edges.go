@@ -79,7 +79,7 @@ func (c *Client) edges(ctx context.Context, w window, now time.Time, f edgeFilte
 	if known || !covered.writtenSince(endOf(w, now).Add(-aliveWithin)) {
 		return c.askParts(ctx, statements, f)
 	}
-	var open []openRow
+	var open []Edge
 	var openErr error
 	var both sync.WaitGroup
 	both.Go(func() { open, openErr = c.open(ctx, w, now, f) })
@@ -111,19 +111,10 @@ func endOf(w window, now time.Time) time.Time {
 // aliveWithin is longer than the time between two records of a connection that lives.
 const aliveWithin = 65 * time.Second
 
-type openRow struct {
-	Edge
-	Open       uint64 `json:"open"`
-	Unanswered uint64 `json:"unanswered"`
-}
-
 // open counts the connections that live at the end of the window, from single records.
-func (c *Client) open(ctx context.Context, w window, now time.Time, f edgeFilter) ([]openRow, error) {
+func (c *Client) open(ctx context.Context, w window, now time.Time, f edgeFilter) ([]Edge, error) {
 	at := endOf(w, now)
-	from := schema.EdgesOf(c.database(), "toDateTime(0, 'UTC')", sqlTime(at.Add(-aliveWithin), ""), sqlTime(at.Add(time.Nanosecond), ""), schema.Part{Filter: f.condition})
-	statement := "SELECT " + edgeGroup + ", sum(e.open) AS open, sum(e.unanswered) AS unanswered FROM (" + from + ") AS e" +
-		"\nGROUP BY " + edgeGroup + "\nHAVING open > 0 OR unanswered > 0"
-	return collect[openRow](ctx, c, statement, f.params)
+	return collect[Edge](ctx, c, schema.MapOf(c.database(), sqlTime(at.Add(-aliveWithin), ""), sqlTime(at.Add(time.Nanosecond), ""), beginning, f.condition), f.params)
 }
 
 // around returns the edges within depth steps of a workload, in either direction.

@@ -87,9 +87,7 @@ func (c *Client) parts(covered coverage, tiers []tier, lively time.Time, f edgeF
 	for _, t := range covered.fromWritten(tiers) {
 		switch t.from {
 		case fromFlows:
-			at := "toDateTime(end_time_ns >= " + sqlTime(lively, never) + ", 'UTC')"
-			edges := schema.EdgesOf(c.database(), at, sqlTime(t.window.since, beginning), sqlTime(t.window.until, never), schema.Part{Filter: f.condition})
-			out = append(out, "SELECT "+edgeGroup+",\n    "+schema.ReadEdges(false)+livingOnes+"\nFROM ("+edges+") AS e\nGROUP BY "+edgeGroup)
+			out = append(out, schema.MapOf(c.database(), sqlTime(t.window.since, beginning), sqlTime(t.window.until, never), sqlTime(lively, never), f.condition))
 		case fromMinutes:
 			minutes = append(minutes, t.window)
 		case fromHours:
@@ -105,9 +103,6 @@ func (c *Client) parts(covered coverage, tiers []tier, lively time.Time, f edgeF
 	}
 	return slices.DeleteFunc(out, func(text string) bool { return text == "" })
 }
-
-// livingOnes are the columns of connections that live, from the rows of the single records since a moment: their minute is 1 s after the epoch.
-const livingOnes = ",\n    sumIf(e.open, e.minute = toDateTime(1, 'UTC')) AS open, sumIf(e.unanswered, e.minute = toDateTime(1, 'UTC')) AS unanswered"
 
 // computed returns a SELECT of the computed edges of one table in some windows, of generations that count; "" if there are none.
 func (c *Client) computed(step, table string, windows []window, gens string, f edgeFilter) string {

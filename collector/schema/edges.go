@@ -1,6 +1,7 @@
 package schema
 
 import (
+	"cmp"
 	"fmt"
 	"strings"
 )
@@ -218,12 +219,8 @@ func measureDefinitions() []string {
 	return lines
 }
 
-// Part is a part of the connections, by their hash, and of these the ones for whose edge an SQL condition on the columns of EdgeKey holds. The zero value
-// is all of them.
-type Part struct {
-	Of, Index uint64
-	Filter    string
-}
+// Part is a part of the connections, by their hash. The zero value is all of them.
+type Part struct{ Of, Index uint64 }
 
 func (p Part) condition(connection string) string {
 	if p.Of <= 1 {
@@ -235,13 +232,38 @@ func (p Part) condition(connection string) string {
 // EdgesOf returns the SELECT of the edges of the records that end at from or later and before to, from single records. from, to and at are
 // SQL expressions: times, and the value of the first column, which is the minute in edges_1m.
 func EdgesOf(database, at, from, to string, part Part) string {
-	filter := ""
-	if part.Filter != "" {
-		filter = " AND (" + part.Filter + ")"
+	key := EdgeKey()
+	text := edgesWith + "\nSELECT\n    $at AS minute,\n" + edgeExpressions(key) + edgesMeasured + edgesFrom + "\nGROUP BY minute, " + strings.Join(key, ", ")
+	return strings.NewReplacer("$part", part.condition("connection"), "$met", part.condition("met"), "$at", at, "$sighted", ", "+at, "$alike", " AND s.6 = minute",
+		"$filter", "", "$living", "").Replace(ofRecords(text, database, from, to))
+}
+
+// MapOf returns the SELECT of the same by the columns of MapKey, with connections by class, in the columns of ReadEdges. Of their columns, and of client_release and
+// server_release, is the SQL condition filter. open and unanswered are those of the records that end at lively or later.
+func MapOf(database, from, to, lively, filter string) string {
+	key := MapKey()
+	releases := ",\n" + strings.TrimSuffix(edgeExpressions([]string{"client_release", "server_release"}), ",\n")
+	byClass := ",\n    sumIf(stands_for, opened AND by_client AND NOT mirrored) AS client_only,\n    sumIf(stands_for, opened AND NOT by_client) AS server_only" +
+		",\n    sumIf(stands_for, opened AND by_client AND mirrored) AS both"
+	text := edgesWith + releases + "\nSELECT\n" + edgeExpressions(key) + edgesMeasured + byClass + edgesFrom + "\nGROUP BY " + strings.Join(key, ", ")
+	return strings.NewReplacer("$part", "1", "$met", "1", "$sighted", "", "$alike", "", "$filter", " AND ("+cmp.Or(filter, "1")+")",
+		"$living", " AND end_time_ns >= "+lively).Replace(ofRecords(text, database, from, to))
+}
+
+// ofRecords fills in what both have.
+func ofRecords(text, database, from, to string) string {
+	return strings.NewReplacer("$database", database, "$from", from, "$to", to, "$connection", connectionHash, "$flow", flowHash,
+		"$bucketRTT", bucketOf("srtt_us"), "$bucketConnect", bucketOf("connect_us")).Replace(text)
+}
+
+// edgeExpressions are the columns of a key, in SQL, of a record.
+func edgeExpressions(key []string) string {
+	var out strings.Builder
+	expressions := edgeKeys()
+	for _, name := range key {
+		out.WriteString("    " + expressions[name] + " AS " + name + ",\n")
 	}
-	return strings.NewReplacer("$part", part.condition("connection"), "$filter", filter, "$met", part.condition("met"), "$database", database, "$at", at, "$from", from, "$to", to, "$key", strings.Join(EdgeKey(), ", "),
-		"$class", classType, "$connection", connectionHash, "$flow", flowHash,
-		"$bucketRTT", bucketOf("srtt_us"), "$bucketConnect", bucketOf("connect_us")).Replace(edgesOf)
+	return out.String()
 }
 
 // Minute is the value of at for edges by minute.
@@ -249,37 +271,23 @@ const Minute = "toStartOfMinute(toDateTime(end_time_ns, 'UTC'))"
 
 // It is one SELECT with one subquery, whose aliases are named once: ClickHouse takes 0.1 s to analyse the same in four levels (docs/schema.md).
 // It reads flows_raw and not the view flows, which has 86 columns to analyse. Where a column and an alias have one name, own. is the column.
-const edgesOf = `WITH
+const (
+	edgesWith = `WITH
     role = 'client' AS by_client,
     $connection AS connection,
     $flow AS flow,
     arrayExists(s -> s.1 != role AND if(by_client,
         start_time_ns <= s.2 + toIntervalSecond(5) AND end_time_ns >= s.2 - toIntervalSecond(5),
         s.2 <= start_time_ns + toIntervalSecond(5) AND s.3 >= start_time_ns - toIntervalSecond(5)), sightings) AS mirrored,
-    arrayExists(s -> s.4 = flow AND s.5 > record_seq AND s.3 < $to AND s.6 = minute, sightings) AS overtaken,
+    arrayExists(s -> s.4 = flow AND s.5 > record_seq AND s.3 < $to$alike, sightings) AS overtaken,
     toUInt64(own.connections) * sample_rate AS stands_for,
     toUInt64(own.failures) * sample_rate AS failed,
     start_observed AND record_seq = 0 AS opened,
     kind = 'closed' AS ended,
-    kind = 'active' AND NOT overtaken AS lives,
+    kind = 'active' AND NOT overtaken$living AS lives,
     $bucketRTT AS rtt_bucket,
-    $bucketConnect AS connect_bucket
-SELECT
-    $at AS minute,
-    if(by_client, local_workload, remote_workload) AS client_workload,
-    if(by_client, remote_workload, local_workload) AS server_workload,
-    if(by_client, remote_port, local_port) AS server_port,
-    CAST(multiIf(NOT by_client, 'server_only', mirrored, 'both', 'client_only') AS $class) AS class,
-    own.network AS network,
-    toString(if(by_client, local_why, remote_why)) AS client_why,
-    toString(if(by_client, remote_why, local_why)) AS server_why,
-    if(by_client, local_zone, remote_zone) AS client_zone,
-    if(by_client, local_region, remote_region) AS client_region,
-    if(by_client, local_release, remote_release) AS client_release,
-    if(by_client, remote_zone, local_zone) AS server_zone,
-    if(by_client, remote_region, local_region) AS server_region,
-    if(by_client, remote_release, local_release) AS server_release,
-    sumIf(stands_for, opened) AS connections,
+    $bucketConnect AS connect_bucket`
+	edgesMeasured = `    sumIf(stands_for, opened) AS connections,
     sumIf(stands_for, ended) AS closed,
     sumIf(stands_for, ended AND close_reason IN ('rst_local', 'rst_remote')) AS resets,
     sumIf(stands_for, lives AND last_state != 'syn_sent') AS open,
@@ -292,17 +300,37 @@ SELECT
     sumMapIf(map(rtt_bucket, toUInt64(1)), srtt_us > 0) AS rtt_us_histogram,
     sumMapIf(map(connect_bucket, toUInt64(1)), connect_us > 0 AND opened AND by_client) AS connect_us_histogram,
     toDateTime64(toDateTime(min(start_time_ns), 'UTC'), 3, 'UTC') AS first_seen,
-    toDateTime64(toDateTime(max(end_time_ns), 'UTC'), 3, 'UTC') AS last_seen
+    toDateTime64(toDateTime(max(end_time_ns), 'UTC'), 3, 'UTC') AS last_seen`
+	edgesFrom = `
 FROM $database.flows_raw AS own FINAL
 INNER JOIN
 (
-    SELECT $connection AS met, groupArray((role, start_time_ns, end_time_ns, $flow, record_seq, $at)) AS sightings
+    SELECT $connection AS met, groupArray((role, start_time_ns, end_time_ns, $flow, record_seq$sighted)) AS sightings
     FROM $database.flows_raw FINAL
     WHERE role != 'unknown' AND NOT replay AND end_time_ns >= $from - toIntervalSecond(40) AND end_time_ns < $to + toIntervalSecond(10) AND $met
     GROUP BY met
 ) AS near ON connection = near.met
-WHERE role != 'unknown' AND NOT replay AND end_time_ns >= $from AND end_time_ns < $to AND $part AND (by_client OR NOT mirrored)$filter
-GROUP BY minute, $key`
+WHERE role != 'unknown' AND NOT replay AND end_time_ns >= $from AND end_time_ns < $to AND $part AND (by_client OR NOT mirrored)$filter`
+)
+
+// edgeKeys returns the columns of EdgeKey of a record, in SQL.
+func edgeKeys() map[string]string {
+	return map[string]string{
+		"client_workload": "if(by_client, local_workload, remote_workload)",
+		"server_workload": "if(by_client, remote_workload, local_workload)",
+		"server_port":     "if(by_client, remote_port, local_port)",
+		"class":           "CAST(multiIf(NOT by_client, 'server_only', mirrored, 'both', 'client_only') AS " + classType + ")",
+		"network":         "own.network",
+		"client_why":      "toString(if(by_client, local_why, remote_why))",
+		"server_why":      "toString(if(by_client, remote_why, local_why))",
+		"client_zone":     "if(by_client, local_zone, remote_zone)",
+		"client_region":   "if(by_client, local_region, remote_region)",
+		"client_release":  "if(by_client, local_release, remote_release)",
+		"server_zone":     "if(by_client, remote_zone, local_zone)",
+		"server_region":   "if(by_client, remote_region, local_region)",
+		"server_release":  "if(by_client, remote_release, local_release)",
+	}
+}
 
 // RecordedOf returns the SELECT of which exporter recorded how much of which workload, with the arguments of EdgesOf.
 func RecordedOf(database, at, from, to string) string {
