@@ -2,6 +2,7 @@ package query
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"strings"
@@ -49,6 +50,16 @@ func run(cmd *cobra.Command, connect Connect, output string, ask func(ctx contex
 	return ask(cmd.Context(), c, f)
 }
 
+// answer writes an answer about a window, and behind it, to stderr, how complete it is, which is asked at the same time. Found is an answer too.
+func answer(ctx context.Context, cmd *cobra.Command, c Connection, since, until string, write func() error) error {
+	tell := Telling(ctx, c.Client, since, until, time.Now)
+	err := write()
+	if err == nil || errors.As(err, new(*Found)) {
+		tell(cmd.ErrOrStderr())
+	}
+	return err
+}
+
 func outputFlag(cmd *cobra.Command, output *string, also ...string) {
 	formats := append([]string{"table", "json or jsonl: one object a line"}, also...)
 	cmd.Flags().StringVarP(output, "output", "o", string(FormatTable), strings.Join(formats, "; "))
@@ -90,12 +101,7 @@ func mapCommand(connect Connect) *cobra.Command {
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return run(cmd, connect, output, func(ctx context.Context, c Connection, f Format) error {
 				o.Format = f
-				tell := Telling(ctx, c.Client, o.Since, o.Until, time.Now)
-				if err := Map(ctx, c.Client, o, time.Now, cmd.OutOrStdout()); err != nil {
-					return err
-				}
-				tell(cmd.ErrOrStderr())
-				return nil
+				return answer(ctx, cmd, c, o.Since, o.Until, func() error { return Map(ctx, c.Client, o, time.Now, cmd.OutOrStdout()) })
 			}, FormatDot, FormatMermaid)
 		},
 	}

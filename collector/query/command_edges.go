@@ -2,7 +2,6 @@ package query
 
 import (
 	"context"
-	"errors"
 	"strings"
 	"time"
 
@@ -25,12 +24,7 @@ func topCommand(connect Connect) *cobra.Command {
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return run(cmd, connect, output, func(ctx context.Context, c Connection, f Format) error {
 				o.Format = f
-				tell := Telling(ctx, c.Client, o.Since, o.Until, time.Now)
-				if err := Top(ctx, c.Client, o, by, n, time.Now, cmd.OutOrStdout()); err != nil {
-					return err
-				}
-				tell(cmd.ErrOrStderr())
-				return nil
+				return answer(ctx, cmd, c, o.Since, o.Until, func() error { return Top(ctx, c.Client, o, by, n, time.Now, cmd.OutOrStdout()) })
 			})
 		},
 	}
@@ -122,12 +116,7 @@ func impactCommand(connect Connect) *cobra.Command {
 			o.Target = args[0]
 			return run(cmd, connect, output, func(ctx context.Context, c Connection, f Format) error {
 				o.Format = f
-				tell := Telling(ctx, c.Client, o.Since, o.Until, time.Now)
-				err := Impact(ctx, c.Client, o, time.Now, cmd.OutOrStdout())
-				if err == nil || errors.As(err, new(*Found)) {
-					tell(cmd.ErrOrStderr())
-				}
-				return err
+				return answer(ctx, cmd, c, o.Since, o.Until, func() error { return Impact(ctx, c.Client, o, time.Now, cmd.OutOrStdout()) })
 			})
 		},
 	}
@@ -149,12 +138,7 @@ func exposureCommand(connect Connect) *cobra.Command {
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return run(cmd, connect, output, func(ctx context.Context, c Connection, f Format) error {
 				o.Format = f
-				tell := Telling(ctx, c.Client, o.Since, o.Until, time.Now)
-				if err := Exposure(ctx, c.Client, o, time.Now, cmd.OutOrStdout()); err != nil {
-					return err
-				}
-				tell(cmd.ErrOrStderr())
-				return nil
+				return answer(ctx, cmd, c, o.Since, o.Until, func() error { return Exposure(ctx, c.Client, o, time.Now, cmd.OutOrStdout()) })
 			})
 		},
 	}

@@ -28,12 +28,7 @@ never_worked, nobody_tries, client_gone, released (the server was taken out of s
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return run(cmd, connect, output, func(ctx context.Context, c Connection, f Format) error {
 				o.Format = f
-				tell := Telling(ctx, c.Client, o.Since, o.Until, time.Now)
-				if err := Reachability(ctx, c.Client, o, time.Now, cmd.OutOrStdout()); err != nil {
-					return err
-				}
-				tell(cmd.ErrOrStderr())
-				return nil
+				return answer(ctx, cmd, c, o.Since, o.Until, func() error { return Reachability(ctx, c.Client, o, time.Now, cmd.OutOrStdout()) })
 			})
 		},
 	}

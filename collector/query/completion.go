@@ -2,6 +2,7 @@ package query
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -53,9 +54,29 @@ func workloadsOf(connect Connect) cobra.CompletionFunc {
 
 // workloadFlag is a filter by workload, whose values are offered.
 func workloadFlag(cmd *cobra.Command, connect Connect, to *string, usage string) {
-	cmd.Flags().StringVar(to, "workload", "", usage)
+	cmd.Flags().Var((*workloadName)(to), "workload", usage)
 	offer(cmd, "workload", workloadsOf(connect))
 }
+
+// workloadName is a flag's value that cannot be empty: that would be no filter, where a script's variable was.
+type workloadName string
+
+var errNoName = errors.New("a workload has a name; leave the flag out to ask about all")
+
+// Set implements pflag.Value.
+func (n *workloadName) Set(text string) error {
+	if text == "" {
+		return errNoName
+	}
+	*n = workloadName(text)
+	return nil
+}
+
+// String implements pflag.Value.
+func (n *workloadName) String() string { return string(*n) }
+
+// Type implements pflag.Value.
+func (n *workloadName) Type() string { return "string" }
 
 // valuesBehind offers the values of flags to a verb that reads its flags itself.
 func valuesBehind(values map[string][]string) cobra.CompletionFunc {

@@ -86,11 +86,13 @@ func Observe(ctx context.Context, c *Client, o ObserveOptions, now Clock, w io.W
 	if err := v.show(ctx, statement); err != nil {
 		return err
 	}
-	if !o.Follow {
-		if v.rows > 0 {
-			return nil
+	if v.rows == 0 && !o.Follow { // who follows may wait for one that is to come
+		if err := c.checkWorkloads(ctx, o.Filters.workloads()); err != nil {
+			return err
 		}
-		return c.checkWorkloads(ctx, o.Filters.workloads())
+	}
+	if err := v.flush(); err != nil || !o.Follow {
+		return err
 	}
 	return v.follow(ctx, func(local time.Time) time.Time { return server.Add(local.Sub(started)) })
 }
@@ -149,7 +151,7 @@ func (v *viewer) follow(ctx context.Context, byServer func(time.Time) time.Time)
 		looked, from := time.Now(), v.remember
 		statement := fmt.Sprintf("SELECT %s FROM %s.flows WHERE received_time_ns >= fromUnixTimestamp64Nano(%d) AND end_time_ns >= fromUnixTimestamp64Nano(%d) AND (%s) ORDER BY end_time_ns",
 			v.columns(), v.client.database(), from.UnixNano(), from.Add(-time.Hour).UnixNano(), v.condition)
-		if err := v.show(ctx, statement); err != nil {
+		if err := errors.Join(v.show(ctx, statement), v.flush()); err != nil {
 			if ctx.Err() != nil {
 				return nil
 			}
@@ -161,7 +163,7 @@ func (v *viewer) follow(ctx context.Context, byServer func(time.Time) time.Time)
 }
 
 func (v *viewer) show(ctx context.Context, statement string) error {
-	err := v.client.rows(ctx, statement, v.params, func(line []byte) error {
+	return v.client.rows(ctx, statement, v.params, func(line []byte) error {
 		var row observed
 		if err := json.Unmarshal(line, &row); err != nil {
 			return fmt.Errorf("understand the answer: %w", err)
@@ -180,8 +182,12 @@ func (v *viewer) show(ctx context.Context, statement string) error {
 		v.tableRow(row)
 		return nil
 	})
-	if err != nil || v.format == FormatJSON {
-		return err
+}
+
+// flush prints what show has held, and the header if there was nothing.
+func (v *viewer) flush() error {
+	if v.format == FormatJSON {
+		return nil
 	}
 	if v.table == nil {
 		v.table = v.newTable()

@@ -14,6 +14,7 @@ import (
 	"strings"
 	"time"
 
+	"tributary/collector/reachability"
 	"tributary/collector/schema"
 )
 
@@ -69,7 +70,7 @@ type PathReport struct {
 
 const pathsSelect = `SELECT client_workload, server_workload, server_port, p.attempts, p.successes, p.failures, p.failures_by_cause, p.usual_rate, p.last_success AS last_success, p.last_failure,
     r.id AS regression, r.verdict AS verdict, r.verdict_at AS verdict_at, r.explanation AS explanation, r.evidence AS evidence, r.cause_of AS cause_of,
-    r.broke_at AS broke_at, r.opened_at AS opened_at, r.closed_at AS closed_at, r.closed_why AS closed_why, r.lost_sight AS lost_sight, s.silenced AS silenced
+    r.broke_at AS broke_at, r.opened_at AS opened_at, r.closed_at AS closed_at, r.closed_why AS closed_why, r.lost_sight AS lost_sight
 FROM
 (
     SELECT client_workload, server_workload, server_port, sum(l.attempts) AS attempts, sum(l.successes) AS successes, sum(l.failures) AS failures,
@@ -86,19 +87,7 @@ FULL JOIN
     WHERE $opened
     ORDER BY opened_at DESC
     LIMIT 1 BY client_workload, server_workload, server_port
-) AS r USING (client_workload, server_workload, server_port)
-LEFT JOIN
-(
-    SELECT DISTINCT q.client_workload AS client_workload, q.server_workload AS server_workload, q.server_port AS server_port, true AS silenced
-    FROM $database.reachability AS q
-    CROSS JOIN (SELECT * FROM $database.reachability_silences FINAL WHERE until > now()) AS s
-    WHERE $window AND q.client_workload LIKE $like_client AND q.server_workload LIKE $like_server AND s.server_port IN (0, q.server_port)
-) AS s USING (client_workload, server_workload, server_port)`
-
-// likePattern turns * of a column into what LIKE takes; nothing else is special.
-func likePattern(column string) string {
-	return `replaceAll(replaceRegexpAll(` + column + `, '([\\\\%_])', '\\\\\\1'), '*', '%')`
-}
+) AS r USING (client_workload, server_workload, server_port)`
 
 // Reachability writes the paths of a time: by default those that fail and those that were regressions.
 func Reachability(ctx context.Context, c *Client, o ReachabilityOptions, now Clock, w io.Writer) error {
@@ -117,13 +106,7 @@ func Reachability(ctx context.Context, c *Client, o ReachabilityOptions, now Clo
 		})
 	}
 	if o.Format == FormatJSON {
-		out := json.NewEncoder(w)
-		for _, p := range paths {
-			if err := out.Encode(p); err != nil {
-				return fmt.Errorf("write the answer: %w", err)
-			}
-		}
-		return nil
+		return writeJSON(paths, w)
 	}
 	return writePaths(paths, o, w)
 }
@@ -140,8 +123,8 @@ func (c *Client) paths(ctx context.Context, o ReachabilityOptions, now time.Time
 		return nil, err
 	}
 	opened := "(open OR " + window{span.since, time.Time{}}.condition("closed_at") + ") AND " + window{time.Time{}, span.until}.condition("opened_at")
-	text := strings.NewReplacer("$database", c.database(), "$window", span.condition("minute"), "$opened", opened, "$like_client", likePattern("s.client_workload"),
-		"$like_server", likePattern("s.server_workload")).Replace("SELECT * FROM (" + pathsSelect + ") WHERE {workload:String} IN ('', client_workload, server_workload)")
+	text := strings.NewReplacer("$database", c.database(), "$window", span.condition("minute"), "$opened", opened).Replace(
+		"SELECT * FROM (" + pathsSelect + ") WHERE {workload:String} IN ('', client_workload, server_workload)")
 	rows, err := collect[pathRow](ctx, c, text, map[string]string{"workload": o.Workload})
 	if err != nil {
 		return nil, err
@@ -150,10 +133,16 @@ func (c *Client) paths(ctx context.Context, o ReachabilityOptions, now time.Time
 	if err != nil {
 		return nil, err
 	}
+	silences, err := silencesIn(ctx, c)
+	if err != nil {
+		return nil, err
+	}
 	paths := make([]*PathReport, len(rows))
 	for i, r := range rows {
 		p := r.PathReport
 		p.lostSight, p.Evidence = r.LostSight, json.RawMessage(cmp.Or(r.Evidence, "[]"))
+		path := reachability.Path{Client: p.ClientWorkload, Server: p.ServerWorkload, Port: p.ServerPort}
+		p.Silenced = slices.ContainsFunc(silences, func(s reachability.Silence) bool { return s.Covers(path) })
 		p.settle(signs[p.ClientWorkload], now)
 		paths[i] = p
 	}
@@ -322,17 +311,8 @@ func duration(text string) (time.Duration, error) {
 	return time.ParseDuration(text)
 }
 
-type silenceRow struct {
-	ID      string `json:"id"`
-	Client  string `json:"client_workload"`
-	Server  string `json:"server_workload"`
-	Port    uint16 `json:"server_port"`
-	Until   string `json:"until"`
-	Comment string `json:"comment"`
-}
-
-func silencesIn(ctx context.Context, c *Client) ([]silenceRow, error) {
-	return collect[silenceRow](ctx, c, "SELECT id, client_workload, server_workload, server_port, until, comment FROM "+c.database()+
+func silencesIn(ctx context.Context, c *Client) ([]reachability.Silence, error) {
+	return collect[reachability.Silence](ctx, c, "SELECT id, client_workload, server_workload, server_port, until, comment FROM "+c.database()+
 		".reachability_silences FINAL WHERE until > now() ORDER BY until, id", nil)
 }
 
@@ -343,13 +323,7 @@ func Silences(ctx context.Context, c *Client, f Format, w io.Writer) error {
 		return err
 	}
 	if f == FormatJSON {
-		out := json.NewEncoder(w)
-		for _, r := range rows {
-			if err := out.Encode(r); err != nil {
-				return fmt.Errorf("write the answer: %w", err)
-			}
-		}
-		return nil
+		return writeJSON(rows, w)
 	}
 	t := newTable(w, []string{"ID", "CLIENT", "SERVER", "PORT", "UNTIL", "COMMENT"}, make([]bool, 6))
 	for _, r := range rows {

@@ -135,8 +135,20 @@ func TestFilters(t *testing.T) {
 		"--ip 10.0.0.0/99": "neither an IP address nor a prefix", "--port 70000": "no port", "--kind open": "is none of", "--kind closed --not": "none follows",
 		"--since 2999-01-01T00:00:00Z": "in the future", "--workload ';DROP": "no workload is called", `--workload a\nb`: "no workload is called",
 	} {
-		if _, _, err := verb(t.Context(), t, s, append([]string{"observe"}, strings.Fields(args)...)...); err == nil || !strings.Contains(err.Error(), say) {
-			t.Errorf("%s: %v", args, err)
+		out, _, err := verb(t.Context(), t, s, append([]string{"observe"}, strings.Fields(args)...)...)
+		if err == nil || !strings.Contains(err.Error(), say) || strings.Contains(out, "KIND") {
+			t.Errorf("%s: %v, after %q", args, err, out)
+		}
+	}
+}
+
+// TestNoName: a flag whose value is empty, as a script's variable may be, is no question about everything.
+func TestNoName(t *testing.T) {
+	for _, args := range [][]string{{"map"}, {"top"}, {"diff", "-2h..-1h", "-1h..now"}, {"reachability"}} {
+		for _, name := range [][]string{{"--workload", ""}, {"--workload="}} {
+			if _, _, err := verb(t.Context(), t, schema.Server{URL: "http://127.0.0.1:1"}, append(args, name...)...); err == nil || !strings.Contains(err.Error(), errNoName.Error()) {
+				t.Errorf("%q: %v", args, err)
+			}
 		}
 	}
 }
