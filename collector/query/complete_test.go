@@ -23,8 +23,10 @@ func TestLosses(t *testing.T) {
 		{"nobody heard in the window", []reading{before(10, nil)}, 0, nil},
 		{"the first reading of all", []reading{inside(10, map[string]uint64{"probe.ring_full": 2})}, 12, map[string]uint64{"probe.ring_full": 2}},
 		{
-			"what was read and then dropped is captured once", []reading{inside(110, map[string]uint64{"spool.dropped_rows_age": 5}), before(100, map[string]uint64{"spool.dropped_rows_age": 1})},
-			10, map[string]uint64{"spool.dropped_rows_age": 4},
+			"what was read and then dropped is captured once",
+			[]reading{inside(110, map[string]uint64{"spool.dropped_rows_age": 5}), before(100, map[string]uint64{"spool.dropped_rows_age": 1})},
+			10,
+			map[string]uint64{"spool.dropped_rows_age": 4},
 		},
 		{"lost before the window", []reading{before(100, map[string]uint64{"ring.invalid": 7}), inside(130, map[string]uint64{"ring.invalid": 7})}, 30, nil},
 		{"a clock was set: what counted more came later", []reading{before(200, nil), inside(150, nil)}, 150, nil},
