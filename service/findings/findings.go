@@ -5,6 +5,8 @@ package findings
 import (
 	"fmt"
 	"io"
+	"strings"
+	"unicode"
 )
 
 // Report is one examination. It is for one goroutine.
@@ -17,8 +19,11 @@ type Report struct {
 // New returns a report without findings.
 func New(out io.Writer) *Report { return &Report{out: out} }
 
-// Line writes one finding; mark is ok or warn.
+// Line writes one finding; mark is ok or warn. Control characters, such as those of a proxy's page in an error, become spaces: it stays one line.
 func (r *Report) Line(mark, text string) {
+	if strings.ContainsFunc(text, unicode.IsControl) {
+		text = strings.Join(strings.FieldsFunc(text, func(c rune) bool { return unicode.IsControl(c) || c == ' ' }), " ")
+	}
 	if _, err := fmt.Fprintf(r.out, "%-4s  %s\n", mark, text); r.write == nil {
 		r.write = err
 	}

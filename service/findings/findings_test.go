@@ -28,6 +28,11 @@ func TestReport(t *testing.T) {
 	if want := "ok    a\nok    b\nwarn  it is broken\nok    c\nFAIL  it is broken\n"; out.String() != want {
 		t.Errorf("%q, want %q", out.String(), want)
 	}
+	out.Reset()
+	r.Line("warn", "a proxy answered 502:\n<html>\r\n  <b>\x1b[31m\u009b no\x00</b>\n")
+	if want := "warn  a proxy answered 502: <html> <b> [31m no </b>\n"; out.String() != want {
+		t.Errorf("%q, want one line: %q", out.String(), want)
+	}
 	w := New(full{})
 	w.Line("ok", "a")
 	if err := w.Verdict(verdict); err == nil || errors.Is(err, verdict) || !strings.Contains(err.Error(), "disk full") {
