@@ -227,10 +227,39 @@ func TestSilentExportersAreForgotten(t *testing.T) {
 	now := time.Now()
 	w.Publish("a replay", "h1", 1, &flowv1.OwnershipStep{ReceivedNs: now.UnixNano(), Hello: true})
 	w.Mark(&flowv1.ExporterWatermark{ExporterId: "e1", Host: "h1", Stream: 1, VerifiedToNs: now.UnixNano(), ReceivedNs: now.UnixNano()})
-	if w.takeMarks(now.Add(time.Minute)); len(w.marks) != 2 {
+	if w.takeMarks(now.Add(time.Minute), true); len(w.marks) != 2 {
 		t.Errorf("%d exporters are remembered after a minute", len(w.marks))
 	}
-	if w.takeMarks(now.Add(3 * time.Hour)); len(w.marks) != 0 {
+	if w.takeMarks(now.Add(3*time.Hour), true); len(w.marks) != 0 {
 		t.Errorf("%d exporters are remembered after three hours", len(w.marks))
+	}
+}
+
+// The first watermark after a claim is written at once: without it a claim that came late vouches for nothing until the minute is over.
+func TestAClaimsFirstWatermarkIsNotKeptWaiting(t *testing.T) {
+	x := newTold(t, schema.Server{URL: "http://127.0.0.1:9", Database: "tributary"})
+	now := time.Now()
+	marks := func() (n int) {
+		x.w.takeMarks(now, false)
+		for _, e := range x.w.waiting {
+			if e.Event == eventWatermark {
+				n++
+			}
+		}
+		x.w.waiting = nil
+		return n
+	}
+	s := x.open("e1", now)
+	x.say(s, &flowv1.Ownership{Claims: []*flowv1.Claim{claim("10.0.0.1", "shop/a", now.Add(-time.Minute))}, Full: true}, now)
+	if n := marks(); n != 0 {
+		t.Errorf("%d watermarks before there was one", n)
+	}
+	x.mark(s, now.Add(time.Second))
+	if n := marks(); n != 1 {
+		t.Errorf("%d watermarks after a claim", n)
+	}
+	x.mark(s, now.Add(2*time.Second))
+	if n := marks(); n != 0 {
+		t.Errorf("%d watermarks of an exporter that claims nothing new", n)
 	}
 }

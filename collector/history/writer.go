@@ -92,6 +92,8 @@ type mark struct {
 	verified, clock int64
 	received        int64
 	written         bool
+	claimed         bool      // it claims something that no watermark covers yet
+	due             bool      // this one does, and is not to wait for its minute
 	lastSet         int64     // when a repeated set was written last
 	heard           time.Time // when its exporter last said anything
 }
@@ -160,6 +162,7 @@ func (w *Writer) Publish(exporter, host string, stream int64, step *flowv1.Owner
 		if c.GetEvidence() == flowv1.Evidence_EVIDENCE_ASSIGNMENT {
 			e.Evidence = flow.EvidenceNames[flow.EvidenceAssignment]
 		}
+		m.claimed = m.claimed || !step.GetRepeatedSet()
 		w.add(e)
 	}
 	for _, r := range step.GetOwnership().GetReleases() {
@@ -210,17 +213,18 @@ func (w *Writer) Mark(x *flowv1.ExporterWatermark) {
 	defer w.mu.Unlock()
 	m := w.markOf(x.GetExporterId(), x.GetHost(), x.GetStream())
 	m.verified, m.clock, m.received, m.written = x.GetVerifiedToNs(), x.GetClockNs(), x.GetReceivedNs(), false
+	m.due, m.claimed = m.due || m.claimed, false
 }
 
-// takeMarks queues the latest watermarks that were not written yet, and forgets exporters that have been silent for long. The caller holds the lock.
-func (w *Writer) takeMarks(now time.Time) {
-	w.marked = now
+// takeMarks queues the latest watermarks that were not written yet: all, or those that are the first after a claim, so that evidence that came late is whole
+// within seconds. It forgets exporters that have been silent for long. The caller holds the lock.
+func (w *Writer) takeMarks(now time.Time, all bool) {
 	for id, m := range w.marks {
 		switch {
 		case now.Sub(m.heard) > 2*setEvery:
 			delete(w.marks, id) // its last watermark was written an hour ago at least
-		case !m.written && m.received != 0:
-			m.written = true
+		case !m.written && m.received != 0 && (all || m.due):
+			m.written, m.due = true, false
 			w.add(event{
 				Received: stamp(m.received), Collector: w.collector, Exporter: id, Host: m.host, Stream: m.stream, Event: eventWatermark,
 				Addr: netip.IPv6Unspecified(), Evidence: flow.EvidenceNames[flow.EvidenceNone], Verified: stamp(m.verified), Clock: stamp(m.clock), Marked: stamp(m.received),
@@ -238,9 +242,11 @@ func (w *Writer) Run(ctx context.Context) {
 // Write writes what waits; marks asks for the watermarks too, before their minute is over.
 func (w *Writer) Write(ctx context.Context, now time.Time, marks bool) {
 	w.mu.Lock()
-	if marks || now.Sub(w.marked) >= markEvery {
-		w.takeMarks(now)
+	all := marks || now.Sub(w.marked) >= markEvery
+	if all {
+		w.marked = now
 	}
+	w.takeMarks(now, all)
 	taken := w.waiting
 	w.waiting = nil
 	w.mu.Unlock()
