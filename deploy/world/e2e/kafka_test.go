@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"slices"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
@@ -26,7 +27,7 @@ type rowKey struct {
 	recordSeq uint32
 }
 
-// checkKafka reads the whole topic as a consumer would, keeps the best version of each row, and compares.
+// checkKafka reads the whole topic as a consumer would, keeps the best version of each row of this world, and compares.
 func (r *rig) checkKafka(truth world.Truth) {
 	r.t.Helper()
 	exporter := r.rows(`SELECT DISTINCT exporter_id FROM flows`)
@@ -37,13 +38,13 @@ func (r *rig) checkKafka(truth world.Truth) {
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	rows, b := map[rowKey]row{}, new(flow.Batch)
+	rows, b, spaces := map[rowKey]row{}, new(flow.Batch), r.spaces()
 	for _, value := range r.messages(topic) {
 		if err := decoder.Decode(value, b); err != nil {
 			r.t.Fatal(err)
 		}
 		if b.ExporterID == exporter[0][0] {
-			keep(rows, b, r.world.Network())
+			keep(rows, b, spaces)
 		}
 	}
 	got := map[edgeKey]sums{}
@@ -58,11 +59,11 @@ func (r *rig) checkKafka(truth world.Truth) {
 	}
 }
 
-func keep(rows map[rowKey]row, b *flow.Batch, network string) {
+func keep(rows map[rowKey]row, b *flow.Batch, spaces []string) {
 	for i := range b.Rows {
 		k := rowKey{b.Get64(flow.FlowID, i), b.Get32(flow.RecordSeq, i)}
 		version := b.Get32(flow.Version, i)
-		if old, ok := rows[k]; b.Text(flow.Network, i) != network || ok && old.version >= version {
+		if old, ok := rows[k]; !slices.Contains(spaces, b.Text(flow.Netns, i)) || ok && old.version >= version {
 			continue
 		}
 		seen := row{version: version, why: b.Get32(flow.RemoteWhy, i)}

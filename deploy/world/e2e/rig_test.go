@@ -293,6 +293,12 @@ func parse(t *testing.T, text string) uint64 {
 // inWorld restricts a query to the records of the world's inside. The namespace of an earlier world lives on, without a name, until the kernel
 // has given up the last connection that was cut in it; the ends of those are recorded too.
 func (r *rig) inWorld() string {
+	return fmt.Sprintf("network = '%s' AND netns IN ('%s')", r.world.Network(), strings.Join(r.spaces(), "', '"))
+}
+
+// spaces is what records call the network namespaces of the world: their names, or their numbers where a name is not known.
+func (r *rig) spaces() []string {
+	r.t.Helper()
 	spaces := make([]string, 0, 2*len(r.procs))
 	for host := range r.procs {
 		path := r.world.NamespacePath(host)
@@ -300,9 +306,9 @@ func (r *rig) inWorld() string {
 		if err := unix.Stat(path, &st); err != nil {
 			r.t.Fatal(err)
 		}
-		spaces = append(spaces, "'"+filepath.Base(path)+"'", fmt.Sprintf("'%d'", st.Ino))
+		spaces = append(spaces, filepath.Base(path), fmt.Sprint(st.Ino))
 	}
-	return fmt.Sprintf("network = '%s' AND netns IN (%s)", r.world.Network(), strings.Join(spaces, ", "))
+	return spaces
 }
 
 // waitFor asks again and again until the query's one number is n, and fails the test after the given time.
