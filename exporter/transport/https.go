@@ -61,13 +61,24 @@ func (h *httpsConnection) client() *http.Client {
 	transport := &http.Transport{
 		Proxy: h.config.HTTPS.Proxy, Protocols: new(http.Protocols), MaxIdleConnsPerHost: 2, IdleConnTimeout: 80 * time.Second,
 		TLSHandshakeTimeout: retryMost, ExpectContinueTimeout: time.Second, MaxResponseHeaderBytes: 16 << 10, DisableCompression: true,
-		WriteBufferSize: 32 << 10,
+		WriteBufferSize: 32 << 10, DisableKeepAlives: h.plainProxy(),
 	}
 	transport.Protocols.SetHTTP1(true)
 	if h.config.HTTPS.TLS != nil {
 		transport.TLSClientConfig = h.config.HTTPS.TLS()
 	}
 	return &http.Client{Transport: transport, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+}
+
+// plainProxy says whether requests go to a proxy as they are. Each has a connection of its own then: some proxies (tinyproxy) close theirs after an answer
+// without saying so, and a POST that meets the end of its connection ends its stream, because its answer may be lost.
+func (h *httpsConnection) plainProxy() bool {
+	c := h.config.HTTPS
+	if c.Proxy == nil || c.URL.Scheme != "http" {
+		return false
+	}
+	proxy, err := c.Proxy(&http.Request{URL: c.URL})
+	return err == nil && proxy != nil
 }
 
 func (h *httpsConnection) open(ctx context.Context, kind string) *posts {

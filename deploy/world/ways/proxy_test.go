@@ -31,7 +31,7 @@ func proxyTo(u *url.URL) func(*http.Request) (*url.URL, error) {
 // forward is a proxy as offices have one: CONNECT for TLS, the whole URL for plain HTTP, with a password.
 type forward struct {
 	*httptest.Server
-	connects, plain atomic.Int64
+	connects, plain, kept atomic.Int64 // kept: plain requests that would use their connection again
 }
 
 func forwardProxy(t *testing.T) (*forward, *url.URL) {
@@ -56,6 +56,9 @@ func (f *forward) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	r.Header.Del("Authorization")
 	if r.Method != http.MethodConnect {
 		f.plain.Add(1)
+		if !r.Close {
+			f.kept.Add(1)
+		}
 		(&httputil.ReverseProxy{Rewrite: func(*httputil.ProxyRequest) {}}).ServeHTTP(w, r)
 		return
 	}

@@ -52,8 +52,8 @@ func TestHTTPS(t *testing.T) {
 			d := open(t, nil)
 			proxy, u := forwardProxy(t)
 			t.Cleanup(func() {
-				if proxy.connects.Load() != 0 || proxy.plain.Load() == 0 {
-					t.Errorf("%d CONNECTs and %d plain requests", proxy.connects.Load(), proxy.plain.Load())
+				if proxy.connects.Load() != 0 || proxy.plain.Load() == 0 || proxy.kept.Load() != 0 {
+					t.Errorf("%d CONNECTs and %d plain requests, %d of them on connections that a proxy may close", proxy.connects.Load(), proxy.plain.Load(), proxy.kept.Load())
 				}
 			})
 			return d, overHTTPS("http://"+d.https.Addr().String(), nil, u)
