@@ -34,12 +34,16 @@ type reading struct {
 	Inside   uint8             `json:"inside"`
 	Read     int64             `json:"read"`
 	Lost     map[string]uint64 `json:"lost"`
+	GapFrom  int64             `json:"gap_from_s"` // what the run before this one did not see; 0: nothing is known of one
+	GapTo    int64             `json:"gap_to_s"`
+	Killed   uint8             `json:"killed"`
 }
 
 // readingsSQL keeps of an exporter its last reading before the window and its last in it: counters run on, so these are enough, and all others make a day of 100
 // exporters last 10 s.
 const readingsSQL = `SELECT exporter_id, host, toUnixTimestamp(minute) AS minute_s, toUnixTimestamp(read_time_ns) AS last, toUInt8($inside) AS inside,
-    toInt64(counters['ring.read'] + counters['ring.walked']) AS read, mapFilter((name, n) -> n > 0 AND $loss, counters) AS lost
+    toInt64(counters['ring.read'] + counters['ring.walked']) AS read, mapFilter((name, n) -> n > 0 AND $loss, counters) AS lost,
+    toInt64(intDiv(counters['gap.from_ns'], 1000000000)) AS gap_from_s, toInt64(intDiv(counters['gap.to_ns'], 1000000000)) AS gap_to_s, toUInt8(counters['gap.killed'] = 1) AS killed
 FROM $database.exporter_health FINAL
 WHERE $known AND (exporter_id, minute) IN (SELECT exporter_id, max(minute) FROM $database.exporter_health WHERE $known GROUP BY exporter_id, $inside)`
 
@@ -83,7 +87,8 @@ func (c *Client) completeness(ctx context.Context, w window, now time.Time) ([]s
 	if err != nil {
 		return nil, err
 	}
-	return append(lossLines(readings), silentLines(readings, heard, until.Add(-silentAfter))...), nil
+	lines := append(lossLines(readings), gapLines(readings, w.since, until)...)
+	return append(lines, silentLines(readings, heard, until.Add(-silentAfter))...), nil
 }
 
 // losses adds up what was captured and lost between the readings before a window and in it, as the view exporter_completeness does.
@@ -164,6 +169,30 @@ func counts(by map[string]uint64) string {
 		names[i] = fmt.Sprintf("%s %d", name, by[name])
 	}
 	return strings.Join(names, ", ")
+}
+
+// gapLines name the hosts on which no exporter ran for a part of the window, or one that was killed before it had told all that it saw.
+func gapLines(readings []reading, since, until time.Time) []string {
+	gaps := slices.DeleteFunc(slices.Clone(readings), func(r reading) bool {
+		return r.GapFrom == 0 || r.GapFrom >= until.Unix() || !since.IsZero() && r.GapTo < since.Unix()
+	})
+	slices.SortFunc(gaps, func(a, b reading) int {
+		return cmp.Or(cmp.Compare(b.GapTo, a.GapTo), strings.Compare(a.Host, b.Host), strings.Compare(a.Exporter, b.Exporter))
+	})
+	gaps = slices.CompactFunc(gaps, func(a, b reading) bool { return a.Exporter == b.Exporter }) // before the window and in it
+	var lines []string
+	for _, r := range gaps[:min(len(gaps), maxSilent)] {
+		how := "stopped"
+		if r.Killed == 1 {
+			how = "killed"
+		}
+		lines = append(lines, fmt.Sprintf("host %s was not seen whole from %s to %s: an exporter on it was %s and started again", r.Host,
+			time.Unix(r.GapFrom, 0).UTC().Format(time.RFC3339), time.Unix(r.GapTo, 0).UTC().Format(time.RFC3339), how))
+	}
+	if more := len(gaps) - maxSilent; more > 0 {
+		lines = append(lines, fmt.Sprintf("nor what %d more exporters did not see", more))
+	}
+	return lines
 }
 
 // maxSilent hosts are named.

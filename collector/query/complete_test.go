@@ -55,3 +55,23 @@ func TestSilent(t *testing.T) {
 		t.Error(diff)
 	}
 }
+
+// TestGaps: what a run did not see is told where it touches the window, once, the newest first.
+func TestGaps(t *testing.T) {
+	gap := func(host string, from, to int64, killed uint8) reading {
+		return reading{Exporter: "run-of-" + host, Host: host, GapFrom: from, GapTo: to, Killed: killed}
+	}
+	readings := []reading{
+		{Exporter: "first", Host: "first"}, gap("a", 100, 130, 1), gap("a", 100, 130, 1), gap("early", 10, 20, 1), gap("late", 400, 500, 1), gap("b", 290, 400, 0),
+	}
+	want := []string{
+		"host b was not seen whole from 1970-01-01T00:04:50Z to 1970-01-01T00:06:40Z: an exporter on it was stopped and started again",
+		"host a was not seen whole from 1970-01-01T00:01:40Z to 1970-01-01T00:02:10Z: an exporter on it was killed and started again",
+	}
+	if diff := cmp.Diff(want, gapLines(readings, time.Unix(120, 0), time.Unix(300, 0))); diff != "" {
+		t.Error(diff)
+	}
+	if got := gapLines(readings, time.Time{}, time.Unix(1000, 0)); len(got) != 4 || got[3] != "nor what 1 more exporters did not see" {
+		t.Error(got)
+	}
+}
