@@ -50,7 +50,8 @@ func endSockets(path string) error {
 			if errors.Is(err, unix.EOPNOTSUPP) { // a kernel without CONFIG_INET_DIAG_DESTROY: they have to be waited for
 				return nil
 			}
-			if err != nil && !errors.Is(err, unix.ENOENT) { // gone meanwhile
+			// Gone meanwhile; or a listener of MPTCP (all of Go's are), which the kernel ends with its process alone.
+			if err != nil && !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.EINVAL) {
 				return fmt.Errorf("end a socket of %s: %w", path, err)
 			}
 		}

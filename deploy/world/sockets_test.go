@@ -66,6 +66,26 @@ func TestNoSocketOutlivesItsWorld(t *testing.T) {
 	}
 }
 
+// A listener whose process still lives is nobody's mistake, also where the kernel does not let it be ended (MPTCP).
+func TestALivingListenerIsNoError(t *testing.T) {
+	testenv.NeedRoot(t)
+	w := New([]Host{{Name: "server", Number: 12}}, t.Output())
+	t.Cleanup(func() { _ = w.Close() })
+	if err := w.Start(); err != nil {
+		t.Fatal(err)
+	}
+	server, err := w.Spawn("server", "server")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := server.Listen(t.Context(), Listen{Port: 7000}); err != nil {
+		t.Fatal(err)
+	}
+	if err := endSockets(w.NamespacePath("server")); err != nil {
+		t.Error(err)
+	}
+}
+
 // sockets counts those of a namespace.
 func sockets(t *testing.T, path string) (n int) {
 	t.Helper()
