@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -66,24 +65,14 @@ func TestMigrateAfterAFailureInItsMiddle(t *testing.T) {
 // TestMigrateFromEachRelease: testdata/states holds what a release left behind, statements and rows; from there everything becomes what
 // a new database has, though several collectors begin at once, and the rows are still there.
 func TestMigrateFromEachRelease(t *testing.T) {
-	const describe = "SELECT table, name, type FROM system.columns WHERE database = '%s' ORDER BY table, position"
-	fresh := schematest.Migrated(t)
-	want := schematest.Query(t, fresh, fmt.Sprintf(describe, fresh.Database))
+	want := describe(t, schematest.Migrated(t))
 	states, err := filepath.Glob("testdata/states/*.sql")
 	if err != nil || len(states) == 0 {
 		t.Fatalf("no states: %v", err)
 	}
 	for _, file := range states {
-		text, err := os.ReadFile(file)
-		if err != nil {
-			t.Fatal(err)
-		}
 		s := schematest.Server(t)
-		for statement := range strings.SplitSeq(strings.ReplaceAll(string(text), "$database", s.Database), ";\n") {
-			if strings.TrimSpace(statement) != "" {
-				schematest.Query(t, s, statement)
-			}
-		}
+		loadState(t, s, filepath.Base(file))
 		var group sync.WaitGroup
 		errs := make([]error, 3)
 		for i := range errs {
@@ -93,7 +82,7 @@ func TestMigrateFromEachRelease(t *testing.T) {
 		if err := errors.Join(errs...); err != nil {
 			t.Fatalf("%s: %v", file, err)
 		}
-		if got := schematest.Query(t, s, fmt.Sprintf(describe, s.Database)); got != want {
+		if got := describe(t, s); got != want {
 			t.Errorf("%s: columns after the migration:\n%s", file, got)
 		}
 		if got := schematest.Query(t, s, "SELECT sum(connections) FROM "+s.Database+".edges"); got != "3\n" {

@@ -68,6 +68,11 @@ func libraryPath() string {
 	return filepath.Join(filepath.Dir(file), "..", "..", "..", "bin", "libchdb.so")
 }
 
+// Config is of an engine of a test's own, which it may kill.
+func Config(dir string) embedded.Config {
+	return embedded.Config{DataDir: dir, Listen: "127.0.0.1:0", LibraryPath: libraryPath(), Command: []string{os.Args[0], childArg}}
+}
+
 // Store returns the test program's engine. The test is skipped, and fails in CI, where the library is missing.
 func Store(t testing.TB) *embedded.Store {
 	t.Helper()
@@ -81,9 +86,7 @@ func Store(t testing.TB) *embedded.Store {
 	if err != nil {
 		t.Fatal(err)
 	}
-	store, err := embedded.New(embedded.Config{
-		DataDir: dir, Listen: "127.0.0.1:0", LibraryPath: libraryPath(), Command: []string{os.Args[0], childArg},
-	})
+	store, err := embedded.New(Config(dir))
 	if err == nil {
 		err = store.Start(context.Background())
 	}
