@@ -122,7 +122,7 @@ func impactCommand(connect Connect) *cobra.Command {
 	}
 	outputFlag(cmd, &output)
 	windowFlags(cmd, &o.Since, &o.Until)
-	cmd.Flags().StringVar(&o.FailOn, "fail-on", "", "exit with 2 if connections are open, or if it was used in this time")
+	cmd.Flags().Var((*nonEmpty)(&o.FailOn), "fail-on", "exit with 2 if connections are open, or if it was used in this time")
 	valuesOf(cmd, "fail-on", "open", "used")
 	return cmd
 }

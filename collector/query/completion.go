@@ -54,29 +54,29 @@ func workloadsOf(connect Connect) cobra.CompletionFunc {
 
 // workloadFlag is a filter by workload, whose values are offered.
 func workloadFlag(cmd *cobra.Command, connect Connect, to *string, usage string) {
-	cmd.Flags().Var((*workloadName)(to), "workload", usage)
+	cmd.Flags().Var((*nonEmpty)(to), "workload", usage)
 	offer(cmd, "workload", workloadsOf(connect))
 }
 
-// workloadName is a flag's value that cannot be empty: that would be no filter, where a script's variable was.
-type workloadName string
+// nonEmpty is a flag's value that cannot be empty, as a script's variable may be: that would be no filter, or no check.
+type nonEmpty string
 
-var errNoName = errors.New("a workload has a name; leave the flag out to ask about all")
+var errEmpty = errors.New("it is empty: leave the flag out instead")
 
 // Set implements pflag.Value.
-func (n *workloadName) Set(text string) error {
+func (n *nonEmpty) Set(text string) error {
 	if text == "" {
-		return errNoName
+		return errEmpty
 	}
-	*n = workloadName(text)
+	*n = nonEmpty(text)
 	return nil
 }
 
 // String implements pflag.Value.
-func (n *workloadName) String() string { return string(*n) }
+func (n *nonEmpty) String() string { return string(*n) }
 
 // Type implements pflag.Value.
-func (n *workloadName) Type() string { return "string" }
+func (n *nonEmpty) Type() string { return "string" }
 
 // valuesBehind offers the values of flags to a verb that reads its flags itself.
 func valuesBehind(values map[string][]string) cobra.CompletionFunc {

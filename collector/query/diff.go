@@ -36,6 +36,9 @@ var changes = []string{"new", "gone", "degraded"}
 
 // Diff writes what differs between two maps. With --fail-on it returns a Found where one of those changes is there.
 func Diff(ctx context.Context, c *Client, o DiffOptions, now Clock, w, told io.Writer) error {
+	if o.FailOn != nil && len(o.FailOn) == 0 {
+		return fmt.Errorf("--fail-on is empty: %s", strings.Join(changes, ", "))
+	}
 	for _, kind := range o.FailOn {
 		if !slices.Contains(changes, kind) {
 			return fmt.Errorf("--fail-on %q is unknown: %s", kind, strings.Join(changes, ", "))
@@ -56,7 +59,7 @@ func Diff(ctx context.Context, c *Client, o DiffOptions, now Clock, w, told io.W
 		} else if err != nil {
 			fmt.Fprintln(told, err)
 		}
-		c.tell(ctx, span, now(), told)
+		c.tell(ctx, span, now(), &labelled{told, string(rune('A'+i)) + ": "})
 		sides[i] = byName(edges)
 	}
 	if o.Workload != "" && len(sides[0])+len(sides[1]) == 0 {
@@ -80,6 +83,20 @@ func Diff(ctx context.Context, c *Client, o DiffOptions, now Clock, w, told io.W
 	return nil
 }
 
+// labelled is a writer of whole lines that puts something before each.
+type labelled struct {
+	io.Writer
+	label string
+}
+
+// Write implements io.Writer.
+func (l *labelled) Write(line []byte) (int, error) {
+	if _, err := io.WriteString(l.Writer, l.label+string(line)); err != nil {
+		return 0, err
+	}
+	return len(line), nil
+}
+
 // side reads A or B.
 func (o DiffOptions) side(text string, now time.Time) (window, edgeFilter, error) {
 	var filter edgeFilter
@@ -87,6 +104,9 @@ func (o DiffOptions) side(text string, now time.Time) (window, edgeFilter, error
 		filter = ofWorkload(o.Workload)
 	}
 	if release, ok := strings.CutPrefix(text, "release:"); ok {
+		if release == "" {
+			return window{}, filter, errors.New("release: has no name behind it")
+		}
 		span, err := parseWindow(o.Since, o.Until, now)
 		condition := "client_release = {release:String} OR server_release = {release:String}"
 		params := map[string]string{"release": release}
@@ -109,6 +129,8 @@ func (o DiffOptions) side(text string, now time.Time) (window, edgeFilter, error
 		err = fmt.Errorf("the window %s ends before it begins", text)
 	case errors.Is(err, errFuture):
 		err = fmt.Errorf("the window %s begins in the future: nothing has been recorded there yet", text)
+	case err == nil && !span.since.Before(span.until):
+		err = fmt.Errorf("the window %s is empty: everything would be new, or gone", text)
 	}
 	return span, filter, err
 }

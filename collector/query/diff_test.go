@@ -45,10 +45,18 @@ gone    shop/web    shop/db                         5432              1         
 		{DiffOptions{A: "-1h..-2h", B: "-1h..now"}, "the window -1h..-2h ends before it begins"},
 		{DiffOptions{A: "-1h..now", B: "2999-01-01T00:00:00Z..now"}, "the window 2999-01-01T00:00:00Z..now begins in the future"},
 		{DiffOptions{A: "release:1", B: "release:2", FailOn: []string{"new"}}, `no release is called "1"`},
+		{DiffOptions{A: "release:", B: "release:2"}, "release: has no name"},
+		{DiffOptions{A: "-1h..-1h", B: "-1h..now"}, "the window -1h..-1h is empty"},
 	} {
 		if err := Diff(t.Context(), c, test.o, clock, &out, &bytes.Buffer{}); err == nil || !strings.HasPrefix(err.Error(), test.want) {
 			t.Errorf("%+v: %v, want %s", test.o, err, test.want)
 		}
+	}
+	out.Reset()
+	same := DiffOptions{A: "-1h..now", B: "-1h..now", FailOn: changes}
+	var about bytes.Buffer
+	if err := Diff(t.Context(), c, same, clock, &out, &about); err != nil || out.String() != "no edge is new, gone or degraded\n" || !strings.Contains(about.String(), "\nB: how complete") {
+		t.Errorf("a window and itself: %v %s %s", err, out.String(), about.String())
 	}
 	var told bytes.Buffer
 	if err := Diff(t.Context(), c, DiffOptions{A: "release:1", B: "release:2"}, clock, &out, &told); err != nil || !strings.Contains(told.String(), `no release is called "2"`) {

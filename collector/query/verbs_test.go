@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -142,11 +143,16 @@ func TestFilters(t *testing.T) {
 	}
 }
 
-// TestNoName: a flag whose value is empty, as a script's variable may be, is no question about everything.
-func TestNoName(t *testing.T) {
-	for _, args := range [][]string{{"map"}, {"top"}, {"diff", "-2h..-1h", "-1h..now"}, {"reachability"}} {
-		for _, name := range [][]string{{"--workload", ""}, {"--workload="}} {
-			if _, _, err := verb(t.Context(), t, schema.Server{URL: "http://127.0.0.1:1"}, append(args, name...)...); err == nil || !strings.Contains(err.Error(), errNoName.Error()) {
+// TestEmptyFlags: a flag whose value is empty, as a script's variable may be, is no question about everything, and no check that always passes.
+func TestEmptyFlags(t *testing.T) {
+	for _, args := range [][]string{
+		{"map", "--workload"}, {"top", "--workload"}, {"diff", "-2h..-1h", "-1h..now", "--workload"}, {"reachability", "--workload"}, {"impact", "shop/api", "--fail-on"},
+		{"diff", "-2h..-1h", "-1h..now", "--fail-on"},
+	} {
+		spaced := append(slices.Clone(args), "")
+		args[len(args)-1] += "="
+		for _, args := range [][]string{spaced, args} {
+			if _, _, err := verb(t.Context(), t, schema.Server{URL: "http://127.0.0.1:1"}, args...); err == nil || !strings.Contains(err.Error(), "is empty") {
 				t.Errorf("%q: %v", args, err)
 			}
 		}
