@@ -81,10 +81,10 @@ type question struct {
 	verb func(ctx context.Context, c *query.Client, w io.Writer) error
 }
 
-// questionList returns the questions of the bars, as of now, when every minute is computed; and the map as of the end of the newest minute that has
-// records: then the last two are read from single records, as those are in a store that is written to.
+// questionList returns the questions of the bars, as of five minutes after the newest minute that has records, when every minute is computed; and some as of the end
+// of that minute: then the last two are read from single records, as those are in a store that is written to.
 func (b *bench) questionList(newest time.Time) []question {
-	until := time.Now().UTC().Truncate(time.Minute)
+	until := newest.UTC().Truncate(time.Minute).Add(5 * time.Minute)
 	clock := func() time.Time { return until }
 	const busy, other = "team-00/service-000", "team-00/service-150"
 	address := netip.AddrFrom16(newWorld(b.o.seed).instances[0].addr).Unmap().String() // of busy

@@ -9,8 +9,6 @@ import (
 	"slices"
 	"strings"
 	"time"
-
-	"tributary/collector/schema"
 )
 
 // What is said about an answer goes to stderr, in sentences: never between its rows.
@@ -30,22 +28,22 @@ type reading struct {
 	Exporter string            `json:"exporter_id"`
 	Host     string            `json:"host"`
 	Minute   int64             `json:"minute_s"`
-	Last     int64             `json:"last"`
+	Last     int64             `json:"last"` // unix nanoseconds
 	Inside   uint8             `json:"inside"`
-	Read     int64             `json:"read"`
-	Lost     map[string]uint64 `json:"lost"`
+	Read     uint64            `json:"read_rows"`
+	Lost     map[string]uint64 `json:"lost_rows"`
 	GapFrom  int64             `json:"gap_from_s"` // what the run before this one did not see; 0: nothing is known of one
 	GapTo    int64             `json:"gap_to_s"`
 	Killed   uint8             `json:"killed"`
 }
 
 // readingsSQL keeps of an exporter its last reading before the window and its last in it: counters run on, so these are enough, and all others make a day of 100
-// exporters last 10 s.
-const readingsSQL = `SELECT exporter_id, host, toUnixTimestamp(minute) AS minute_s, toUnixTimestamp(read_time_ns) AS last, toUInt8($inside) AS inside,
-    toInt64(counters['ring.read'] + counters['ring.walked']) AS read, mapFilter((name, n) -> n > 0 AND $loss, counters) AS lost,
-    toInt64(intDiv(counters['gap.from_ns'], 1000000000)) AS gap_from_s, toInt64(intDiv(counters['gap.to_ns'], 1000000000)) AS gap_to_s, toUInt8(counters['gap.killed'] = 1) AS killed
-FROM $database.exporter_health FINAL
-WHERE $known AND (exporter_id, minute) IN (SELECT exporter_id, max(minute) FROM $database.exporter_health WHERE $known GROUP BY exporter_id, $inside)`
+// exporters last 10 s. Of a minute there may be several, of which the newest counts.
+const readingsSQL = `SELECT exporter_id, host, toUnixTimestamp(minute) AS minute_s, toUnixTimestamp64Nano(read_time_ns) AS last, toUInt8($inside) AS inside, read_rows, lost_rows,
+    intDiv(gap_from_ns, 1000000000) AS gap_from_s, intDiv(gap_to_ns, 1000000000) AS gap_to_s, gap_killed = 1 AS killed
+FROM $database.exporter_health
+WHERE $known AND (exporter_id, minute) IN (SELECT exporter_id, max(minute) FROM $database.exporter_health WHERE $known GROUP BY exporter_id, $inside)
+ORDER BY last`
 
 // Telling begins to ask how complete an answer about the window is, while the answer itself is asked. What it returns waits for that, and writes it if the
 // answer is not complete. The window is as the verbs take it.
@@ -82,8 +80,7 @@ func (c *Client) completeness(ctx context.Context, w window, now time.Time) ([]s
 		known.since, inside.since = w.since.Add(-readBefore), w.since.Truncate(time.Minute)
 		heard = later(heard, w.since.Add(-heardBefore))
 	}
-	readings, err := collect[reading](ctx, c, strings.NewReplacer("$database", c.database(), "$known", known.condition("minute"), "$inside", inside.condition("minute"),
-		"$loss", schema.LossCondition).Replace(readingsSQL), nil)
+	readings, err := collect[reading](ctx, c, strings.NewReplacer("$database", c.database(), "$known", known.condition("minute"), "$inside", inside.condition("minute")).Replace(readingsSQL), nil)
 	if err != nil {
 		return nil, err
 	}
@@ -91,26 +88,25 @@ func (c *Client) completeness(ctx context.Context, w window, now time.Time) ([]s
 	return append(lines, silentLines(readings, heard, until.Add(-silentAfter))...), nil
 }
 
-// losses adds up what was captured and lost between the readings before a window and in it, as the view exporter_completeness does.
+// losses adds up what was captured and lost between the readings before a window and in it, as the view exporter_completeness does. Of several readings of an
+// exporter the last one counts.
 func losses(readings []reading) (captured uint64, lost map[string]uint64, counted int) {
-	before := map[string]*reading{}
-	for i := range readings {
-		if readings[i].Inside == 0 {
-			before[readings[i].Exporter] = &readings[i]
-		}
-	}
-	lost = map[string]uint64{}
+	before, inside := map[string]*reading{}, map[string]*reading{}
 	for i := range readings {
 		r := &readings[i]
 		if r.Inside == 0 {
-			continue
+			before[r.Exporter] = r
+		} else {
+			inside[r.Exporter] = r
 		}
-		counted++
-		from := before[r.Exporter]
+	}
+	lost = map[string]uint64{}
+	for exporter, r := range inside {
+		from := before[exporter]
 		if from == nil || from.progress() > r.progress() { // its clock was set: what had counted more came later
 			from = &reading{}
 		}
-		captured += uint64(max(0, r.Read-from.Read))
+		captured += r.Read - min(r.Read, from.Read)
 		for name, n := range r.Lost {
 			if n <= from.Lost[name] {
 				continue
@@ -121,12 +117,12 @@ func losses(readings []reading) (captured uint64, lost map[string]uint64, counte
 			}
 		}
 	}
-	return captured, lost, counted
+	return captured, lost, len(inside)
 }
 
 // progress grows as an exporter counts.
 func (r *reading) progress() uint64 {
-	sum := uint64(max(0, r.Read))
+	sum := r.Read
 	for _, n := range r.Lost {
 		sum += n
 	}
@@ -206,11 +202,11 @@ func silentLines(readings []reading, since, after time.Time) []string {
 			last[r.Host] = max(last[r.Host], r.Last)
 		}
 	}
-	maps.DeleteFunc(last, func(_ string, at int64) bool { return at >= after.Unix() })
+	maps.DeleteFunc(last, func(_ string, at int64) bool { return at >= after.UnixNano() })
 	hosts := slices.SortedFunc(maps.Keys(last), func(a, b string) int { return cmp.Or(cmp.Compare(last[b], last[a]), strings.Compare(a, b)) })
 	var lines []string
 	for _, host := range hosts[:min(len(hosts), maxSilent)] {
-		lines = append(lines, fmt.Sprintf("nothing is known of host %s after %s: its exporter has not been heard since", host, time.Unix(last[host], 0).UTC().Format(time.RFC3339)))
+		lines = append(lines, fmt.Sprintf("nothing is known of host %s after %s: its exporter has not been heard since", host, time.Unix(0, last[host]).UTC().Format(time.RFC3339)))
 	}
 	if more := len(hosts) - maxSilent; more > 0 {
 		lines = append(lines, fmt.Sprintf("nor of %d more hosts", more))

@@ -8,10 +8,10 @@ import (
 )
 
 func TestLosses(t *testing.T) {
-	before := func(read int64, lost map[string]uint64) reading {
+	before := func(read uint64, lost map[string]uint64) reading {
 		return reading{Exporter: "a", Host: "h", Read: read, Lost: lost}
 	}
-	inside := func(read int64, lost map[string]uint64) reading {
+	inside := func(read uint64, lost map[string]uint64) reading {
 		return reading{Exporter: "a", Host: "h", Inside: 1, Read: read, Lost: lost}
 	}
 	for _, c := range []struct {
@@ -28,6 +28,7 @@ func TestLosses(t *testing.T) {
 			10,
 			map[string]uint64{"spool.dropped_rows_age": 4},
 		},
+		{"twice in one minute", []reading{before(90, nil), before(100, nil), inside(120, nil), inside(130, nil)}, 30, nil},
 		{"lost before the window", []reading{before(100, map[string]uint64{"ring.invalid": 7}), inside(130, map[string]uint64{"ring.invalid": 7})}, 30, nil},
 		{"a clock was set: what counted more came later", []reading{before(200, nil), inside(150, nil)}, 150, nil},
 	} {
@@ -41,7 +42,7 @@ func TestLosses(t *testing.T) {
 // TestSilent: a host is heard as long as one of its exporters is.
 func TestSilent(t *testing.T) {
 	at := func(host string, second int64) reading {
-		return reading{Host: host, Minute: second / 60 * 60, Last: second}
+		return reading{Host: host, Minute: second / 60 * 60, Last: second * 1e9}
 	}
 	readings := []reading{at("old", 30), at("replaced", 650), at("replaced", 1000), at("e", 700), at("d", 710), at("c", 710), at("b", 690)}
 	got := silentLines(readings, time.Unix(600, 0), time.Unix(910, 0))

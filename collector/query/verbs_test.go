@@ -146,7 +146,11 @@ func TestFilters(t *testing.T) {
 // TestEmptyFlags: a flag whose value is empty, as a script's variable may be, is no question about everything, and no check that always passes.
 func TestEmptyFlags(t *testing.T) {
 	for _, args := range [][]string{
-		{"map", "--workload"}, {"top", "--workload"}, {"diff", "-2h..-1h", "-1h..now", "--workload"}, {"reachability", "--workload"}, {"impact", "shop/api", "--fail-on"},
+		{"map", "--workload"},
+		{"top", "--workload"},
+		{"diff", "-2h..-1h", "-1h..now", "--workload"},
+		{"reachability", "--workload"},
+		{"impact", "shop/api", "--fail-on"},
 		{"diff", "-2h..-1h", "-1h..now", "--fail-on"},
 	} {
 		spaced := append(slices.Clone(args), "")

@@ -119,6 +119,8 @@ func values(o Options) map[string]string {
 		"EvidenceType":   enum8(flow.EvidenceNames),
 		"WhyType":        enum8(flow.WhyNames),
 		"Completeness":   CompletenessOf(o.Database, "1"),
+		"ReadRows":       readRows,
+		"LostRows":       "mapFilter((name, n) -> n > 0 AND " + lossCondition + ", counters)",
 		"EdgeColumns":    edgeDefinitions(),
 		"EdgeKey":        strings.Join(EdgeKey(), ", "),
 		"EdgeNames":      strings.Join(EdgeColumns(), ", "),
