@@ -5,16 +5,16 @@ import "strings"
 // readRows is how many records an exporter has read, of its counters.
 const readRows = "counters['ring.read'] + counters['ring.walked']"
 
-// lossCondition says which of an exporter's counters, by name, count records that are lost: those that say so, and some that have names
+// LossCondition says which of an exporter's counters, by name, count records that are lost: those that say so, and some that have names
 // of their own. A record that was repaired later (event.forgotten) is none. It is in lost_rows of exporter_health: who changes it adds a migration.
-const lossCondition = "(name IN ('probe.ring_full', 'probe.ends_missed', 'probe.recursion', 'probe.map_full', 'probe.map_nomem', 'ring.invalid', " +
+const LossCondition = "(name IN ('probe.ring_full', 'probe.ends_missed', 'probe.recursion', 'probe.map_full', 'probe.map_nomem', 'ring.invalid', " +
 	"'batch.refused_rows', 'spool.rejected_rows') OR match(name, '[._](dropped|lost)_'))"
 
 // CompletenessOf returns the SELECT of what each exporter captured and lost, by minute, out of the readings for which the SQL condition
 // holds. A minute's numbers are its reading less the one before, so the condition should take some minutes more than are asked for. Before is what had counted
 // less: where an exporter's clock was set, later minutes are not later.
 func CompletenessOf(database, condition string) string {
-	return strings.NewReplacer("$database", database, "$condition", condition, "$loss", lossCondition, "$read", readRows).Replace(completenessOf)
+	return strings.NewReplacer("$database", database, "$condition", condition, "$loss", LossCondition, "$read", readRows).Replace(completenessOf)
 }
 
 // What a window or a lambda carries along it copies for every reading or element: only the few counters of losses go through them. (With all

@@ -120,7 +120,7 @@ func values(o Options) map[string]string {
 		"WhyType":        enum8(flow.WhyNames),
 		"Completeness":   CompletenessOf(o.Database, "1"),
 		"ReadRows":       readRows,
-		"LostRows":       "mapFilter((name, n) -> n > 0 AND " + lossCondition + ", counters)",
+		"LostRows":       "mapFilter((name, n) -> n > 0 AND " + LossCondition + ", counters)",
 		"EdgeColumns":    edgeDefinitions(),
 		"EdgeKey":        strings.Join(EdgeKey(), ", "),
 		"EdgeNames":      strings.Join(EdgeColumns(), ", "),
