@@ -251,6 +251,7 @@ func (a *App) capture(ctx, lasting context.Context) error {
 	defer context.AfterFunc(lasting, stop)()
 	a.log.Info("capturing", "exporter_id", a.host.exporterID, "scope", a.config.Scope, "mode", a.source.mode(), "collector", a.config.Collector,
 		"tls", a.config.Encrypted(), "metrics", a.metrics.Addr())
+	a.pipeline.drain = a.source.get().Drain
 	err := a.source.run(capturing, a.pipeline.record, a.pipeline.swept)
 	return errors.Join(context.Cause(lasting), err)
 }

@@ -64,9 +64,6 @@ func (b *books) read() *reading {
 // that run was killed, what it had seen and not sealed is lost too. All 0: there was none, or it left no word in the spool.
 type gap struct{ from, to, killed uint64 }
 
-// drainEvery is after how long at most the ring is read; see exporter/ring.
-const drainEvery = 200 * time.Millisecond
-
 // gapAfter returns the gap behind a run. A run that was killed had sealed what was older than a batch may be and the ring unread.
 func gapAfter(before spool.Before, batchAge time.Duration, began int64) gap {
 	if before.Run == "" || began == 0 {
@@ -75,7 +72,7 @@ func gapAfter(before spool.Before, batchAge time.Duration, began int64) gap {
 	g := gap{to: uint64(began)}
 	from := before.Kept
 	if !before.InOrder {
-		g.killed, from = 1, from.Add(-batchAge-drainEvery)
+		g.killed, from = 1, from.Add(-batchAge-ring.Poll)
 	}
 	g.from = uint64(min(max(0, from.UnixNano()), began)) // a clock may have been set back
 	return g

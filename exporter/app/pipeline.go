@@ -1,6 +1,7 @@
 package app
 
 import (
+	"context"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -19,6 +20,7 @@ type pipeline struct {
 	clock *clock.Clock
 	name  namer
 	age   time.Duration
+	drain func(context.Context) error // hands over all that the kernel has recorded by now; nil where records do not come from a kernel
 
 	event   event.Event // reused
 	tracker *event.Tracker
@@ -71,16 +73,26 @@ func (p *pipeline) record(b []byte) error {
 	return nil
 }
 
-// startTimer bounds how long the row that opened the batch waits. A timer of the batch before may seal this one early; that
-// only costs a smaller batch. The caller holds mu.
+// startTimer bounds how long the row that opened the batch waits: to the next multiple of the age, where the exporter wakes for other work too. A timer
+// of the batch before may seal this one early; that only costs a smaller batch. The caller holds mu.
 func (p *pipeline) startTimer() {
 	switch {
 	case p.stopped:
 	case p.timer == nil:
-		p.timer = time.AfterFunc(p.age, func() { p.flush(batch.Age) })
+		p.timer = time.AfterFunc(clock.Beat(p.age), p.sealByAge)
 	default:
-		p.timer.Reset(p.age)
+		p.timer.Reset(clock.Beat(p.age))
 	}
+}
+
+// sealByAge seals the batch with all that the kernel has recorded by then: what a reading of the ring just missed would wait for another age.
+func (p *pipeline) sealByAge() {
+	if p.drain != nil {
+		ctx, cancel := context.WithTimeout(context.Background(), drainMost)
+		defer cancel()
+		_ = p.drain(ctx) // what does not come in time is in the next batch
+	}
+	p.flush(batch.Age)
 }
 
 // setAge changes how long a row waits; the batch that is open keeps its time.

@@ -51,7 +51,7 @@ func (a *App) Change(change func(*config.Capture) error) error {
 	return nil
 }
 
-// drainMost bounds the wait for the ring; a record that is later is judged by the new rules.
+// drainMost bounds the wait for the ring; a record that is later is judged by the new rules, or goes with the next batch.
 const drainMost = 500 * time.Millisecond
 
 func (a *App) drain() {

@@ -175,7 +175,7 @@ type Config struct {
 func Default() Config {
 	return Config{
 		Collector: "127.0.0.1:4747", Scope: ScopeHost, Network: "default", MetricsListen: "127.0.0.1:9748",
-		BatchRows: 1000, BatchAge: 500 * time.Millisecond, Compression: CompressionZstd,
+		BatchRows: 2500, BatchAge: time.Second, Compression: CompressionZstd,
 		Spool:       Spool{Dir: spoolDir, MaxBytes: 256 << 20, MaxAge: 6 * time.Hour, MemoryBytes: 64 << 20},
 		Ways:        Ways{Order: []string{"grpc"}, ProbeEvery: 10 * time.Minute},
 		Budget:      Budget{CPUPercent: 5, MemoryBytes: 64 << 20, SampleRate: 1},

@@ -4,12 +4,12 @@ import (
 	"net/netip"
 	"testing"
 
-	lru "github.com/hashicorp/golang-lru/v2"
+	"github.com/hashicorp/golang-lru/v2/simplelru"
 )
 
 // A server has clients behind a masquerade and others: that one of these was not translated a moment ago says nothing of those.
 func TestTranslatedConnectionStaysSo(t *testing.T) {
-	flows, err := lru.New[flowKey, Way](8)
+	flows, err := simplelru.NewLRU[flowKey, Way](8, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -31,7 +31,7 @@ func TestTranslatedConnectionStaysSo(t *testing.T) {
 // One look that found nothing tracked answers for the connections of one namespace before it, and if it was into that namespace alone, for those over
 // loopback. For all others there must be a question.
 func TestEmptyAnswersForFew(t *testing.T) {
-	flows, err := lru.New[flowKey, Way](8)
+	flows, err := simplelru.NewLRU[flowKey, Way](8, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

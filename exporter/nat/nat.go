@@ -13,6 +13,7 @@ import (
 	"time"
 
 	lru "github.com/hashicorp/golang-lru/v2"
+	"github.com/hashicorp/golang-lru/v2/simplelru"
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sys/unix"
 
@@ -61,8 +62,8 @@ type Way struct {
 type Table struct {
 	opts  Options
 	log   *slog.Logger
-	plain map[plainKey]uint64 // until when it need not be asked for
-	flows *lru.Cache[flowKey, Way]
+	plain map[plainKey]uint64          // until when it need not be asked for
+	flows *simplelru.LRU[flowKey, Way] // without a lock, which would cost each record more than the look
 	empty empty
 	all   budget // for all questions
 	spare budget // for those about destinations that were not translated a moment ago
@@ -100,7 +101,7 @@ func New(opts Options, registerer prometheus.Registerer, logger *slog.Logger) (*
 		all: budget{rate: 50e6, most: 50e6, have: 50e6}, spare: budget{rate: 1e6, most: 10e6, have: 10e6},
 	}
 	var err error
-	if t.flows, err = lru.New[flowKey, Way](maxFlows); err != nil {
+	if t.flows, err = simplelru.NewLRU[flowKey, Way](maxFlows, nil); err != nil {
 		return nil, err
 	}
 	if t.sockets, err = lru.NewWithEvict(maxSockets, func(_ uint32, s *socket) { s.close() }); err != nil {
