@@ -19,6 +19,7 @@ import (
 	"tributary/exporter/filter"
 	"tributary/exporter/listeners"
 	"tributary/exporter/probe"
+	"tributary/exporter/ring"
 	"tributary/exporter/rollup"
 	"tributary/exporter/transport"
 	"tributary/service/build"
@@ -121,11 +122,11 @@ func (a *App) buildDelivery(registry *prometheus.Registry, logger *slog.Logger) 
 		return err
 	}
 	kept := spoolConfig(c.Spool, a.host)
-	kept.Shrink = roller.Roll
+	kept.Shrink, kept.Unsealed = roller.Roll, c.BatchAge+ring.Poll
 	if a.spool, err = spool.New(kept, registry, logger); err != nil {
 		return err
 	}
-	books := &books{source: a.source.get, spool: a.spool.Stats, nat: a.names.translations, budget: a.budget.Stats, age: c.BatchAge}
+	books := &books{source: a.source.get, spool: a.spool.Stats, nat: a.names.translations, budget: a.budget.Stats}
 	a.books = books
 	to.Spool, to.Claims, to.Counters, to.Settings = a.spool, a.claims, books.counters, newSettings(a).apply
 	to.ExporterID, to.Host, to.BootID, to.Version = a.host.exporterID, a.host.name, a.host.bootID, build.Current().Version
@@ -211,6 +212,7 @@ func (a *App) Run(ctx context.Context) error {
 	background("names", a.names.run)
 	background("transport", a.transport.Run)
 
+	a.spool.Sealed(time.Duration(clock.Boot())) // of what is recorded from now on nothing is sealed yet
 	if err := a.source.start(); err != nil {
 		return err
 	}
@@ -251,7 +253,7 @@ func (a *App) capture(ctx, lasting context.Context) error {
 	defer context.AfterFunc(lasting, stop)()
 	a.log.Info("capturing", "exporter_id", a.host.exporterID, "scope", a.config.Scope, "mode", a.source.mode(), "collector", a.config.Collector,
 		"tls", a.config.Encrypted(), "metrics", a.metrics.Addr())
-	a.pipeline.drain = a.source.get().Drain
+	a.pipeline.begin(a.source.get().Drain, a.spool.Sealed)
 	err := a.source.run(capturing, a.pipeline.record, a.pipeline.swept)
 	return errors.Join(context.Cause(lasting), err)
 }

@@ -41,8 +41,7 @@ type books struct {
 	datagrams func() transport.DatagramStats
 	nat       func() nat.Stats
 	budget    func() budget.Stats
-	age       time.Duration // of a batch at most
-	began     atomic.Int64  // capture, ns since 1970
+	began     atomic.Int64 // capture, ns since 1970
 
 	mu   sync.Mutex
 	last probe.Counters
@@ -50,7 +49,7 @@ type books struct {
 
 func (b *books) read() *reading {
 	r := &reading{ring: b.source().Stats(), refused: b.p.batcher.Refused(), p: b.p, spool: b.spool(), udp: b.datagrams(), nat: b.nat(), budget: b.budget()}
-	r.gap = gapAfter(r.spool.Before, b.age, b.began.Load())
+	r.gap = gapAfter(r.spool.Before, b.began.Load())
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if c, err := b.source().Counters(); err == nil {
@@ -64,17 +63,16 @@ func (b *books) read() *reading {
 // that run was killed, what it had seen and not sealed is lost too. All 0: there was none, or it left no word in the spool.
 type gap struct{ from, to, killed uint64 }
 
-// gapAfter returns the gap behind a run. A run that was killed had sealed what was older than a batch may be and the ring unread.
-func gapAfter(before spool.Before, batchAge time.Duration, began int64) gap {
+// gapAfter returns the gap behind a run.
+func gapAfter(before spool.Before, began int64) gap {
 	if before.Run == "" || began == 0 {
 		return gap{}
 	}
 	g := gap{to: uint64(began)}
-	from := before.Kept
 	if !before.InOrder {
-		g.killed, from = 1, from.Add(-batchAge-ring.Poll)
+		g.killed = 1
 	}
-	g.from = uint64(min(max(0, from.UnixNano()), began)) // a clock may have been set back
+	g.from = uint64(min(max(0, before.Kept.UnixNano()), began)) // a clock may have been set back
 	return g
 }
 

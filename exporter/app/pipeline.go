@@ -20,7 +20,10 @@ type pipeline struct {
 	clock *clock.Clock
 	name  namer
 	age   time.Duration
-	drain func(context.Context) error // hands over all that the kernel has recorded by now; nil where records do not come from a kernel
+
+	// Of what comes from a kernel, else nil: drain hands over all that it has recorded by now, sealed is told, on the kernel's clock, until when all of that is sealed.
+	drain  func(context.Context) error
+	sealed func(until time.Duration)
 
 	event   event.Event // reused
 	tracker *event.Tracker
@@ -85,14 +88,36 @@ func (p *pipeline) startTimer() {
 	}
 }
 
-// sealByAge seals the batch with all that the kernel has recorded by then: what a reading of the ring just missed would wait for another age.
+// restEvery is how often it is said that there was nothing to seal.
+const restEvery = time.Second
+
+// begin seals from now on, as batches become old, with all that the kernel has recorded by then: what a reading of the ring just missed would wait for another age.
+func (p *pipeline) begin(drain func(context.Context) error, sealed func(until time.Duration)) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.drain, p.sealed = drain, sealed
+	p.timer = time.AfterFunc(clock.Beat(max(p.age, restEvery)), p.sealByAge)
+}
+
 func (p *pipeline) sealByAge() {
-	if p.drain != nil {
-		ctx, cancel := context.WithTimeout(context.Background(), drainMost)
-		defer cancel()
-		_ = p.drain(ctx) // what does not come in time is in the next batch
+	if p.drain == nil {
+		p.flush(batch.Age)
+		return
 	}
-	p.flush(batch.Age)
+	until := time.Duration(clock.Boot())
+	ctx, cancel := context.WithTimeout(context.Background(), drainMost)
+	defer cancel()
+	err := p.drain(ctx) // what does not come in time is in the next batch
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.stopped {
+		return
+	}
+	p.batcher.Flush(batch.Age)
+	if err == nil {
+		p.sealed(until)
+	}
+	p.timer.Reset(clock.Beat(max(p.age, restEvery)))
 }
 
 // setAge changes how long a row waits; the batch that is open keeps its time.
@@ -117,6 +142,9 @@ func (p *pipeline) stop() {
 		p.timer.Stop()
 	}
 	p.batcher.Flush(batch.Shutdown)
+	if p.sealed != nil {
+		p.sealed(time.Duration(clock.Boot()))
+	}
 }
 
 // swept is called after each walk of the open sockets.

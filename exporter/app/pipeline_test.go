@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -106,13 +107,40 @@ func TestABatchHasTheLastRecordsOfItsTime(t *testing.T) {
 				t.Error(err)
 			}
 		}
-		p.drain = func(context.Context) error { give(2); return nil }
+		began, until := clock.Boot(), []time.Duration{}
+		more, fails := true, error(nil)
+		drain := func(context.Context) error {
+			if more {
+				give(2)
+			}
+			more = false
+			return fails
+		}
+		p.begin(drain, func(at time.Duration) {
+			if len(sizes) != 1 {
+				t.Errorf("sealed, with %d batches", len(sizes))
+			}
+			until = append(until, at)
+		})
 		give(1)
-		time.Sleep(time.Second)
-		synctest.Wait()
+		wait := func() {
+			time.Sleep(time.Second)
+			synctest.Wait()
+		}
+		wait()
+		wait() // and that there was nothing more
+		said := len(until)
+		fails = context.DeadlineExceeded
+		wait()
+		if said < 2 || len(until) != said {
+			t.Errorf("said %d times what was sealed, then %d times after a drain that failed", said, len(until)-said)
+		}
 		p.stop()
 		if len(sizes) != 1 || sizes[0] != 2 {
 			t.Errorf("batches of %v rows, want one of 2", sizes)
+		}
+		if uint64(until[0]) < began || !slices.IsSorted(until) || uint64(until[len(until)-1]) > clock.Boot() {
+			t.Errorf("sealed until %v, of a beginning at %d", until, began)
 		}
 	})
 }
@@ -188,11 +216,11 @@ func TestGapBehindTheRunBefore(t *testing.T) {
 	}{
 		"none":               {spool.Before{}, began, gap{}},
 		"not capturing yet":  {spool.Before{Run: "a", Kept: kept}, 0, gap{}},
-		"killed":             {spool.Before{Run: "a", Kept: kept}, began, gap{at(-time.Second), at(5 * time.Second), 1}},
+		"killed":             {spool.Before{Run: "a", Kept: kept}, began, gap{at(0), at(5 * time.Second), 1}},
 		"stopped":            {spool.Before{Run: "a", Kept: kept, InOrder: true}, began, gap{at(0), at(5 * time.Second), 0}},
 		"the clock set back": {spool.Before{Run: "a", Kept: kept.Add(time.Hour), InOrder: true}, began, gap{at(5 * time.Second), at(5 * time.Second), 0}},
 	} {
-		if got := gapAfter(c.before, 500*time.Millisecond, c.began); got != c.want {
+		if got := gapAfter(c.before, c.began); got != c.want {
 			t.Errorf("%s: %+v, want %+v", name, got, c.want)
 		}
 	}

@@ -5,7 +5,7 @@ import "time"
 // Before is how the run before this one ended.
 type Before struct {
 	Run     string    // "": there was none, or it left no word
-	Kept    time.Time // everything given to Append until then was on disk or settled
+	Kept    time.Time // everything until then was on disk or settled: what was given to Append, or what Sealed spoke of
 	InOrder bool      // Run had returned, and nothing was lost by that. Otherwise the run was killed after Kept
 }
 
@@ -45,17 +45,41 @@ func (w *writer) told() bool {
 	return s.Before.Run == "" || s.Appended.Batches > 0 || w.config.Clock.Boot()-w.attached >= toldAfter
 }
 
-// kept returns when, since boot, the oldest batch was sealed that is only in memory, now if there is none.
+// Sealed says that of all there was until then (Config.Clock.Boot) Append has what it will ever get, and leaves a word of it. Whoever calls it
+// does so before there is anything, and goes on: until the next call no word says more. Without it what was given to Append is all there was.
+func (s *Spool) Sealed(until time.Duration) {
+	s.mu.Lock()
+	s.sealed, s.unsaid = until, true
+	s.mu.Unlock()
+	signal(s.work)
+}
+
+// leaveSealed leaves the word that Sealed asked for.
+func (w *writer) leaveSealed() {
+	w.mu.Lock()
+	unsaid := w.unsaid
+	w.unsaid = false
+	w.mu.Unlock()
+	if unsaid {
+		w.leaveWord(false)
+	}
+}
+
+// kept returns until when, since boot, everything is kept: what is only in memory is not.
 func (w *writer) kept() (at, now time.Duration) {
 	now = w.config.Clock.Boot()
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	at = now
+	if w.sealed > 0 {
+		at = min(at, w.sealed)
+	}
 	for _, e := range w.index.memory.entries {
 		if e.state != gone {
-			return min(e.at, now), now
+			return min(at, e.at-w.config.Unsealed), now
 		}
 	}
-	return now, now
+	return at, now
 }
 
 // readWord takes what the run before left in the lock file.

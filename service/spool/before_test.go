@@ -82,6 +82,49 @@ func TestTheNextRunKnowsHowTheOneBeforeEnded(t *testing.T) {
 	})
 }
 
+// TestTheWordIsWhatWasSealed: where records wait to be sealed the word is of them too, and what is in memory only takes them along.
+func TestTheWordIsWhatWasSealed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fs := newSim(1, 0)
+		run := func(name string) (*running, Config, Before) {
+			c := simulated(fs, name)
+			c.Unsealed = 3 * time.Second
+			r := start(t, c)
+			synctest.Wait()
+			return r, c, r.Stats().Before
+		}
+		end := func(r *running) {
+			fs.kill()
+			r.stop()
+		}
+		a, c, _ := run("a")
+		a.Sealed(c.Clock.Boot())
+		began := time.Now()
+		time.Sleep(10 * time.Second)
+		end(a)
+		b, c, before := run("b")
+		same(t, "nothing was sealed", before, Before{Run: "a", Kept: began})
+		b.append(1, 100)
+		b.Sealed(c.Clock.Boot() - 200*time.Millisecond)
+		sealed := time.Now().Add(-200 * time.Millisecond)
+		time.Sleep(10 * time.Second)
+		end(b)
+		d, c, before := run("d")
+		same(t, "sealed once", before, Before{Run: "b", Kept: sealed})
+		d.append(1, 100) // it has told
+		fs.fail = unix.EIO
+		time.Sleep(10 * time.Second)
+		d.append(1, 100)
+		fs.heal() // the word can be left, the batch is in memory until the disk is tried again
+		d.Sealed(c.Clock.Boot())
+		last := time.Now().Add(-c.Unsealed)
+		synctest.Wait()
+		end(d)
+		_, _, before = run("e")
+		same(t, "in memory only", before, Before{Run: "d", Kept: last})
+	})
+}
+
 // TestTheWallClockIsSetBetweenRuns: on one boot the word of the run before is understood by the clock that nobody can set.
 func TestTheWallClockIsSetBetweenRuns(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -20,6 +20,7 @@ type Config struct {
 	QuarantineBytes int64
 	SyncEvery       time.Duration
 	RetryEvery      time.Duration // how often an unusable directory is tried again
+	Unsealed        time.Duration // how much older than its Append a batch's oldest record may be, for the word to the next run ([Spool.Sealed])
 	KeepAcked       time.Duration // how long batches on disk are kept after their acknowledgement, for [Spool.Recall]; 0: not at all
 
 	// Shrink makes fewer bytes of batches of this run that were never handed out, where they would be dropped because the spool is full. What it returns takes

@@ -19,8 +19,8 @@
 //   - Everything has a bound: bytes on disk, age, number of batches and segments, bytes in memory, quarantine. Beyond it
 //     what is only kept for Recall goes, then the oldest, counted in rows and batches by [Reason]: in = acked + rejected + dropped + pending, at any moment.
 //     A batch that overflows while under way stays in the books until its stream ends, because the collector may have it.
-//   - Every SyncEvery a run writes down until when it has kept everything, so that the next one can tell ([Stats].Before) from when on
-//     something of it may be missing.
+//   - Every SyncEvery, or when [Spool.Sealed] is told, a run writes down until when it has kept everything, so that the next one can tell ([Stats].Before)
+//     from when on something of it may be missing.
 //   - Append waits for the disk at most appendWait, once; a disk that takes longer is not waited for until it is well.
 //     Next may wait for a read. Nothing else blocks.
 //   - What would overflow and was never handed out is given to [Config.Shrink] first: on disk a segment at a time, whose file is then replaced at once, in memory

@@ -40,11 +40,13 @@ type Spool struct {
 	index   *index
 	state   State
 	err     error
-	last    uint64 // highest seq appended
-	number  uint64 // of the next file; 0 until the directory is read
-	running bool   // Run is there to write
-	closed  bool   // Run has returned
-	slow    bool   // the disk is not waited for
+	last    uint64        // highest seq appended
+	number  uint64        // of the next file; 0 until the directory is read
+	running bool          // Run is there to write
+	closed  bool          // Run has returned
+	slow    bool          // the disk is not waited for
+	sealed  time.Duration // what Sealed said last; 0: nobody says it
+	unsaid  bool          // and no word of it was left
 
 	stopping bool          // nothing is kept any more
 	written  chan struct{} // closed when memory holds nothing the disk could take

@@ -65,6 +65,7 @@ func (s *Spool) Run(ctx context.Context) {
 func (w *writer) pass() (more bool) {
 	w.clean()
 	w.write()
+	w.leaveSealed()
 	return w.scanOne()
 }
 
@@ -75,13 +76,16 @@ func (w *writer) tick() {
 	w.index.expire(now - w.config.MaxAge)
 	retire := w.active != nil && w.active.settled() && now-w.active.created >= retireAfter
 	down := w.state != DiskOK && now >= w.retryAt
+	asked := w.sealed == 0
 	w.mu.Unlock()
 	w.settled()
 	if retire {
 		w.seal(false)
 	}
 	w.sync()
-	w.leaveWord(false)
+	if asked {
+		w.leaveWord(false)
+	}
 	if !down || w.config.FS == nil {
 		return
 	}
