@@ -69,7 +69,7 @@ func (r *rig) awaitSealed(n uint64) {
 			r.t.Fatalf("%v ends of %d were read", ended, n)
 		}
 	}
-	time.Sleep(1500 * time.Millisecond) // other connections of the host count too: the ring is read every 200 ms, a batch sealed after 500
+	time.Sleep(3 * time.Second) // other connections of the host count too: the ring is read every 500 ms, a batch sealed each second
 }
 
 // awaitCapture waits until the exporter captures, collector or not.
