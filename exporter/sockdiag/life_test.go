@@ -3,6 +3,7 @@ package sockdiag
 import (
 	"log/slog"
 	"testing"
+	"time"
 
 	"tributary/exporter/clock"
 	"tributary/exporter/event"
@@ -82,5 +83,22 @@ func TestFullCountsAConnectionOnce(t *testing.T) {
 	look(s, sp, socket(1), socket(2), socket(4))
 	if n := full(); n != 3 {
 		t.Errorf("map_full %d after one more, want 3", n)
+	}
+}
+
+// Long intervals end at the same moments for all, and are at most a second longer than asked for.
+func TestConnectionsAreDueTogether(t *testing.T) {
+	const s = uint64(time.Second)
+	for _, c := range []struct{ now, every, want uint64 }{
+		{100 * s, 10 * s, 110 * s},
+		{100*s + 7, 10 * s, 110*s + 7},
+		{91 * s, 30 * s, 120 * s},
+		{119*s - 1, 30 * s, 120 * s},
+		{119 * s, 30 * s, 150 * s},
+		{120 * s, 30 * s, 150 * s},
+	} {
+		if got := dueAfter(c.now, c.every); got != c.want {
+			t.Errorf("at %d every %d: %d, want %d", c.now, c.every, got, c.want)
+		}
 	}
 }

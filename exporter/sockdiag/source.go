@@ -252,10 +252,20 @@ func (s *Source) active(k key, c *connection, now uint64) {
 	if c.last.state == event.StateSynSent {
 		every = synEvery
 	}
-	c.due = now + uint64(every)
+	c.due = dueAfter(now, uint64(every))
 	c.reported = true
 	s.count(func(n *probe.Counters) { n.Active++ })
 	s.give(c.record(k.netns, event.KindActive, now))
+}
+
+// dueAfter is when a connection is due again. As with tracing programs (bpf/walk.h) that is, where the interval is long, the same moment for all: a multiple of
+// the interval, or the next one if less than a second is left to it.
+func dueAfter(now, every uint64) uint64 {
+	const second = uint64(time.Second)
+	if every < 20*second {
+		return now + every
+	}
+	return (now+second)/every*every + every
 }
 
 // ended takes in a notice.
