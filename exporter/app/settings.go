@@ -3,6 +3,7 @@ package app
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"time"
@@ -12,6 +13,7 @@ import (
 	"tributary/exporter/config"
 	"tributary/exporter/filter"
 	"tributary/exporter/local"
+	"tributary/exporter/ring"
 )
 
 // captureSettings are those of the start. A recording is told as it is.
@@ -57,7 +59,7 @@ const drainMost = 500 * time.Millisecond
 func (a *App) drain() {
 	ctx, cancel := context.WithTimeout(context.Background(), drainMost)
 	defer cancel()
-	if err := a.source.get().Drain(ctx); err != nil {
+	if err := a.source.get().Drain(ctx); err != nil && !errors.Is(err, ring.ErrNotRunning) {
 		a.log.Warn("the ring was not emptied before the settings changed", "error", err)
 	}
 }

@@ -142,12 +142,12 @@ func (t *tracing) Run(ctx context.Context, handle func([]byte) error, swept func
 	return errors.Join(err, <-ended)
 }
 
-// Drain implements capturer; before Run there is nothing to drain.
+// Drain implements capturer; before the ring is read it is ring.ErrNotRunning.
 func (t *tracing) Drain(ctx context.Context) error {
 	if r := t.reader.Load(); r != nil {
 		return r.Drain(ctx)
 	}
-	return nil
+	return ring.ErrNotRunning
 }
 
 // Stats implements capturer.
