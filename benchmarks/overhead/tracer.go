@@ -92,7 +92,7 @@ func (e *emptyProgram) stop() {
 
 // startTool starts a tool that writes a line a connection, and waits for the first one. It gets a tracefs of its own.
 func (b *bench) startTool(program string, args ...string) (running, error) {
-	shell := []string{"--mount", "--propagation", "private", "sh", "-c", `mount -t tracefs none /sys/kernel/tracing && exec "$@" 2>/dev/null`, "sh", program}
+	shell := []string{"--mount", "--propagation", "private", "sh", "-c", `{ [ -e /sys/kernel/tracing/events ] || mount -t tracefs none /sys/kernel/tracing; } && exec "$@" 2>/dev/null`, "sh", program}
 	c, err := startChild("unshare", append(shell, args...)...)
 	if err != nil {
 		return nil, err

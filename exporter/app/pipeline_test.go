@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -108,13 +109,17 @@ func TestABatchHasTheLastRecordsOfItsTime(t *testing.T) {
 			}
 		}
 		began, until := clock.Boot(), []time.Duration{}
-		more, fails := true, error(nil)
+		more := true
+		var fails atomic.Bool
 		drain := func(context.Context) error {
 			if more {
 				give(2)
 			}
 			more = false
-			return fails
+			if fails.Load() {
+				return context.DeadlineExceeded
+			}
+			return nil
 		}
 		p.begin(drain, func(at time.Duration) {
 			if len(sizes) != 1 {
@@ -130,7 +135,7 @@ func TestABatchHasTheLastRecordsOfItsTime(t *testing.T) {
 		wait()
 		wait() // and that there was nothing more
 		said := len(until)
-		fails = context.DeadlineExceeded
+		fails.Store(true)
 		wait()
 		if said < 2 || len(until) != said {
 			t.Errorf("said %d times what was sealed, then %d times after a drain that failed", said, len(until)-said)

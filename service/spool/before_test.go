@@ -4,8 +4,6 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
 func TestClocksThatJumpLoseNothing(t *testing.T) {
@@ -53,7 +51,7 @@ func TestTheNextRunKnowsHowTheOneBeforeEnded(t *testing.T) {
 		a.stop()
 		b, before := next("b")
 		same(t, "killed", before, Before{Run: "a", Kept: time.Now().Truncate(time.Second)})
-		fs.fail = unix.EIO // what is sealed from here on is in memory only
+		fs.spoil() // what is sealed from here on is in memory only
 		since := time.Now()
 		b.append(1, 100)
 		time.Sleep(10 * time.Second)
@@ -112,7 +110,7 @@ func TestTheWordIsWhatWasSealed(t *testing.T) {
 		d, c, before := run("d")
 		same(t, "sealed once", before, Before{Run: "b", Kept: sealed})
 		d.append(1, 100) // it has told
-		fs.fail = unix.EIO
+		fs.spoil()
 		time.Sleep(10 * time.Second)
 		d.append(1, 100)
 		fs.heal() // the word can be left, the batch is in memory until the disk is tried again

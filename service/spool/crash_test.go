@@ -138,6 +138,13 @@ func (m *model) crash() {
 	m.boot()
 }
 
+// spoil makes every write fail until heal.
+func (m *sim) spoil() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.fail = unix.EIO
+}
+
 func (m *sim) heal() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -177,9 +184,7 @@ func (m *model) fault() {
 			m.logf("bit flipped")
 		}
 	case 1:
-		m.sim.mu.Lock()
-		m.sim.fail = unix.EIO
-		m.sim.mu.Unlock()
+		m.sim.spoil()
 		for _, f := range m.sealed {
 			f.doubt = f.doubt || !f.synced
 		}

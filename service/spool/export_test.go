@@ -1,7 +1,5 @@
 package spool
 
-import "golang.org/x/sys/unix"
-
 // FaultyDisk is the simulated file system for tests that see this room from outside.
 type FaultyDisk struct{ *sim }
 
@@ -28,11 +26,7 @@ func (d FaultyDisk) Heal() { d.heal() }
 func (d FaultyDisk) Flip() bool { return d.flip() }
 
 // Fail makes every write fail.
-func (d FaultyDisk) Fail() {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.fail = unix.EIO
-}
+func (d FaultyDisk) Fail() { d.spoil() }
 
 // Fill leaves room for so many bytes.
 func (d FaultyDisk) Fill(room int) {
