@@ -11,6 +11,9 @@ import (
 const (
 	// sharedFor is how long an address is claimed for nobody after it was last seen to stand for others too; while it is, that is looked at again every sharedAgain.
 	sharedFor, sharedAgain = 10 * time.Minute, time.Minute
+	// sharedEdge is how long before a check the verified moment lies: what begins within a collector's tolerance (100 ms by default) after the end of a range is
+	// still its owner's, as an address is that is handed on; one that stands for others from a moment on is not.
+	sharedEdge = 200 * time.Millisecond
 	// checkedAtOnce bounds the namespaces beside the own one that are asked about with one watermark; more take their turns.
 	checkedAtOnce = 4
 )
@@ -23,7 +26,7 @@ type sharing struct {
 	// Guarded by Book.mu.
 	whole   map[uint32][]netip.Addr // of each namespace the addresses that would be claimed whole
 	seen    map[sharedKey]int64     // when an address was last seen to stand for others, wall clock ns
-	checked int64                   // when the check before began
+	checked int64                   // until when the check before verified
 }
 
 type sharedKey struct {
@@ -31,7 +34,7 @@ type sharedKey struct {
 	addr  netip.Addr
 }
 
-// checkSharing asks which addresses stand for others too, and releases what is claimed of them whole, as of the check before. It returns until when
+// checkSharing asks which addresses stand for others too, and releases what is claimed of them whole, as of sharedEdge before the check before. It returns until when
 // claims may be called verified as far as that goes.
 func (b *Book) checkSharing() (verified int64) {
 	if b.opts.Shared == nil {
@@ -70,8 +73,8 @@ func (b *Book) checkSharing() (verified int64) {
 	if changed {
 		b.refresh(s.checked)
 	}
-	s.checked = began
-	return began
+	s.checked = began - int64(sharedEdge)
+	return s.checked
 }
 
 // unsharedSpaces returns the namespaces to ask about: the own one, and some of the others in turn; but not for what is known. The caller holds mu.

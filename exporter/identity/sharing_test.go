@@ -104,3 +104,17 @@ func TestSharingInTurn(t *testing.T) {
 		}
 	}
 }
+
+// TestSharedEdge: what is verified ends before each check by more than a collector's tolerance, and never goes back.
+func TestSharedEdge(t *testing.T) {
+	b := &Book{opts: Options{Shared: func(uint32, []netip.Addr) []netip.Addr { return nil }}, clock: now, presence: newPresence()}
+	last := int64(0)
+	for range 3 {
+		before := now().wall
+		verified := b.checkSharing()
+		if after := now().wall; verified < max(last, before-int64(sharedEdge)) || verified > after-int64(sharedEdge) || sharedEdge <= 100*time.Millisecond {
+			t.Errorf("verified to %d by a check between %d and %d, after %d", verified, before, after, last)
+		}
+		last = verified
+	}
+}
