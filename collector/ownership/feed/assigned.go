@@ -19,8 +19,7 @@ type Assigned struct {
 	set     func(key string, value []byte, at time.Time)
 	whole   func()
 	current atomic.Int64 // nothing was left to read then
-	said    time.Time    // when a fault was logged last; Run's
-	failing bool         // since then
+	outage  outage       // Run's
 }
 
 // NewAssigned makes a reader of the topic. set gets every message, in the order of its partition; whole is called when there is nothing left to read.
@@ -59,15 +58,13 @@ func (a *Assigned) Run(ctx context.Context) {
 
 // report notes a fault that will be tried again, and logs it every half minute.
 func (a *Assigned) report(err error) {
-	if time.Since(a.said) >= 30*time.Second {
-		a.said, a.failing = time.Now(), true
+	if a.outage.lasts() {
 		a.f.log.Warn("the topic of assignments cannot be read at present, and nothing that it says is known to hold; trying again", "topic", a.f.cfg.Topic, "reason", err)
 	}
 }
 
 func (a *Assigned) clear() {
-	if a.failing {
-		a.failing = false
+	if a.outage.ended() {
 		a.f.log.Info("the topic of assignments is read again", "topic", a.f.cfg.Topic)
 	}
 }

@@ -82,8 +82,7 @@ type Feed struct {
 
 	mu     sync.Mutex
 	fault  error
-	said   time.Time // when a fault was logged last
-	loud   bool      // the present one was
+	outage outage
 	cancel context.CancelFunc
 	ended  chan struct{}
 }
@@ -214,13 +213,34 @@ func (f *Feed) Publish(exporter, host string, stream int64, step *flowv1.Ownersh
 // Mark implements session.Publisher.
 func (f *Feed) Mark(w *flowv1.ExporterWatermark) { f.out.mark(w) }
 
+// outage says when a fault that is tried again is to be logged.
+type outage struct {
+	said time.Time // when it was last
+	loud bool      // the present one was
+}
+
+// lasts says whether to log the fault now: once in half a minute.
+func (o *outage) lasts() bool {
+	if time.Since(o.said) < 30*time.Second {
+		return false
+	}
+	o.said, o.loud = time.Now(), true
+	return true
+}
+
+// ended says whether to log the end of a fault: if the fault was.
+func (o *outage) ended() bool {
+	was := o.loud
+	o.loud = false
+	return was
+}
+
 // report notes a fault that will be tried again, and logs it every half minute.
 func (f *Feed) report(err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.fault = err
-	if time.Since(f.said) >= 30*time.Second {
-		f.said, f.loud = time.Now(), true
+	if f.outage.lasts() {
 		f.log.Warn("ownership is not shared with the other nodes at present; trying again", "topic", f.cfg.Topic, "reason", err)
 	}
 }
@@ -229,8 +249,7 @@ func (f *Feed) clear() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.fault = nil
-	if f.loud {
-		f.loud = false
+	if f.outage.ended() {
 		f.log.Info("ownership is shared with the other nodes", "topic", f.cfg.Topic, "partitions", len(f.readers))
 	}
 }
