@@ -44,7 +44,7 @@ func (r *rig) checkKafka(truth world.Truth) {
 			r.t.Fatal(err)
 		}
 		if b.ExporterID == exporter[0][0] {
-			keep(rows, b, spaces)
+			keep(rows, b, r.world.Network(), spaces)
 		}
 	}
 	got := map[edgeKey]sums{}
@@ -59,11 +59,14 @@ func (r *rig) checkKafka(truth world.Truth) {
 	}
 }
 
-func keep(rows map[rowKey]row, b *flow.Batch, spaces []string) {
+func keep(rows map[rowKey]row, b *flow.Batch, network string, spaces []string) {
 	for i := range b.Rows {
 		k := rowKey{b.Get64(flow.FlowID, i), b.Get32(flow.RecordSeq, i)}
 		version := b.Get32(flow.Version, i)
-		if old, ok := rows[k]; !slices.Contains(spaces, b.Text(flow.Netns, i)) || ok && old.version >= version {
+		if b.Text(flow.Network, i) != network || !slices.Contains(spaces, b.Text(flow.Netns, i)) {
+			continue
+		}
+		if old, ok := rows[k]; ok && old.version >= version {
 			continue
 		}
 		seen := row{version: version, why: b.Get32(flow.RemoteWhy, i)}
