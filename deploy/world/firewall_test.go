@@ -13,23 +13,7 @@ import (
 
 // TestFirewall: what a host's rules answer is what its clients get; no rules, no answer of theirs.
 func TestFirewall(t *testing.T) {
-	testenv.NeedRoot(t)
-	w := New([]Host{{Name: "client", Number: 11}, {Name: "server", Number: 12}}, t.Output())
-	t.Cleanup(func() { _ = w.Close() })
-	if err := w.Start(); err != nil {
-		t.Fatal(err)
-	}
-	server, err := w.Spawn("server", "server")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := server.Listen(t.Context(), Listen{Port: 7000}); err != nil {
-		t.Fatal(err)
-	}
-	client, err := w.Spawn("client", "client")
-	if err != nil {
-		t.Fatal(err)
-	}
+	w, client, _ := pair(t)
 	for _, c := range []struct {
 		in   string
 		want syscall.Errno
@@ -57,4 +41,26 @@ func TestFirewall(t *testing.T) {
 	if err := w.Firewall("nobody", "", ""); err == nil || errors.Is(err, ErrClosed) {
 		t.Error("a host that is not there has a firewall")
 	}
+}
+
+// pair is a world of a client and of a server that listens on port 7000.
+func pair(t *testing.T) (w *World, client, server *Process) {
+	t.Helper()
+	testenv.NeedRoot(t)
+	w = New([]Host{{Name: "client", Number: 11}, {Name: "server", Number: 12}}, t.Output())
+	t.Cleanup(func() { _ = w.Close() })
+	if err := w.Start(); err != nil {
+		t.Fatal(err)
+	}
+	server, err := w.Spawn("server", "server")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := server.Listen(t.Context(), Listen{Port: 7000}); err != nil {
+		t.Fatal(err)
+	}
+	if client, err = w.Spawn("client", "client"); err != nil {
+		t.Fatal(err)
+	}
+	return w, client, server
 }

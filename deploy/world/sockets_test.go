@@ -8,30 +8,12 @@ import (
 
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
-
-	"tributary/service/testenv"
 )
 
 // TestNoSocketOutlivesItsWorld: a server that was killed while its client could not be reached leaves sockets that wait for
 // an answer; the end of the world ends them, of IPv4 and of IPv6.
 func TestNoSocketOutlivesItsWorld(t *testing.T) {
-	testenv.NeedRoot(t)
-	w := New([]Host{{Name: "client", Number: 11}, {Name: "server", Number: 12}}, t.Output())
-	t.Cleanup(func() { _ = w.Close() })
-	if err := w.Start(); err != nil {
-		t.Fatal(err)
-	}
-	server, err := w.Spawn("server", "server")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := server.Listen(t.Context(), Listen{Port: 7000}); err != nil {
-		t.Fatal(err)
-	}
-	client, err := w.Spawn("client", "client")
-	if err != nil {
-		t.Fatal(err)
-	}
+	w, client, server := pair(t)
 	calls := []Call{}
 	for _, to := range []netip.Addr{w.IPv4("server"), w.IPv6("server")} {
 		calls = append(calls, Call{To: netip.AddrPortFrom(to, 7000), Request: 100, Response: 100, Rounds: 2, Pause: 9 * time.Second})
@@ -68,19 +50,7 @@ func TestNoSocketOutlivesItsWorld(t *testing.T) {
 
 // A listener whose process still lives is nobody's mistake, also where the kernel does not let it be ended (MPTCP).
 func TestALivingListenerIsNoError(t *testing.T) {
-	testenv.NeedRoot(t)
-	w := New([]Host{{Name: "server", Number: 12}}, t.Output())
-	t.Cleanup(func() { _ = w.Close() })
-	if err := w.Start(); err != nil {
-		t.Fatal(err)
-	}
-	server, err := w.Spawn("server", "server")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := server.Listen(t.Context(), Listen{Port: 7000}); err != nil {
-		t.Fatal(err)
-	}
+	w, _, _ := pair(t)
 	if err := endSockets(w.NamespacePath("server")); err != nil {
 		t.Error(err)
 	}
