@@ -21,7 +21,7 @@ import (
 var ErrNotRunning = errors.New("ring reader is not running")
 
 // Poll is how long a record below the fill mark waits at most where [Options] does not say it. It is there for names that may go, and not for what waits for the
-// records: that is what [Reader.Drain] is for. Each look costs the exporter 0.15 ms, whatever it finds, because others have used the caches meanwhile.
+// records: that is what [Reader.Drain] is for. Each look costs, whatever it finds: others have used the caches meanwhile.
 const Poll = 500 * time.Millisecond
 
 // Handler takes one record; b is reused after it returns. An error says that the
