@@ -31,7 +31,7 @@ static __always_inline int held_by_call(struct sock *sk)
 /* Every state change of every socket. */
 static __always_inline int state_changed(struct sock *sk, int oldstate, int newstate)
 {
-	struct open_socket *open;
+	struct open_socket *open = 0;
 	__u64 key = (__u64)sk;
 
 	/* the states that tell us nothing cost nothing more */
@@ -55,10 +55,11 @@ static __always_inline int state_changed(struct sock *sk, int oldstate, int news
 	case TCP_SYN_RECV:
 		return 0;
 	}
-	open = bpf_map_lookup_elem(&open_sockets, &key);
+	/* a child that nobody has accepted is new: no client ends its handshake as an orphan */
+	if (oldstate != TCP_SYN_RECV || newstate != TCP_ESTABLISHED || sk->sk_socket)
+		open = bpf_map_lookup_elem(&open_sockets, &key);
 	if (!open && oldstate == TCP_SYN_RECV) {
-		open_server(sk);
-		if (newstate == TCP_ESTABLISHED)
+		if (open_server(sk) && newstate == TCP_ESTABLISHED)
 			return 0;
 		open = bpf_map_lookup_elem(&open_sockets, &key);
 	}

@@ -5,7 +5,11 @@
 #include "asked.h"
 #include "listen.h"
 
-/* An entry that is there already is of a socket whose end was not seen and whose memory is used again. */
+/*
+ * An entry that is there already is of a socket whose end was not seen and whose memory is
+ * used again; or of this one, if the inventory found a server's during its handshake (Fast
+ * Open). Returns 0 if no entry was made.
+ */
 static __always_inline int insert(__u64 key, const struct open_socket *open)
 {
 	int err = bpf_map_update_elem(&open_sockets, &key, open, BPF_NOEXIST); /* before 6.6 the upper half is noise */
@@ -13,6 +17,8 @@ static __always_inline int insert(__u64 key, const struct open_socket *open)
 	if (err == -EEXIST) {
 		struct open_socket *old = bpf_map_lookup_elem(&open_sockets, &key);
 
+		if (old && open->role == FLOW_ROLE_SERVER && old->sock_cookie == open->sock_cookie)
+			return 0;
 		if (old)
 			mark(old, OPEN_CLOSING);
 		err = bpf_map_update_elem(&open_sockets, &key, open, BPF_ANY);
@@ -31,10 +37,10 @@ static __always_inline int insert(__u64 key, const struct open_socket *open)
 	return !err;
 }
 
-static __always_inline void insert_open(struct sock *sk, struct open_socket *open)
+static __always_inline int insert_open(struct sock *sk, struct open_socket *open)
 {
 	open->sock_cookie = bpf_get_socket_cookie(sk);
-	insert((__u64)sk, open);
+	return insert((__u64)sk, open);
 }
 
 /* CLOSE to SYN_SENT: a client, in its own context. */
@@ -60,7 +66,7 @@ static __always_inline void open_client(struct sock *sk)
 }
 
 /* SYN_RECV to ESTABLISHED (or further): a server's child; current is a stranger. */
-static __always_inline void open_server(struct sock *sk)
+static __always_inline int open_server(struct sock *sk)
 {
 	struct tcp_sock *tp = bpf_skc_to_tcp_sock(sk);
 	__u64 now = bpf_ktime_get_boot_ns();
@@ -73,7 +79,7 @@ static __always_inline void open_server(struct sock *sk)
 	struct listener *l;
 
 	if (!tp)
-		return;
+		return 0;
 	/* what the SYN-ACK took; 0 where it was not measured */
 	open.connect_us = tp->srtt_us >> 3;
 	open.start_ns = now - open.connect_us * 1000ULL;
@@ -84,16 +90,20 @@ static __always_inline void open_server(struct sock *sk)
 		__sync_fetch_and_add(&l->established, 1);
 		l->last_ns = now;
 	}
-	insert_open(sk, &open);
+	return insert_open(sk, &open);
 }
 
 static __always_inline void established(struct sock *sk, struct open_socket *open)
 {
-	struct tcp_sock *tp = bpf_skc_to_tcp_sock(sk);
-	__u64 now = bpf_ktime_get_boot_ns();
+	struct tcp_sock *tp;
+	__u64 now;
 
-	if (!tp || (open->flags & FLOW_FLAG_ESTABLISHED))
+	if (open->flags & FLOW_FLAG_ESTABLISHED)
 		return;
+	tp = bpf_skc_to_tcp_sock(sk);
+	if (!tp)
+		return;
+	now = bpf_ktime_get_boot_ns();
 	open->flags |= FLOW_FLAG_ESTABLISHED;
 	open->connect_us = (now - open->start_ns) / 1000;
 	open->retrans_syn = tp->total_retrans;
@@ -103,16 +113,17 @@ static __always_inline void established(struct sock *sk, struct open_socket *ope
 /* A FIN goes out (FIN_WAIT1, LAST_ACK) or came in (CLOSE_WAIT). */
 static __always_inline void finish(struct sock *sk, struct open_socket *open, int newstate)
 {
-	struct tcp_sock *tp = bpf_skc_to_tcp_sock(sk);
+	struct tcp_sock *tp;
 
-	if (!tp)
-		return;
 	if (open->role == FLOW_ROLE_SERVER && sk->sk_socket)
 		open->flags |= FLOW_FLAG_ACCEPTED;
 	/* a client belongs to who opened it, where that was seen */
 	if (newstate != TCP_CLOSE_WAIT && (open->role != FLOW_ROLE_CLIENT || !open->owner.pid) && !in_search())
 		read_current(&open->owner);
 	if (open->first_fin)
+		return;
+	tp = bpf_skc_to_tcp_sock(sk);
+	if (!tp)
 		return;
 	open->srtt_fin_us = tp->srtt_us >> 3;
 	open->retrans_fin = tp->total_retrans;
