@@ -79,7 +79,7 @@ func (c *Client) edges(ctx context.Context, w window, now time.Time, f edgeFilte
 	if known || !covered.writtenSince(endOf(w, now).Add(-aliveWithin)) {
 		return c.askParts(ctx, statements, f)
 	}
-	var open []Edge
+	var open []partRow
 	var openErr error
 	var both sync.WaitGroup
 	both.Go(func() { open, openErr = c.open(ctx, w, now, f) })
@@ -112,9 +112,9 @@ func endOf(w window, now time.Time) time.Time {
 const aliveWithin = 65 * time.Second
 
 // open counts the connections that live at the end of the window, from single records.
-func (c *Client) open(ctx context.Context, w window, now time.Time, f edgeFilter) ([]Edge, error) {
+func (c *Client) open(ctx context.Context, w window, now time.Time, f edgeFilter) ([]partRow, error) {
 	at := endOf(w, now)
-	return collect[Edge](ctx, c, schema.MapOf(c.database(), sqlTime(at.Add(-aliveWithin), ""), sqlTime(at.Add(time.Nanosecond), ""), beginning, f.condition), f.params)
+	return c.part(ctx, schema.MapOf(c.database(), sqlTime(at.Add(-aliveWithin), ""), sqlTime(at.Add(time.Nanosecond), ""), beginning, f.condition), f.params)
 }
 
 // around returns the edges within depth steps of a workload, in either direction.

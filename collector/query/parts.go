@@ -19,20 +19,19 @@ import (
 // partRow is an edge as one table knows it.
 type partRow struct {
 	Edge
-	Rtt     histogram `json:"rtt_us_histogram"`
-	Connect histogram `json:"connect_us_histogram"`
+	rtt, connect histogram
 }
 
 // add adds the same edge as another table knows it.
 func (r *partRow) add(other *partRow) {
 	r.Edge.add(&other.Edge)
-	r.Rtt, r.Connect = append(r.Rtt, other.Rtt...), append(r.Connect, other.Connect...)
+	r.rtt, r.connect = append(r.rtt, other.rtt...), append(r.connect, other.connect...)
 }
 
 func (r *partRow) edge() Edge {
 	e := r.Edge
-	e.RttUsP50, e.RttUsP95, e.RttUsP99 = r.Rtt.quantiles()
-	e.ConnectUsP50, e.ConnectUsP95, e.ConnectUsP99 = r.Connect.quantiles()
+	e.RttUsP50, e.RttUsP95, e.RttUsP99 = r.rtt.quantiles()
+	e.ConnectUsP50, e.ConnectUsP95, e.ConnectUsP99 = r.connect.quantiles()
 	return e
 }
 
@@ -42,7 +41,7 @@ func (c *Client) askParts(ctx context.Context, statements []string, f edgeFilter
 	errs := make([]error, len(statements))
 	var all sync.WaitGroup
 	for i, statement := range statements {
-		all.Go(func() { rows[i], errs[i] = collect[partRow](ctx, c, statement, f.params) })
+		all.Go(func() { rows[i], errs[i] = c.part(ctx, statement, f.params) })
 	}
 	all.Wait()
 	if err := errors.Join(errs...); err != nil {
