@@ -100,7 +100,7 @@ func (t *Table) noteClock(x uint32, received, sent int64) {
 	}
 	barred := e.wrong > int64(t.cfg.MaxClockError)
 	if barred && !s.barred.Load() {
-		t.stats.refused[BadClock].Add(uint64(s.refs))
+		t.stats.refused[BadClock].Add(uint64(t.exporters.refs[x]))
 	}
 	s.barred.Store(barred)
 	s.slack.Store(widened)

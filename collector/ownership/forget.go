@@ -2,7 +2,7 @@ package ownership
 
 // makePlace makes place for one more range of an address, or says which bound is in the way.
 func (t *Table) makePlace(e *entry, x uint32, now int64) Reason {
-	if int(t.exporters.at(x).refs) >= t.cfg.MaxPerExporter {
+	if int(t.exporters.refs[x]) >= t.cfg.MaxPerExporter {
 		return ExporterFull
 	}
 	if len(e.pieces) >= t.cfg.MaxPerAddress && !t.forgetFirstEnded(e, now) {
@@ -109,7 +109,7 @@ func (t *Table) Expire(now int64, budget int) {
 	}
 	t.measureSlack()
 	for _, x := range t.exporterIDs {
-		if s := t.exporters.at(x); s.refs == 0 && s.advanced.Load() < now-int64(t.cfg.DeadAfter) {
+		if t.exporters.refs[x] == 0 && t.exporters.at(x).advanced.Load() < now-int64(t.cfg.DeadAfter) {
 			t.dropExporter(x)
 		}
 	}
@@ -136,6 +136,6 @@ func (t *Table) forget(e *entry, i int, end int64) {
 	p := e.pieces[i]
 	e.remove(i)
 	t.liveRanges--
-	t.exporters.at(p.exporter).refs--
+	t.exporters.refs[p.exporter]--
 	t.parting = append(t.parting, p.owner)
 }

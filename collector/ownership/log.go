@@ -1,6 +1,11 @@
 package ownership
 
-import "sync/atomic"
+import (
+	"sync/atomic"
+	"unsafe"
+
+	"golang.org/x/sys/cpu"
+)
 
 const (
 	chunkWords = 1 << chunkShift // 64 KiB
@@ -18,28 +23,31 @@ type chunk [chunkWords]atomic.Uint64
 // recordLog keeps the records: each is written behind the last one, in chunks that never move. A record that was replaced leaves a hole; when holes
 // make up more than a 16th, the emptiest chunk's records are written anew and the chunk is used again. Only writers write.
 type recordLog struct {
-	dir    atomic.Pointer[[]*chunk]
-	live   []int32  // words in use, by chunk
-	words  int      // in use, of all
-	unused []uint32 // chunks without records
-	fresh  []chunk  // that were never in use
-	head   uint32   // where the next record goes
-	room   uint32   // words behind it in its chunk
+	dir atomic.Pointer[[]*atomic.Uint64] // where the chunks begin
 	// recycled counts whenever something is about to be written over or taken away that readers may be looking at: a reader that saw the same
 	// count before and after has seen nothing of it.
 	recycled atomic.Uint64
+
+	_      cpu.CacheLinePad // what follows belongs to writers
+	live   []int32          // words in use, by chunk
+	words  int              // in use, of all
+	unused []uint32         // chunks without records
+	fresh  []chunk          // that were never in use
+	head   uint32           // where the next record goes
+	room   uint32           // words behind it in its chunk
 }
 
 func newRecordLog() *recordLog {
 	l := &recordLog{}
-	l.dir.Store(new([]*chunk))
+	l.dir.Store(new([]*atomic.Uint64))
 	l.next()
 	return l
 }
 
-// at gives a record, and all that lies behind it in its chunk.
+// at gives a record, and all that lies behind it in its chunk. To index a pointer to an array would read its first word, to see whether it is nil:
+// chunks begin at addresses that share a few sets of the cache, so that each look-up waited for one more line.
 func (l *recordLog) at(ref uint32) record {
-	return (*l.dir.Load())[ref>>chunkShift][ref&(chunkWords-1):]
+	return unsafe.Slice((*l.dir.Load())[ref>>chunkShift], chunkWords)[ref&(chunkWords-1):]
 }
 
 // append writes a record and says where.
@@ -76,7 +84,7 @@ func (l *recordLog) next() {
 			l.fresh = make([]chunk, min(1+len(dir)/16, maxFresh))
 			advise(l.fresh)
 		}
-		dir, l.fresh = append(dir, &l.fresh[0]), l.fresh[1:]
+		dir, l.fresh = append(dir, &l.fresh[0][0]), l.fresh[1:]
 		l.live = append(l.live, 0)
 		l.dir.Store(&dir)
 	}

@@ -7,11 +7,10 @@ import (
 	"unique"
 )
 
-// ownerSlot holds one interned owner. refs counts ranges and belongs to writers. assigned is the owner's, at hand.
+// ownerSlot holds one interned owner. assigned is the owner's, at hand.
 type ownerSlot struct {
 	owner    atomic.Pointer[Owner]
 	assigned atomic.Bool
-	refs     int32
 }
 
 // exporterSlot holds one run of one exporter. A slot is free when who is nil.
@@ -22,9 +21,8 @@ type exporterSlot struct {
 	slack    atomic.Int64 // see ClockError, at most widestSlack
 	vouched  atomic.Int64 // the watermark in our clock; math.MaxInt64: not to be waited for
 	barred   atomic.Bool  // its clock is off beyond MaxClockError: its ranges name nobody
-	refs     int32        // ranges; belongs to writers, as does clock
-	clock    *clock
-	_        [8]byte // a slot is a cache line
+	clock    *clock       // belongs to writers
+	_        [8]byte      // a slot is a cache line
 }
 
 type exporterName struct{ id, host string }
@@ -92,10 +90,10 @@ func (t *Table) internOwner(o Owner) (uint32, bool) {
 }
 
 func (t *Table) dropOwner(id uint32) {
-	s := t.owners.at(id)
-	if s.refs--; s.refs > 0 {
+	if t.owners.refs[id]--; t.owners.refs[id] > 0 {
 		return
 	}
+	s := t.owners.at(id)
 	delete(t.ownerIDs, *s.owner.Load())
 	t.log.recycled.Add(1)
 	s.owner.Store(nil)

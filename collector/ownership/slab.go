@@ -1,6 +1,10 @@
 package ownership
 
-import "sync/atomic"
+import (
+	"sync/atomic"
+
+	"golang.org/x/sys/cpu"
+)
 
 const (
 	slabBits = 10
@@ -12,14 +16,16 @@ const (
 // slab grows. Index 0 is never handed out: it means "none". Only writers call alloc and release.
 type slab[T any] struct {
 	dir  atomic.Pointer[[]*[slabLen]T]
+	none T
+	_    cpu.CacheLinePad // what follows belongs to writers
 	free []uint32
 	next uint32
 	live int
-	none T
+	refs []int32 // ranges that name a record; not in it: to count must not take its line from readers
 }
 
 func newSlab[T any]() *slab[T] {
-	s := &slab[T]{next: 1}
+	s := &slab[T]{next: 1, refs: make([]int32, 1)}
 	dir := []*[slabLen]T{new([slabLen]T)}
 	s.dir.Store(&dir)
 	return s
@@ -42,6 +48,7 @@ func (s *slab[T]) alloc() uint32 {
 	}
 	i := s.next
 	s.next++
+	s.refs = append(s.refs, 0)
 	if dir := *s.dir.Load(); int(i>>slabBits) == len(dir) {
 		// Appending writes behind the length that readers of the old header know, never into it.
 		dir = append(dir, new([slabLen]T))

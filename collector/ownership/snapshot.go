@@ -336,7 +336,7 @@ func (s *snapshotReader) rangeOf(network string, e *entry) {
 // full says that the table has no room for one more range.
 func (s *snapshotReader) full(e *entry, exporter uint32) bool {
 	t := s.t
-	return t.liveRanges >= t.cfg.MaxRanges || t.addresses >= t.cfg.MaxAddresses || int(t.exporters.at(exporter).refs) >= t.cfg.MaxPerExporter ||
+	return t.liveRanges >= t.cfg.MaxRanges || t.addresses >= t.cfg.MaxAddresses || int(t.exporters.refs[exporter]) >= t.cfg.MaxPerExporter ||
 		t.log.words >= fullWords || len(e.pieces) >= t.cfg.MaxPerAddress
 }
 

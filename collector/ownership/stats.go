@@ -71,5 +71,5 @@ func (t *Table) Stats() Stats {
 
 func (s *slab[T]) bytes() int {
 	var v T
-	return len(*s.dir.Load())*slabLen*int(unsafe.Sizeof(v)) + cap(s.free)*4
+	return len(*s.dir.Load())*slabLen*int(unsafe.Sizeof(v)) + (cap(s.free)+cap(s.refs))*4
 }

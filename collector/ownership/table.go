@@ -6,6 +6,8 @@ import (
 	"net/netip"
 	"sync"
 	"sync/atomic"
+
+	"golang.org/x/sys/cpu"
 )
 
 const (
@@ -30,8 +32,9 @@ type Table struct {
 	mostSlack atomic.Int64 // of all exporters
 	complete  atomic.Int64 // see Complete
 
-	mu          sync.Mutex // serialises writers; readers never take it
-	used        uint32     // index slots that are not empty
+	_           cpu.CacheLinePad // between what readers read and what writers write: a line that both want goes to and fro
+	mu          sync.Mutex       // serialises writers; readers never take it
+	used        uint32           // index slots that are not empty
 	ownerIDs    map[Owner]uint32
 	exporterIDs map[string]uint32
 	networkRefs map[uint32]*networkRef

@@ -153,8 +153,8 @@ func (t *Table) open(c *Claim, x uint32, e *entry, m meeting) Reason {
 	if m.old >= 0 {
 		t.supersede(&e.pieces[m.old], owner, m.from)
 	}
-	t.owners.at(owner).refs++
-	t.exporters.at(x).refs++
+	t.owners.refs[owner]++
+	t.exporters.refs[x]++
 	t.liveRanges++
 	e.add(piece{from: m.from, to: open, owner: owner, exporter: x, flags: oneClaim, ports: packPorts(c.PortFrom, c.PortTo)})
 	t.save(e)
