@@ -12,7 +12,7 @@ type Key struct {
 type Found struct {
 	key  Key
 	rec  record         // nil: nobody is known to have had the address
-	slot *atomic.Uint32 // of the index, and what it said
+	slot *atomic.Uint32 // of the index, and what it said; of an address that nobody had, Table.added
 	said uint32
 	at   uint32 // the slot's number
 	seen uint64 // what log.recycled said before
@@ -21,7 +21,7 @@ type Found struct {
 // stands says that nothing that the finder saw has been replaced or written over since. Only then all of it was true at one moment: a release and
 // the watermark after it may have come between a look at a range and one at its exporter.
 func (f *Found) stands(t *Table) bool {
-	return (f.rec == nil || f.slot.Load() == f.said) && t.log.recycled.Load() == f.seen
+	return f.slot.Load() == f.said && t.log.recycled.Load() == f.seen
 }
 
 // findAtOnce is how many waits for memory overlap: more would push each other out of the nearest cache.
@@ -31,43 +31,39 @@ const findAtOnce = 64
 // in random order that is most of the time of a look-up. found is as long as keys.
 func (v *View) Find(keys []Key, found []Found) {
 	for len(keys) > findAtOnce {
-		v.find(keys[:findAtOnce], found)
+		v.t.find(keys[:findAtOnce], found)
 		keys, found = keys[findAtOnce:], found[findAtOnce:]
 	}
-	v.find(keys, found)
+	v.t.find(keys, found)
 }
 
-// Loops that read memory do nothing else: the fewer instructions between two reads, the more of them are under way at once.
-func (v *View) find(keys []Key, found []Found) {
+// Loops that read memory do nothing else: the fewer instructions between two reads, and the fewer branches that nobody can foresee, the more of
+// them are under way at once.
+func (t *Table) find(keys []Key, found []Found) {
 	var hashes [findAtOnce]uint64
-	t := v.t
-	seen, ix := t.log.recycled.Load(), t.index.Load()
+	seen, added, ix := t.log.recycled.Load(), t.added.Load(), t.index.Load()
 	for i := range keys {
 		hashes[i] = t.hash(uint32(keys[i].Network), keys[i].Addr)
 	}
 	for _, h := range hashes[:len(keys)] {
 		ix.slots[uint32(h)&ix.mask].Load()
 	}
-	var words [findAtOnce][2]*atomic.Uint64
+	var somebody [findAtOnce]*Found
 	n := 0
 	for i := range keys {
 		f := &found[i]
-		f.key, f.seen, f.rec = keys[i], seen, nil
-		if t.candidate(ix, hashes[i], uint32(hashes[i]), f) {
-			words[n] = [2]*atomic.Uint64{&f.rec[0], &f.rec[min(4, len(f.rec)-1)]} // the latter is often on the next line
+		f.key, f.seen = keys[i], seen
+		if t.candidate(ix, hashes[i], uint32(hashes[i]), added, f) {
+			somebody[n] = f
 			n++
 		}
 	}
-	for i := range words[:n] {
-		words[i][0].Load()
-		words[i][1].Load()
+	for _, f := range somebody[:n] {
+		f.rec[0].Load()
+		f.rec[min(4, len(f.rec)-1)].Load() // often on the next line
 	}
-	for i := range keys {
-		f := &found[i]
-		if f.rec == nil {
-			continue
-		}
-		if t.confirm(ix, hashes[i], f); f.rec != nil {
+	for _, f := range somebody[:n] {
+		if f.rec.is(f.key) || t.goOn(ix, added, f) {
 			_, at, _, _ := f.rec.shape()
 			w := f.rec[min(at+1, len(f.rec)-1)].Load()
 			t.exporters.at(exporterOf(w)).verified.Load()
@@ -78,32 +74,32 @@ func (v *View) find(keys []Key, found []Found) {
 
 // findOne is find for one key.
 func (t *Table) findOne(k Key, f *Found) {
-	f.key, f.seen, f.rec = k, t.log.recycled.Load(), nil
-	h, ix := t.hash(uint32(k.Network), k.Addr), t.index.Load()
-	if t.candidate(ix, h, uint32(h), f) {
-		t.confirm(ix, h, f)
+	f.key, f.seen = k, t.log.recycled.Load()
+	added, ix := t.added.Load(), t.index.Load()
+	h := t.hash(uint32(k.Network), k.Addr)
+	if t.candidate(ix, h, uint32(h), added, f) && !f.rec.is(k) {
+		t.goOn(ix, added, f)
 	}
 }
 
 // candidate goes on from slot i to the next record that may be the key's.
-func (t *Table) candidate(ix *index, h uint64, i uint32, f *Found) bool {
-	for tag := tagOf(h); ; i++ {
-		slot := &ix.slots[i&ix.mask]
-		s := slot.Load()
-		if s == slotEmpty {
-			f.rec = nil
-			return false
-		}
-		if s&^refMask == tag && s != slotGone {
-			f.rec, f.slot, f.said, f.at = t.log.at(s&refMask), slot, s, i
+func (t *Table) candidate(ix *index, h uint64, i, added uint32, f *Found) bool {
+	i, s := ix.probe(tagOf(h), i)
+	if s == slotEmpty {
+		f.rec, f.slot, f.said = nil, &t.added, added
+		return false
+	}
+	f.rec, f.slot, f.said, f.at = t.log.at(s&refMask), &ix.slots[i&ix.mask], s, i
+	return true
+}
+
+// goOn takes the next candidates, until one is the key's or none is left.
+func (t *Table) goOn(ix *index, added uint32, f *Found) bool {
+	h := t.hash(uint32(f.key.Network), f.key.Addr)
+	for t.candidate(ix, h, f.at+1, added, f) {
+		if f.rec.is(f.key) {
 			return true
 		}
 	}
-}
-
-// confirm takes candidates until one is the key's, or none is left.
-func (t *Table) confirm(ix *index, h uint64, f *Found) {
-	k := keyOf(uint32(f.key.Network), f.key.Addr)
-	for !f.rec.is(&k) && t.candidate(ix, h, f.at+1, f) {
-	}
+	return false
 }

@@ -36,21 +36,31 @@ func (t *Table) hash(net uint32, a Addr) uint64 {
 // tagOf is the part of the hash that stands in the slot: the home of a key comes from other bits.
 func tagOf(h uint64) uint32 { return uint32(h>>(64-32+refBits)) << refBits }
 
+// probe goes on from slot i to the first that is empty or has the tag.
+func (ix *index) probe(tag, i uint32) (at, said uint32) {
+	for ; ; i++ {
+		s := ix.slots[i&ix.mask].Load()
+		if s&^refMask == tag && s != slotGone || s == slotEmpty {
+			return i, s
+		}
+	}
+}
+
 // slotOf gives the slot and the place of a key's record, or noSlot. For writers.
 func (t *Table) slotOf(net uint32, a Addr) (slot, ref uint32) {
 	if net == 0 {
 		return noSlot, 0
 	}
-	k, h := keyOf(net, a), t.hash(net, a)
-	ix, tag := t.index.Load(), tagOf(h)
-	for i := uint32(h) & ix.mask; ; i = (i + 1) & ix.mask {
-		s := ix.slots[i].Load()
+	k, h, ix := Key{NetworkID(net), a}, t.hash(net, a), t.index.Load()
+	for i := uint32(h); ; i++ {
+		at, s := ix.probe(tagOf(h), i)
 		if s == slotEmpty {
 			return noSlot, 0
 		}
-		if s > slotGone && s&^refMask == tag && t.log.at(s&refMask).is(&k) {
-			return i, s & refMask
+		if t.log.at(s & refMask).is(k) {
+			return at & ix.mask, s & refMask
 		}
+		i = at
 	}
 }
 
@@ -70,6 +80,7 @@ func (t *Table) insert(net uint32, a Addr, ref uint32) (slot uint32) {
 			t.used++
 		}
 		ix.slots[i].Store(tagOf(h) | ref)
+		t.added.Add(1)
 		return i
 	}
 }

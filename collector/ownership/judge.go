@@ -65,9 +65,6 @@ func (v View) Lookup(net NetworkID, addr Addr, port uint16, at, tolerance int64)
 
 // LookupFound is Lookup for a key that Find has found. The answer is as of now, not as of Find.
 func (v *View) LookupFound(f *Found, port uint16, at, tolerance int64) (a Answer) {
-	if f.rec == nil {
-		v.t.findOne(f.key, f) // somebody may have claimed it since
-	}
 	v.lookup(f, port, at, tolerance, &a)
 	return a
 }

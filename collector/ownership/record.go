@@ -34,25 +34,21 @@ const (
 	longestRec = 3 + 2*maxWalk + maxWalk/2 + 1
 )
 
-// key is (network, address) as a record begins with it: IPv4 in one of the first million networks in one word, everything else in three.
-type key struct {
-	first, hi, lo uint64
-	wide          uint64 // all ones if the second and third word count; 0 if there are none
-}
-
-func keyOf(net uint32, a Addr) key {
-	if a.Hi == 0 && a.Lo>>32 == 0xffff && net < narrowNet {
-		return key{first: a.Lo<<32 | uint64(net)<<12}
-	}
-	return key{uint64(net)<<32 | wideKey, a.Hi, a.Lo, math.MaxUint64}
-}
+// narrow: IPv4 in one of the first million networks is one word at the beginning of a record; every other key is three.
+func narrow(net uint32, a Addr) bool         { return a.Hi == 0 && a.Lo>>32 == 0xffff && net < narrowNet }
+func narrowKey(net uint32, lo uint64) uint64 { return lo<<32 | uint64(net)<<12 }
+func wideKeyOf(net uint32) uint64            { return uint64(net)<<32 | wideKey }
 
 // is compares without a branch: which form a key has cannot be foreseen. No record is shorter than three words.
-func (r record) is(k *key) bool {
-	return r[0].Load()&^varying^k.first|(r[1].Load()^k.hi|r[2].Load()^k.lo)&k.wide == 0
+func (r record) is(k Key) bool {
+	first, net := r[0].Load()&^varying, uint32(k.Network)
+	wide := -(first / wideKey & 1) // all ones: the second and third word count
+	asWide := (first ^ wideKeyOf(net)) | (r[1].Load() ^ k.Addr.Hi) | (r[2].Load() ^ k.Addr.Lo)
+	asNarrow := (first ^ narrowKey(net, k.Addr.Lo)) | k.Addr.Hi | (k.Addr.Lo>>32 ^ 0xffff) | uint64(net)/narrowNet
+	return asWide&wide|asNarrow&^wide == 0
 }
 
-// key gives back what keyOf was given.
+// key gives back the key.
 func (r record) key() (net uint32, a Addr) {
 	w := r[0].Load()
 	if w&wideKey != 0 {
@@ -193,11 +189,13 @@ func (r record) ports(at, n, i int) ports { return ports(r[at+2*n+i/2].Load() >>
 
 // pack puts an entry together, in buf.
 func (e *entry) pack(buf []uint64) []uint64 {
-	k := keyOf(e.net, e.addr)
-	first := k.first | uint64(len(e.pieces))
-	buf = append(buf[:0], first)
-	if k.wide != 0 {
-		buf = append(buf, k.hi, k.lo)
+	first := uint64(len(e.pieces))
+	if narrow(e.net, e.addr) {
+		first |= narrowKey(e.net, e.addr.Lo)
+		buf = append(buf[:0], first)
+	} else {
+		first |= wideKeyOf(e.net)
+		buf = append(buf[:0], first, e.addr.Hi, e.addr.Lo)
 	}
 	ported := false
 	for i := range e.pieces {

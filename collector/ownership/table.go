@@ -24,6 +24,7 @@ type Table struct {
 	internal []prefix
 
 	index     atomic.Pointer[index]
+	added     atomic.Uint32 // counts insertions into the index
 	log       *recordLog
 	owners    *slab[ownerSlot]
 	exporters *slab[exporterSlot]
