@@ -83,18 +83,24 @@ func prepare() (listener int, err error) {
 	return listener, unix.Listen(listener, 128)
 }
 
-// connection is one whole life: connect, accept, a request, an answer, both closed. The system calls are raw ones: the Go scheduler,
-// told of each, would now and then put this thread to sleep between them.
-func connection(listener int, destination byte, buf []byte) error {
+// establish opens a connection and accepts it. The system calls are raw ones: the Go scheduler, told of each, would now and then put this
+// thread to sleep between them.
+func establish(listener int, destination byte) (client, server uintptr, err error) {
 	to := unix.RawSockaddrInet4{Family: unix.AF_INET, Port: loadPort>>8 | loadPort&0xff<<8, Addr: [4]byte{127, 0, 0, destination}}
-	client, err := call("socket", unix.SYS_SOCKET, unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	client, err = call("socket", unix.SYS_SOCKET, unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
-		return err
+		return 0, 0, err
 	}
 	if _, err := call("connect", unix.SYS_CONNECT, client, uintptr(unsafe.Pointer(&to)), unsafe.Sizeof(to)); err != nil {
-		return err
+		return 0, 0, err
 	}
-	server, err := call("accept", unix.SYS_ACCEPT, uintptr(listener), 0, 0)
+	server, err = call("accept", unix.SYS_ACCEPT, uintptr(listener), 0, 0)
+	return client, server, err
+}
+
+// connection is one whole life: connect, accept, a request, an answer, both closed.
+func connection(listener int, destination byte, buf []byte) error {
+	client, server, err := establish(listener, destination)
 	if err != nil {
 		return err
 	}

@@ -25,7 +25,7 @@ type bench struct {
 
 func main() {
 	role := flag.String("role", "", "what this process is to be; set by the benchmark itself")
-	rate := flag.Int("rate", 0, "connections a second of the load; set by the benchmark itself")
+	rate := flag.Int("rate", 0, "connections a second of the load, or how many sockets to hold; set by the benchmark itself")
 	b := &bench{}
 	flag.StringVar(&b.exporter, "exporter", "bin/tributary-exporter", "the exporter to measure")
 	args := flag.String("exporter-args", "", "more arguments for it")
@@ -34,13 +34,17 @@ func main() {
 	flag.DurationVar(&b.duration, "duration", time.Second, "of each run")
 	page := flag.String("write", "", "a page that gets the figures, between the two lines that mark their place (docs/benchmarks.md)")
 	own := flag.Duration("own", 10*time.Second, "how long to measure what the exporter uses itself, three times; 0: not at all")
+	sockets := flag.Int("sockets", 100_000, "open sockets of which to read snapshots; 0: not at all")
 	flag.Parse()
 	b.exporterArgs = strings.Fields(*args)
 	var err error
-	if *role == "load" {
+	switch *role {
+	case "load":
 		err = runLoad(b.processor, *rate, b.duration)
-	} else {
-		err = b.run(*own, *page)
+	case "sockets":
+		err = holdSockets(*rate)
+	default:
+		err = b.run(*own, *sockets, *page)
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "overhead:", err)
@@ -48,7 +52,7 @@ func main() {
 	}
 }
 
-func (b *bench) run(own time.Duration, page string) error {
+func (b *bench) run(own time.Duration, sockets int, page string) error {
 	if os.Geteuid() != 0 {
 		return errors.New("this benchmark needs root")
 	}
@@ -69,6 +73,11 @@ func (b *bench) run(own time.Duration, page string) error {
 	}
 	if own > 0 {
 		if err := b.own(own); err != nil {
+			return err
+		}
+	}
+	if sockets > 0 {
+		if err := b.snapshots(sockets); err != nil {
 			return err
 		}
 	}
