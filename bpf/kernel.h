@@ -65,6 +65,13 @@ static void *(*bpf_get_current_task_btf)(void) = (void *)158;
 static void *(*bpf_sock_from_file)(void *file) = (void *)162;
 static long (*bpf_task_pt_regs)(void *task) = (void *)175; /* since 5.15 */
 
+/*
+ * Makes a pointer that the verifier lets us load through (a bad address gives 0) of a number;
+ * since Linux 6.2, 0 where it is not there.
+ */
+extern void *bpf_rdonly_cast(const void *address, __u32 btf_id) __attribute__((section(".ksyms"), weak));
+#define type_id(type) __builtin_btf_type_id(*(type *)0, 1)
+
 /* include/net/tcp_states.h */
 enum {
 	TCP_ESTABLISHED = 1,
@@ -178,6 +185,13 @@ struct sock_reuseport {
 };
 
 typedef struct {
+	struct {
+		struct {
+			struct {
+				atomic_t val; /* 0: nobody holds it; not there with PREEMPT_RT */
+			} raw_lock;
+		} rlock;
+	} slock;   /* held while a softirq has the socket */
 	int owned; /* a system call holds the socket; packets wait in its backlog */
 } socket_lock_t;
 
