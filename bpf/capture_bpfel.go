@@ -32,12 +32,13 @@ const (
 	CaptureFlowCounterFLOW_COUNTER_ENDS_UNSENT     CaptureFlowCounter = 13
 	CaptureFlowCounterFLOW_COUNTER_ENDS_MISSED     CaptureFlowCounter = 14
 	CaptureFlowCounterFLOW_COUNTER_ENDS_LATE       CaptureFlowCounter = 15
-	CaptureFlowCounterFLOW_COUNTER_MAX             CaptureFlowCounter = 16
+	CaptureFlowCounterFLOW_COUNTER_LISTENS         CaptureFlowCounter = 16
+	CaptureFlowCounterFLOW_COUNTER_MAX             CaptureFlowCounter = 17
 )
 
 type CaptureFlowCounters struct {
 	_ structs.HostLayout
-	N [16]uint64
+	N [17]uint64
 }
 
 type CaptureFlowRecord struct {

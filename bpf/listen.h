@@ -94,6 +94,7 @@ static __always_inline void listen_started(struct sock *sk)
 	if (bpf_map_update_elem(&listen_sockets, &key, &value, BPF_NOEXIST))
 		count(FLOW_COUNTER_LISTENERS_FULL);
 	join_listeners(sk, &value);
+	count(FLOW_COUNTER_LISTENS);
 }
 
 /* LISTEN to CLOSE. */
@@ -108,6 +109,7 @@ static __always_inline void listen_ended(struct sock *sk)
 	bpf_map_delete_elem(&listen_sockets, &sock);
 	listener_key(&key, tp);
 	leave_listeners(sock, &key);
+	count(FLOW_COUNTER_LISTENS);
 }
 
 /* The inventory shows a listening socket; its holder is found by find_holders. */
@@ -121,10 +123,12 @@ static __always_inline void found_listener(struct sock *sk, struct tcp_sock *tp)
 	value.since_ns = bpf_ktime_get_boot_ns();
 	value.owner.cgroup_id = socket_cgroup(sk, 0); /* current is who runs the inventory */
 	value.queued_before = sk->sk_ack_backlog;
-	if (!bpf_map_update_elem(&listen_sockets, &key, &value, BPF_NOEXIST))
+	if (!bpf_map_update_elem(&listen_sockets, &key, &value, BPF_NOEXIST)) {
 		join_listeners(sk, &value);
-	else if (!bpf_map_lookup_elem(&listen_sockets, &key))
+		count(FLOW_COUNTER_LISTENS);
+	} else if (!bpf_map_lookup_elem(&listen_sockets, &key)) {
 		count(FLOW_COUNTER_LISTENERS_FULL);
+	}
 }
 
 /* When SYN cookies were last sent, in jiffies or 0: sockets that share a port share it too (tcp_synq_overflow). */

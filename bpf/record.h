@@ -207,6 +207,7 @@ enum flow_counter {
 	FLOW_COUNTER_ENDS_UNSENT,     /* of ENDS: failed before their SYN; seen by failed_connect */
 	FLOW_COUNTER_ENDS_MISSED,     /* sockets that went away without a CLOSE that we saw: no record */
 	FLOW_COUNTER_ENDS_LATE,	      /* of ENDS: their CLOSE was not seen either, but their record was made by the walk */
+	FLOW_COUNTER_LISTENS,	      /* sockets that began or ceased to listen, or were found listening */
 	FLOW_COUNTER_MAX,
 };
 

@@ -101,7 +101,8 @@ func New(c config.Config, logger *slog.Logger) (*App, error) {
 func (a *App) buildListeners(registry *prometheus.Registry, logger *slog.Logger) (err error) {
 	comms := comms{}
 	a.listeners, err = listeners.New(listeners.Config{
-		Read: func() ([]probe.Listener, error) { return a.source.get().Listeners() }, Overflows: probe.ReadOverflows, Wall: a.clock.Wall,
+		Read: func() ([]probe.Listener, error) { return a.source.get().Listeners() }, Moved: func() (uint64, error) { return a.source.get().ListensMoved() },
+		Overflows: probe.ReadOverflows, Wall: a.clock.Wall,
 		Name: func(l *probe.Listener) listeners.Name {
 			return a.names.listener(l, comms.of(&event.Event{Comm: l.Comm}), time.Now().UnixNano())
 		},

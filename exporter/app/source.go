@@ -29,6 +29,8 @@ type capturer interface {
 	Stats() ring.Stats
 	Inventory() (found, unread int)
 	Listeners() ([]probe.Listener, error)
+	// ListensMoved returns a number that is another one when Listeners has others than before.
+	ListensMoved() (uint64, error)
 	SetActiveEvery(every time.Duration) error
 	MeasurePerEnd(ctx context.Context) (time.Duration, error)
 }

@@ -1,8 +1,9 @@
 // Package listeners knows which local addresses are listened on, by whom, since when, when a connection was last accepted there, and what
 // their queues had no room for.
 //
-// It reads the kernel's table of listening sockets every [Config.Every] and makes one [flowv1.Listener] of those that share an address. A
-// listener that began, ended, has another owner or has dropped something is told at once, other changes at most every 10 s, and what
+// It makes one [flowv1.Listener] of the listening sockets that share an address. It looks every [Config.Every], and reads the kernel's table when a socket has
+// begun or ceased to listen, while any queue holds a connection, and every 10 s: reading takes a visit to each bucket of a hash. A
+// listener that began, ended or has another owner is told at the next look, one that has dropped something at the next reading, other changes at most every 10 s, and what
 // does not change every 10 minutes: so a reader can tell what is old. One that lived for less than Every may never be seen.
 //
 // Which queue overflowed the kernel counts by network namespace only (/proc/net/netstat), and by socket only what was dropped (sk_drops). So

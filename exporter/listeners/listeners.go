@@ -18,7 +18,7 @@ import (
 )
 
 const (
-	// busyEvery is how often a listener is told whose use changes, sameEvery one of which nothing changes.
+	// busyEvery is how often a listener is told whose use changes, and how often the table is read for it; sameEvery one of which nothing changes.
 	busyEvery, sameEvery = 10 * time.Second, 10 * time.Minute
 	// endedFor is for how long, maxEnded up to how many ended listeners are told to new subscribers.
 	endedFor, maxEnded = 15 * time.Minute, 4096
@@ -29,10 +29,11 @@ const (
 // Config is what a Set is told. Every but Every is required.
 type Config struct {
 	Read      func() ([]probe.Listener, error)
+	Moved     func() (uint64, error) // a number that is another one when sockets began or ceased to listen
 	Overflows func(netns map[uint32]bool) (map[uint32]probe.Overflows, error)
 	Name      func(l *probe.Listener) Name
 	Wall      func(kernel uint64) int64 // kernel time to ns since 1970
-	// Every is how often the kernel's table is read; default 2 s.
+	// Every is how often it is looked whether the kernel's table is to be read; default 2 s.
 	Every time.Duration
 }
 
@@ -48,6 +49,8 @@ type Set struct {
 	overflow map[uint32]probe.Overflows // by namespace, at the last look
 	readers  map[chan []*flowv1.Listener]struct{}
 	read     int64 // when the table was last read, ns since 1970
+	moved    uint64
+	sockets  []probe.Listener // as they were then
 }
 
 // New returns a set that is empty until Run.
@@ -124,19 +127,27 @@ func (s *Set) publish(changes []*flowv1.Listener) {
 	}
 }
 
-// step reads the table once and tells what changed.
+// step looks once and tells what changed: what is not the table's, such as names, also where that is as it was.
 func (s *Set) step(now int64) error {
-	sockets, err := s.config.Read()
+	moved, err := s.config.Moved()
 	if err != nil {
 		return err
+	}
+	due := moved != s.moved || s.waiting() || now-s.read >= int64(busyEvery-s.config.Every/2)
+	if due {
+		sockets, err := s.config.Read()
+		if err != nil {
+			return err
+		}
+		s.sockets, s.moved = sockets, moved
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, l := range s.open {
 		l.begin()
 	}
-	for i := range sockets {
-		s.take(&sockets[i])
+	for i := range s.sockets {
+		s.take(&s.sockets[i])
 	}
 	changes := s.endMissing(now)
 	for _, l := range s.open {
@@ -154,9 +165,16 @@ func (s *Set) step(now int64) error {
 			changes = append(changes, r.message(now, s.config.Wall))
 		}
 	}
-	s.read = now
+	if due {
+		s.read = now
+	}
 	s.publish(changes)
 	return nil
+}
+
+// waiting says whether any queue held a connection when the table was last read: it may be accepted without any other sign, or dropped.
+func (s *Set) waiting() bool {
+	return slices.ContainsFunc(s.sockets, func(l probe.Listener) bool { return l.AcceptQueue > 0 || l.SynQueue > 0 })
 }
 
 // take adds a socket to its listener. A listener none of whose sockets is still there began anew.

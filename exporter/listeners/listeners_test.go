@@ -2,6 +2,7 @@ package listeners
 
 import (
 	"log/slog"
+	"slices"
 	"testing"
 	"time"
 
@@ -18,6 +19,9 @@ type world struct {
 	t       *testing.T
 	set     *Set
 	sockets []probe.Listener
+	moved   uint64 // step moves it
+	still   bool   // step does not
+	reads   int
 	counts  map[uint32]probe.Overflows
 	owner   string
 	now     int64
@@ -28,7 +32,11 @@ func newWorld(t *testing.T) *world {
 	w := &world{t: t, counts: map[uint32]probe.Overflows{1: {}}, owner: "shop/api", now: 1000 * second}
 	var err error
 	w.set, err = New(Config{
-		Read: func() ([]probe.Listener, error) { return w.sockets, nil },
+		Read: func() ([]probe.Listener, error) {
+			w.reads++
+			return slices.Clone(w.sockets), nil
+		},
+		Moved: func() (uint64, error) { return w.moved, nil },
 		Overflows: func(ask map[uint32]bool) (map[uint32]probe.Overflows, error) {
 			out := map[uint32]probe.Overflows{}
 			for n := range ask {
@@ -52,6 +60,9 @@ func newWorld(t *testing.T) *world {
 func (w *world) step(seconds int64) []*flowv1.Listener {
 	w.t.Helper()
 	w.now += seconds * second
+	if !w.still {
+		w.moved++
+	}
 	if err := w.set.step(w.now); err != nil {
 		w.t.Fatal(err)
 	}
@@ -198,5 +209,30 @@ func TestSlowSubscriber(t *testing.T) {
 	}
 	if n != changesWaiting {
 		t.Errorf("%d changes before the cut", n)
+	}
+}
+
+// TestReadingSeldom has a table in which no socket begins or ends.
+func TestReadingSeldom(t *testing.T) {
+	w := newWorld(t)
+	w.sockets = []probe.Listener{socket(1, 80)}
+	w.one(0)
+	w.still = true
+	w.sockets[0].Established, w.sockets[0].LastNs = 1, uint64(w.now+second)
+	for range 3 {
+		if told := w.step(2); told != nil || w.reads != 1 {
+			t.Fatalf("%d readings, told %v: nothing began or ended", w.reads, told)
+		}
+	}
+	w.owner = "shop/other"
+	if m := w.one(2); m.GetLocalWorkload() != "shop/other" || m.GetAccepted() != 0 || w.reads != 1 {
+		t.Errorf("another owner, after %d readings: %v", w.reads, m)
+	}
+	w.sockets[0].Established, w.sockets[0].SynQueue = 1, 1
+	if m := w.one(2); m.GetAccepted() != 1 || m.GetLastAcceptedNs() != w.now-9*second || w.reads != 2 {
+		t.Errorf("first use, after %d readings: %v", w.reads, m)
+	}
+	if w.step(2); w.reads != 3 {
+		t.Errorf("%d readings, and a handshake was under way at the last one", w.reads)
 	}
 }

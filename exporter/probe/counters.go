@@ -66,17 +66,25 @@ func (p *Probe) read() (Counters, error) {
 
 // readMap reads all counters but Recursion. It needs mu and objects.
 func (p *Probe) readMap() (Counters, error) {
+	sum, err := p.sumCounters()
+	if err != nil {
+		return Counters{}, err
+	}
+	return named(&sum), nil
+}
+
+// sumCounters needs mu and objects.
+func (p *Probe) sumCounters() (sum bpf.CaptureFlowCounters, err error) {
 	var perCPU []bpf.CaptureFlowCounters
 	if err := p.objects.Counters.Lookup(uint32(0), &perCPU); err != nil {
-		return Counters{}, fmt.Errorf("read kernel counters: %w", err)
+		return sum, fmt.Errorf("read kernel counters: %w", err)
 	}
-	var sum bpf.CaptureFlowCounters
 	for _, c := range perCPU {
 		for i, n := range c.N {
 			sum.N[i] += n
 		}
 	}
-	return named(&sum), nil
+	return sum, nil
 }
 
 func named(sum *bpf.CaptureFlowCounters) Counters {

@@ -44,6 +44,25 @@ type Listener struct {
 // holdersEvery is how often the holders are looked for. It costs about 1 ms for 10,000 open files.
 const holdersEvery = time.Minute
 
+// ListensMoved returns a number that is another one when sockets began or ceased to listen, or were found. It costs little beside Listeners, which
+// visits all 16,384 buckets of a table, even of an empty one.
+func (p *Probe) ListensMoved() (uint64, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.objects == nil {
+		return 0, ErrClosed
+	}
+	sum, err := p.sumCounters()
+	if err != nil {
+		return 0, err
+	}
+	moved := sum.N[bpf.CaptureFlowCounterFLOW_COUNTER_LISTENS]
+	if p.inventory == nil {
+		moved++ // their holders can be looked for from now on
+	}
+	return moved, nil
+}
+
 // Listeners returns all listening sockets in scope. Before the inventory those that are older than Start are missing.
 func (p *Probe) Listeners() ([]Listener, error) {
 	p.mu.Lock()

@@ -92,6 +92,38 @@ func left(t *testing.T, p *Probe, n int) []Listener {
 }
 
 // TestListenersThatShareAnAddress: those who stay still name their children when the latest goes.
+// Whoever begins or ceases to listen shows in a number that is cheap to read, and a connection does not.
+func TestListensMoved(t *testing.T) {
+	s := newSpace(t)
+	c := newCapture(t, Options{NetnsInum: s.inum}, s.inum)
+	l := s.listen("127.0.0.1:0")
+	s.listening(c.probe, port(l.Addr()), func(*Listener) bool { return c.probe.holders.pass > 0 }) // they are looked for when the inventory is complete
+	last, err := c.probe.ListensMoved()
+	if err != nil {
+		t.Fatal(err)
+	}
+	moves := func(by uint64, what string) {
+		t.Helper()
+		moved, err := c.probe.ListensMoved()
+		if err != nil || moved != last+by {
+			t.Errorf("%s: %d after %d, error %v", what, moved, last, err)
+		}
+		last = moved
+	}
+	client, err := s.dial(l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	moves(0, "a connection")
+	_ = s.listen("127.0.0.1:0")
+	moves(1, "listen")
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	moves(1, "close")
+}
+
 func TestListenersThatShareAnAddress(t *testing.T) {
 	s := newSpace(t)
 	c := newCapture(t, Options{}, s.inum)

@@ -36,6 +36,9 @@ func (s *Source) Inventory() (found, unread int) {
 	return len(s.spaces) + s.unread, s.unread
 }
 
+// ListensMoved implements the exporter's capturer: Listeners costs no more than to find that out.
+func (s *Source) ListensMoved() (uint64, error) { return s.moved.Add(1), nil }
+
 // Listeners returns all listening sockets in scope, as of the last list; how often they were asked is not known.
 func (s *Source) Listeners() ([]probe.Listener, error) {
 	s.mu.Lock()

@@ -42,6 +42,7 @@ type Source struct {
 	log         *slog.Logger
 	activeEvery atomic.Int64
 	notices     chan notice
+	moved       atomic.Uint64 // how often it was asked
 
 	mu        sync.Mutex
 	spaces    map[uint32]*space
