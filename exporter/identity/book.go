@@ -221,13 +221,13 @@ func (b *Book) hostOwner() Owner {
 }
 
 // reload reads the identity file if it is not the one that was read last. A file that cannot be used leaves the old one in
-// force; it is logged once and counted.
-func (b *Book) reload() {
+// force; it is logged once and counted. It returns whether another one is in force.
+func (b *Book) reload() bool {
 	b.mu.Lock()
 	last := b.stamp
 	b.mu.Unlock()
 	if at, _ := stampOf(b.opts.File); at == last {
-		return
+		return false
 	}
 	f, at, err := load(b.opts.File) // may wait: nothing is locked
 	b.mu.Lock()
@@ -236,7 +236,7 @@ func (b *Book) reload() {
 		b.stamp = at
 		b.metrics.reloads[reloadInvalid].Add(1)
 		b.log.Error("the identity file cannot be used, the old one stays in force", "error", err)
-		return
+		return false
 	}
 	b.look(false)
 	// The new owners own from the moment the file was changed, as far as the file system tells: its clock is the kernel's tick.
@@ -256,6 +256,7 @@ func (b *Book) reload() {
 	b.look(true) // the file may speak of namespaces that were not watched
 	b.metrics.reloads[reloadOK].Add(1)
 	b.log.Info("identity file read", "file", b.opts.File, "workloads", len(f.Workloads), "networks", len(f.Networks))
+	return true
 }
 
 // Run watches the file, the namespaces and their addresses until ctx ends.

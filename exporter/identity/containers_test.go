@@ -7,6 +7,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/fsnotify/fsnotify"
+
 	"tributary/exporter/mounts"
 	"tributary/proto/flow"
 	"tributary/service/testenv"
@@ -91,5 +93,43 @@ func TestContainers(t *testing.T) {
 	time.Sleep(pollEvery + 200*time.Millisecond)
 	if !is(lateID, "default/late", "late")() {
 		t.Error("its name is forgotten")
+	}
+}
+
+// The hierarchy is walked until all of it is watched, and then only where something in it has gone.
+func TestCgroupsAreWalkedSeldom(t *testing.T) {
+	b, _ := newBook(t, Options{Containers: &told{}}, "")
+	b.names.root = t.TempDir()
+	watcher, err := fsnotify.NewWatcher()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = watcher.Close() }()
+	w := &watched{watcher: watcher, dirs: map[string]bool{}, partial: true}
+	walks := func() bool {
+		before := w.walked
+		b.lookAtFiles(w)
+		return w.walked != before
+	}
+	dir := filepath.Join(b.names.root, "a")
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if first, second, third := walks(), walks(), walks(); !first || !second || third {
+		t.Errorf("walked %t, %t and %t, want it once more after directories were added", first, second, third)
+	}
+	if err := os.Remove(dir); err != nil {
+		t.Fatal(err)
+	}
+	for event := range watcher.Events {
+		if b.notified(w, event); w.partial {
+			break
+		}
+	}
+	if !walks() || w.dirs[dir] || b.presence.places[dir].cgroup != 0 {
+		t.Errorf("a directory that has gone is still watched (%t) or placed (%+v)", w.dirs[dir], b.presence.places[dir])
+	}
+	if w.walked = time.Now().Add(-walkEvery); !walks() {
+		t.Error("no walk after a long time")
 	}
 }

@@ -4,7 +4,7 @@
 // Naming (Book.Local). The first evidence wins: cgroup, network namespace, (address, port range), address, static
 // configuration; with Options.HostNames then the systemd unit of the socket's cgroup or the program's name. A container's cgroup is
 // its name by an entry of the file, else by Options.Containers; cgroups are noted as they are made, so that one that is gone when its record is read
-// still has its name. Certificates will take their place in that order. Tables are immutable and replaced whole; a look-up takes no lock and
+// still has its name. The whole hierarchy is walked where not all of it can be watched, after something in it has gone, and every half a minute. Certificates will take their place in that order. Tables are immutable and replaced whole; a look-up takes no lock and
 // allocates nothing (host names: once per new unit or program). Every key remembers when it was whose, and a socket is named
 // by the owner of the moment its connection began: a changed file never renames what began before it, whenever the record
 // arrives, and no record waits or gets lost because of a change. Between a change of the file and the moment it is read
