@@ -9,6 +9,9 @@ import (
 	"tributary/proto/flowv1"
 )
 
+// The flow-control windows of collector/ingest.
+const streamWindow, connectionWindow = 128 << 10, 256 << 10
+
 // collector acknowledges every batch at once, so that what the exporter uses is its own.
 type collector struct {
 	flowv1.UnimplementedCollectorServer
@@ -22,7 +25,8 @@ func startCollector() (c *collector, stop func(), err error) {
 		return nil, nil, err
 	}
 	c = &collector{address: listener.Addr().String()}
-	server := grpc.NewServer(grpc.MaxRecvMsgSize(64 << 20))
+	// The windows stand still, as the real collector's do: a server that grows them answers each message with a ping, which the exporter would pay for.
+	server := grpc.NewServer(grpc.MaxRecvMsgSize(64<<20), grpc.StaticStreamWindowSize(streamWindow), grpc.StaticConnWindowSize(connectionWindow))
 	flowv1.RegisterCollectorServer(server, c)
 	go func() { _ = server.Serve(listener) }()
 	return c, server.Stop, nil
