@@ -123,6 +123,10 @@ func (s *space) pair(l *net.TCPListener) (client, server *net.TCPConn) {
 	if err != nil {
 		s.t.Fatal(err)
 	}
+	s.t.Cleanup(func() { // and not before: what nobody holds any more the garbage collector closes
+		_ = client.Close()
+		_ = server.Close()
+	})
 	return client, server
 }
 
