@@ -16,6 +16,7 @@ import (
 type walks struct {
 	began   uint64 // when the last complete walk began; 0 before the first
 	nextDue uint64 // the earliest due time it passed over
+	quietTo uint64 // until then no connection can be due for its youth
 	last    bool   // the walk after Detach was opened
 }
 
@@ -110,11 +111,18 @@ func (p *Probe) mayBeDue(now uint64) (bool, error) {
 	if p.walks.began == 0 || now >= p.walks.nextDue {
 		return true, nil
 	}
+	if now < p.walks.quietTo {
+		return false, nil
+	}
 	var perCPU []bpf.CaptureYoungCounts
 	if err := p.objects.YoungSockets.Lookup(uint32(0), &perCPU); err != nil {
 		return false, fmt.Errorf("read how many sockets are young: %w", err)
 	}
-	return oldEnough(perCPU, now, uint64(min(p.opts.ActiveFirst, p.opts.SynFirst))), nil
+	age := uint64(min(p.opts.ActiveFirst, p.opts.SynFirst))
+	if !oldEnough(perCPU, now, 0) { // there is none: one that comes has its age before it
+		p.walks.quietTo = now + age
+	}
+	return oldEnough(perCPU, now, age), nil
 }
 
 // oldEnough says whether sockets over which no walk has passed may be as old as age. They are counted by the second (2^30 ns) of
