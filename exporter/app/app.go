@@ -127,7 +127,7 @@ func (a *App) buildDelivery(registry *prometheus.Registry, logger *slog.Logger) 
 	if a.spool, err = spool.New(kept, registry, logger); err != nil {
 		return err
 	}
-	books := &books{source: a.source.get, spool: a.spool.Stats, nat: a.names.translations, budget: a.budget.Stats}
+	books := &books{source: a.source.get, spool: a.spool.Stats, nat: a.names.translations, budget: a.budget.Stats, entries: entries()}
 	a.books = books
 	to.Spool, to.Claims, to.Counters, to.Settings = a.spool, a.claims, books.counters, newSettings(a).apply
 	to.ExporterID, to.Host, to.BootID, to.Version = a.host.exporterID, a.host.name, a.host.bootID, build.Current().Version
@@ -227,13 +227,25 @@ func (a *App) Run(ctx context.Context) error {
 		a.log.Warn("addresses are as sockets have them", "error", missing)
 	}
 	background("socket", a.serveSocket)
-	background("budget", a.budget.Run)
+	background("budget", onBeat(a.budget.Run))
 	if a.reduces {
 		a.reduce()
 	}
 	err := a.capture(ctx, lasting)
 	a.deliver()
 	return err
+}
+
+// onBeat begins a room with the next of the seconds at which the process wakes anyway, so that its ticks fall on them.
+func onBeat(run func(context.Context) error) func(context.Context) error {
+	return func(ctx context.Context) error {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(clock.Beat(time.Second)):
+			return run(ctx)
+		}
+	}
 }
 
 // keep runs the spool until the function it returns is called, which waits for what has to be written.

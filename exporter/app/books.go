@@ -42,6 +42,7 @@ type books struct {
 	nat       func() nat.Stats
 	budget    func() budget.Stats
 	began     atomic.Int64 // capture, ns since 1970
+	entries   []entry
 
 	mu   sync.Mutex
 	last probe.Counters
@@ -181,10 +182,9 @@ func entries() []entry {
 // counters returns what travels with each batch.
 func (b *books) counters() []*flowv1.Counter {
 	r := b.read()
-	list := entries()
-	counters := make([]flowv1.Counter, len(list))
-	out := make([]*flowv1.Counter, 0, len(list))
-	for i, e := range list {
+	counters := make([]flowv1.Counter, len(b.entries))
+	out := make([]*flowv1.Counter, 0, len(b.entries))
+	for i, e := range b.entries {
 		if e.wire != "" {
 			counters[i].Name, counters[i].Value = e.wire, e.value(r)
 			out = append(out, &counters[i])
@@ -199,7 +199,7 @@ func (b *books) Describe(out chan<- *prometheus.Desc) { prometheus.DescribeByCol
 // Collect implements prometheus.Collector.
 func (b *books) Collect(out chan<- prometheus.Metric) {
 	r := b.read()
-	for _, e := range entries() {
+	for _, e := range b.entries {
 		if e.desc == nil {
 			continue // the room has a metric of its own
 		}

@@ -202,7 +202,8 @@ func TestBooksTravelUnderFixedNames(t *testing.T) {
 	}
 	p := testPipeline(t, 10, time.Second, false, func(*flowv1.Batch) {})
 	b := &books{
-		source: func() capturer { return &tracing{Probe: probe.New(probe.Options{})} }, p: p, spool: func() spool.Stats { return spool.Stats{} },
+		entries: entries(),
+		source:  func() capturer { return &tracing{Probe: probe.New(probe.Options{})} }, p: p, spool: func() spool.Stats { return spool.Stats{} },
 		datagrams: func() transport.DatagramStats { return transport.DatagramStats{} }, nat: (*names)(nil).translations, budget: (*budget.Governor)(nil).Stats,
 	}
 	if n := len(b.counters()); n != len(seen)-1 {

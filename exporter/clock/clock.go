@@ -84,20 +84,21 @@ func (c *Clock) Run(ctx context.Context) error {
 			default: // one is on its way
 			}
 		}
-		if stop, err := c.watch(told); err == nil { // else the next tick finds it
+		if stop, err := c.watch(told); err == nil { // else the next beat finds it
 			defer stop()
 		}
 	}
-	ticker := time.NewTicker(c.opts.Every)
-	defer ticker.Stop()
+	beat := time.NewTimer(Beat(c.opts.Every))
+	defer beat.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-set:
-		case <-ticker.C:
+		case <-beat.C:
+			beat.Reset(Beat(c.opts.Every))
 		}
-		_ = c.Sync() // the old anchor serves until the next tick
+		_ = c.Sync() // the old anchor serves until the next beat
 	}
 }
 
