@@ -242,6 +242,33 @@ func TestParametersOfReaders(t *testing.T) {
 	}
 }
 
+// TestSettingsDoNotStay: a request with other settings than the one before, with a wrong one, or without any finds those it asks for and no others, on every
+// connection; and none of them changes what a statement is taken for.
+func TestSettingsDoNotStay(t *testing.T) {
+	s := sharedStore(t)
+	const one = "SELECT getSetting('max_threads'), getSetting('max_block_size'), getSetting('max_execution_time')"
+	usual := read(t, s, one)
+	_, rest, _ := strings.Cut(usual, "\t")
+	for i := range 2 * readerSlots {
+		if got := do(t, s, ask{body: one, params: values("max_threads", "1", "limit", "1")}).body; got != "1\t"+rest+"\n" {
+			t.Errorf("try %d, of two settings: %q", i, got)
+		}
+		if got := do(t, s, ask{body: one, params: values("max_threads", "1", "max_execution_time", "7")}).body; !strings.HasPrefix(got, "1\t") || !strings.HasSuffix(got, "\t7\n") {
+			t.Errorf("try %d, of two others: %q", i, got)
+		}
+		if r := do(t, s, ask{body: one, params: values("max_threads", "2", "max_block_size", "many")}); r.status < 400 {
+			t.Errorf("try %d, a wrong one: %s", i, r.body)
+		}
+		if got := read(t, s, one); got != usual {
+			t.Errorf("try %d, without: %q, want %q", i, got, usual)
+		}
+		do(t, s, ask{body: "SELECT 1", params: values("offset", "1")})
+		if r := do(t, s, ask{body: "SELECT 1 FROM file('/etc/hostname', LineAsString) FORMAT CSV"}); r.code() != "497" {
+			t.Errorf("try %d, behind an offset: %d %s", i, r.status, r.body)
+		}
+	}
+}
+
 func TestWebPagesAreRefused(t *testing.T) {
 	s := sharedStore(t)
 	for name, header := range map[string]http.Header{

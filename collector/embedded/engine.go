@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -33,6 +34,7 @@ type slot struct {
 	conn     *chdb.Conn
 	name     string            // the connection's log_comment: the handle by which its statement can be killed
 	baseline map[string]string // settings of this connection that are not the profile's
+	changed  map[string]string // settings of the request before, which are still set
 	database string
 }
 
@@ -202,7 +204,8 @@ func (e *engine) kill(s *slot, finished <-chan struct{}) {
 	}
 }
 
-// prepare gives the connection the request's database and settings.
+// prepare gives the connection the request's database and settings. Those of the request before that this one has not are taken back in the same
+// statement; most requests have the same ones, and then there is nothing to do.
 func (s *slot) prepare(database string, settings []setting) error {
 	if database != s.database {
 		if _, err := s.text("USE " + quoteName(database)); err != nil {
@@ -210,26 +213,46 @@ func (s *slot) prepare(database string, settings []setting) error {
 		}
 		s.database = database
 	}
-	if len(settings) == 0 {
+	var assignments []string
+	wanted := make(map[string]string, len(settings))
+	for _, set := range settings {
+		wanted[set.name] = set.value
+		if value, ok := s.changed[set.name]; !ok || value != set.value {
+			assignments = append(assignments, set.name+" = "+quote(set.value))
+		}
+	}
+	for name := range s.changed {
+		if _, ok := wanted[name]; !ok {
+			assignments = append(assignments, name+" = "+s.usual(name))
+		}
+	}
+	if len(assignments) == 0 {
 		return nil
 	}
-	assignments := make([]string, len(settings))
-	for i, set := range settings {
-		assignments[i] = set.name + " = " + quote(set.value)
+	if _, err := s.text("SET " + strings.Join(assignments, ", ")); err != nil {
+		maps.Copy(wanted, s.changed)
+		s.changed = wanted
+		s.clean()
+		return err
 	}
-	_, err := s.text("SET " + strings.Join(assignments, ", "))
-	return err
+	s.changed = wanted
+	return nil
 }
 
-// reset takes the request's settings back. One that could not be set cannot be reset either, so each stands alone.
-func (s *slot) reset(settings []setting) {
-	for _, set := range settings {
-		value := "DEFAULT"
-		if base, ok := s.baseline[set.name]; ok {
-			value = quote(base)
-		}
-		_, _ = s.text("SET " + set.name + " = " + value)
+// clean takes back what a request has set. What could not be set cannot be taken back either, so each stands alone.
+func (s *slot) clean() {
+	for name := range s.changed {
+		_, _ = s.text("SET " + name + " = " + s.usual(name))
 	}
+	s.changed = nil
+}
+
+// usual is what a setting is on this connection, in SQL.
+func (s *slot) usual(name string) string {
+	if base, ok := s.baseline[name]; ok {
+		return quote(base)
+	}
+	return "DEFAULT"
 }
 
 // text runs a statement of ours and returns its answer as raw text.

@@ -192,7 +192,6 @@ func (h *handler) execute(w http.ResponseWriter, r *http.Request, req *request, 
 		defer cancel()
 	}
 	started := time.Now()
-	defer s.reset(req.settings)
 	if err := s.prepare(req.database, req.settings); err != nil {
 		return err
 	}

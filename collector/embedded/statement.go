@@ -26,6 +26,10 @@ func (s *slot) parse(text string) (statement, error) {
 	if testHint.MatchString(text) {
 		return statement{}, exception(codeSyntaxError, "comments with hints for ClickHouse's test runner are not accepted")
 	}
+	if st, ok := plainSelect(text); ok {
+		return st, nil
+	}
+	s.clean() // a setting of the request before must not change what the engine says of this one
 	canonical, err := s.text("SELECT formatQuerySingleLine(" + quote(text) + ")")
 	if err != nil {
 		return statement{}, plainSyntaxError(err)
@@ -43,6 +47,28 @@ func (s *slot) parse(text string) (statement, error) {
 		}
 	}
 	return st, nil
+}
+
+// plainSelect takes a text that can be read in one way only, as those of our own verbs: a SELECT of printable ASCII without comments, escapes, quoted
+// names, heredocs, a second statement, or a word that begins a clause of which the checks want to know more than that it is there. What
+// is checked are its own words then, which saves the engine's parser 2 to 5 ms of each question.
+func plainSelect(text string) (statement, bool) {
+	unusual := func(r rune) bool { return r < ' ' && r != '\n' || r > '~' || strings.ContainsRune("\\`\"#$;", r) }
+	if strings.ContainsFunc(text, unusual) || strings.Contains(text, "--") || strings.Contains(text, "/*") {
+		return statement{}, false
+	}
+	st := statement{text: text, parsed: tokens(text)}
+	if len(st.parsed) == 0 {
+		return statement{}, false
+	}
+	for _, t := range st.parsed {
+		switch strings.ToUpper(t.text) {
+		case "FORMAT", "SETTINGS", "INTO", "OUTFILE", "INFILE", "INSERT", "PARALLEL":
+			return statement{}, false
+		}
+	}
+	st.kind = strings.ToUpper(st.parsed[0].text)
+	return st, st.kind == "SELECT" || st.kind == "WITH"
 }
 
 // plainSyntaxError takes our wrapping statement out of the parser's message.

@@ -44,6 +44,26 @@ func TestTokens(t *testing.T) {
 	}
 }
 
+// TestPlainSelect: only what can be read in one way is not shown to the engine's parser.
+func TestPlainSelect(t *testing.T) {
+	for _, text := range []string{
+		"SELECT 1", "select count() from flows where local_workload != '' and x = {x:String}", "WITH 1 AS a\nSELECT a, 'it''s', 'FORMAT', [1][1] FROM t AS f UNION ALL SELECT 2",
+	} {
+		if st, ok := plainSelect(text); !ok || !st.reads() || st.format != "" {
+			t.Errorf("%q: %v %+v", text, ok, st)
+		}
+	}
+	for _, text := range []string{
+		"", " ", "1", "(SELECT 1)", "FROM t SELECT 1", "SHOW TABLES", "EXPLAIN SELECT 1", "SET a = 1", "WITH x AS (SELECT 1) INSERT INTO t SELECT * FROM x", "SELECT 1; SELECT 2", "SELECT 1;",
+		"SELECT 1 -- c", "SELECT 1 /* c */", "SELECT 1 # c", "SELECT 1--1", "SELECT 'a\\'b'", "SELECT `a`", "SELECT \"a\"", "SELECT $a$ b $a$", "SELECT 'ä'", "SELECT\u00a01", "SELECT ‘a’",
+		"SELECT 1 format CSV", "SELECT 1 INTO OUTFILE 'x'", "SELECT 1 settings readonly = 0", "SELECT 1 PARALLEL WITH SELECT 2", "SELECT\x001",
+	} {
+		if _, ok := plainSelect(text); ok {
+			t.Errorf("%q is taken for plain", text)
+		}
+	}
+}
+
 // FuzzTokens: any text is read to its end, in order.
 func FuzzTokens(f *testing.F) {
 	for _, seed := range []string{"SELECT 1", "'", "`", "$a$", "$a$ $a$", "/*", "--", "\\", "\xff'\\", "INSERT INTO t FORMAT CSV 1"} {
