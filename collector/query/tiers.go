@@ -1,8 +1,10 @@
 package query
 
 import (
+	"cmp"
 	"context"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -49,18 +51,37 @@ const maxGens = 2000
 func (c *coverage) writtenSince(at time.Time) bool { return at.Before(c.written.Add(time.Minute)) }
 
 type coverageRow struct {
-	Step  string       `json:"step"`
-	First int64        `json:"first"`
-	Last  int64        `json:"last"`
-	Gens  []generation `json:"gens"`
+	Step         string        `json:"step"`
+	First        int64         `json:"first"`
+	Last         int64         `json:"last"`
+	Computations []computation `json:"computations"`
 }
 
+// computation is a row of closed: a generation, and how many records and which sum of their versions it covers.
+type computation [5]uint64
+
+// Which computation of a minute counts is chosen here: ClickHouse would group all minutes of a month to tell it of those of a window.
 const coverageSQL = `SELECT toString(step) AS step, toUnixTimestamp(min(start)) AS first, toUnixTimestamp(max(start)) AS last,
-    groupArrayIf($most)((toUnixTimestamp(start), c.1, toUInt8(c.2)), $window AND (step = 'hour' OR start < $before OR start >= $since)) AS gens
-FROM (SELECT step, start, argMax((gen, mapped), (rows, versions, gen)) AS c FROM $database.closed GROUP BY step, start)
+    groupArrayIf($most)((toUnixTimestamp(start), gen, toUInt8(mapped), rows, versions), $window AND (step = 'hour' OR start < $before OR start >= $since)) AS computations
+FROM $database.closed
 GROUP BY step
 UNION ALL
-SELECT 'written' AS step, toUnixTimestamp(min(minute)) AS first, toUnixTimestamp(max(minute)) AS last, [] AS gens FROM $database.touched`
+SELECT 'written' AS step, toUnixTimestamp(min(minute)) AS first, toUnixTimestamp(max(minute)) AS last, [] AS computations FROM $database.touched`
+
+// latest returns the generations that count, in order: of several computations the one that covers more records, then better names, then the later one, as in
+// the view closed_latest. Of more than maxGens computations it returns all, as some may be missing: they are looked up then.
+func latest(all []computation) []generation {
+	slices.SortFunc(all, func(a, b computation) int {
+		return cmp.Or(cmp.Compare(a[0], b[0]), cmp.Compare(a[3], b[3]), cmp.Compare(a[4], b[4]), cmp.Compare(a[1], b[1]))
+	})
+	var out []generation
+	for i, c := range all {
+		if len(all) > maxGens || i+1 == len(all) || all[i+1][0] != c[0] {
+			out = append(out, generation(c[:3]))
+		}
+	}
+	return out
+}
 
 // coverage asks for what is known about a window. Of its minutes those are of interest that are not in whole hours: at its beginning, and in the two hours before
 // its end, the last of which has not been computed.
@@ -74,9 +95,9 @@ func (c *Client) coverage(ctx context.Context, w window, now time.Time) (coverag
 		s := span{time.Unix(r.First, 0), time.Unix(r.Last, 0)}
 		switch r.Step {
 		case "minute":
-			out.minutes, out.minuteGens = span{s.first, s.end.Add(time.Minute)}, r.Gens
+			out.minutes, out.minuteGens = span{s.first, s.end.Add(time.Minute)}, latest(r.Computations)
 		case "hour":
-			out.hours, out.hourGens = span{s.first, s.end.Add(time.Hour)}, r.Gens
+			out.hours, out.hourGens = span{s.first, s.end.Add(time.Hour)}, latest(r.Computations)
 		case "written":
 			out.firstWritten, out.written = s.first, s.end
 		}

@@ -2,6 +2,7 @@ package query
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -100,5 +101,17 @@ func TestPlan(t *testing.T) {
 		if text := strings.Join(got, ", "); text != test.want || known != test.known {
 			t.Errorf("%s to %q: %s (%v), want %s", test.since, test.until, text, known, test.want)
 		}
+	}
+}
+
+// TestLatest: more records, then better names, then the later computation; and all of them where there are too many to tell.
+func TestLatest(t *testing.T) {
+	got := latest([]computation{{120, 7, 1, 10, 5}, {60, 9, 0, 10, 4}, {60, 3, 1, 11, 0}, {180, 5, 0, 10, 5}, {180, 6, 1, 10, 5}, {240, 8, 0, 1, 3}, {240, 9, 1, 1, 2}})
+	want := []generation{{60, 3, 1}, {120, 7, 1}, {180, 6, 1}, {240, 8, 0}}
+	if !slices.Equal(got, want) {
+		t.Errorf("%v, want %v", got, want)
+	}
+	if got := latest(make([]computation, maxGens+1)); len(got) != maxGens+1 {
+		t.Errorf("%d of too many", len(got))
 	}
 }
