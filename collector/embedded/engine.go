@@ -179,6 +179,9 @@ func (e *engine) run(ctx context.Context, s *slot, statement, format string, par
 	result, err := s.conn.Query(statement, format, params...)
 	close(finished)
 	killer.Wait()
+	if err != nil {
+		s.drain()
+	}
 	if err != nil && ctx.Err() != nil {
 		if errors.Is(context.Cause(ctx), context.DeadlineExceeded) {
 			return nil, exception(codeTimeout, "Timeout exceeded: the statement ran for more than %v", readerTimeout)
@@ -246,6 +249,10 @@ func (s *slot) clean() {
 	}
 	s.changed = nil
 }
+
+// drain runs a statement that says nothing, behind one that failed: what that had already written, such as the names of its columns, the engine puts
+// in front of the connection's next answer.
+func (s *slot) drain() { _, _ = s.text("SET log_comment = " + quote(s.name)) }
 
 // usual is what a setting is on this connection, in SQL.
 func (s *slot) usual(name string) string {

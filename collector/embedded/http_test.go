@@ -295,3 +295,21 @@ func TestSettingsOfWriters(t *testing.T) {
 		t.Errorf("database after USE: %s", r.body)
 	}
 }
+
+// TestAnswersAreNotMixed: what a statement had written before it failed, or before its client went away, is in no other answer.
+func TestAnswersAreNotMixed(t *testing.T) {
+	s := sharedStore(t)
+	const failing = "SELECT number, throwIf(number = 300000) AS \"left behind\" FROM numbers(1000000) SETTINGS max_block_size = 1000 FORMAT "
+	for _, format := range []string{"TSVWithNamesAndTypes", "JSONCompactEachRowWithNamesAndTypes", "RowBinaryWithNamesAndTypes", "CSVWithNames", "JSON"} {
+		for range readerSlots {
+			if r := do(t, s, ask{body: failing + format}); r.code() != "395" {
+				t.Errorf("%s: %d %.100s", format, r.status, r.body)
+			}
+		}
+		for range 2 * readerSlots {
+			if got := do(t, s, ask{body: "SELECT 1"}).body; got != "1\n" {
+				t.Errorf("behind %s: %.200q", format, got)
+			}
+		}
+	}
+}
