@@ -63,8 +63,10 @@ func measure(n int) error {
 	line("memory of the table", fmt.Sprintf("%.1f bytes an address; with all names %.1f", float64(s.Bytes)/float64(n), float64(table)/float64(n)))
 	mark, whole := collection()
 	line("garbage collection", fmt.Sprintf("%.1f ms of marking on one processor, %.1f ms from beginning to end", mark, whole))
-	slower, rate := w.written(asks)
-	line(fmt.Sprintf("look-ups while %.0f claims/s and %.0f watermarks/s are written", rate, rate/10), fmt.Sprintf("%+.0f %%", 100*(slower-1)))
+	slower := w.written(asks)
+	percent := func(factor float64) string { return fmt.Sprintf("%+.0f %%", 100*(factor-1)) }
+	line(fmt.Sprintf("look-ups while %.0f claims/s and %.0f watermarks/s are written", slower.claims, slower.claims/10),
+		fmt.Sprintf("%s (%s to %s), in processor time %s", percent(slower.clock), percent(slower.least), percent(slower.most), percent(slower.processor)))
 	runtime.KeepAlive(w)
 	return nil
 }

@@ -7,6 +7,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"tributary/collector/ownership"
 )
 
@@ -72,35 +74,59 @@ func floor(bytes int) (one, all float64) {
 	return one, all
 }
 
-// written says by which factor look-ups take longer while a writer lets addresses change hands, and how many claims a second it managed. Reads with
-// and without a writer take turns, so that the machine's moods meet both.
-func (w *world) written(asks []ownership.Key) (factor, rate float64) {
+// slowdown is how much longer look-ups take beside a writer: by the clock, as median, least and most of the rounds, and in processor time of the thread that looks
+// up. What the clock says more than the processor is that both had to share one, or others were at work.
+type slowdown struct {
+	clock, least, most, processor float64
+	claims                        float64 // a second
+}
+
+// written lets addresses change hands while look-ups go on. Reads with and without a writer take turns, so that the machine's moods meet both.
+func (w *world) written(asks []ownership.Key) slowdown {
 	const rounds = 9
-	var quiet, busy []float64
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	var quiet, busy, quietCPU, busyCPU, ratios []float64
 	claims, took := 0, time.Duration(0)
 	for range rounds {
-		quiet = append(quiet, w.timed(asks))
+		clock, cpu := w.timed(asks)
+		quiet, quietCPU = append(quiet, clock), append(quietCPU, cpu)
 		var stop atomic.Bool
 		done := make(chan int)
 		go func() { done <- w.write(&stop) }()
 		started := time.Now()
-		busy = append(busy, w.timed(asks))
+		beside, cpu := w.timed(asks)
+		busy, busyCPU, ratios = append(busy, beside), append(busyCPU, cpu), append(ratios, beside/clock)
 		stop.Store(true)
 		claims += <-done
 		took += time.Since(started)
 	}
-	sort.Float64s(quiet)
-	sort.Float64s(busy)
-	return busy[rounds/2] / quiet[rounds/2], float64(claims) / took.Seconds()
+	sort.Float64s(ratios)
+	return slowdown{
+		clock: median(busy) / median(quiet), least: ratios[0], most: ratios[rounds-1], processor: median(busyCPU) / median(quietCPU),
+		claims: float64(claims) / took.Seconds(),
+	}
 }
 
-// timed is what three passes take, in seconds.
-func (w *world) timed(asks []ownership.Key) float64 {
-	started := time.Now()
+func median(of []float64) float64 {
+	sort.Float64s(of)
+	return of[len(of)/2]
+}
+
+// timed is what three passes take, in seconds, by the clock and of this thread's processor.
+func (w *world) timed(asks []ownership.Key) (clock, cpu float64) {
+	started, before := time.Now(), processorTime()
 	for range 3 {
 		w.pass(asks)
 	}
-	return time.Since(started).Seconds()
+	return time.Since(started).Seconds(), (processorTime() - before).Seconds()
+}
+
+// processorTime is that of the calling thread.
+func processorTime() time.Duration {
+	var at unix.Timespec
+	_ = unix.ClockGettime(unix.CLOCK_THREAD_CPUTIME_ID, &at) // it exists on every kernel this runs on
+	return time.Duration(at.Nano())
 }
 
 // write makes 100,000 claims and 10,000 watermarks a second until it is told to stop, and says how many claims it made.

@@ -133,6 +133,7 @@ func (t *Table) tidy() {
 // evacuate moves what a chunk holds to the head of the log. A record is in use if the index says so.
 func (t *Table) evacuate(c uint32) {
 	ix := t.index.Load()
+	t.askAhead(ix, c)
 	ref := firstRecord(c)
 	for t.log.live[c] > 0 {
 		r := t.log.at(ref)
@@ -149,4 +150,16 @@ func (t *Table) evacuate(c uint32) {
 		ref += uint32(size)
 	}
 	t.log.retire(c)
+}
+
+// askAhead reads where the index has a chunk's records, all at once: one after the other the writer would wait for memory at each.
+func (t *Table) askAhead(ix *index, c uint32) {
+	for ref := firstRecord(c); ref>>chunkShift == c; {
+		r := t.log.at(ref)
+		_, _, _, size := r.shape()
+		if size > 1 { // what lies behind the last record may be anything
+			ix.slots[uint32(t.hash(r.key()))&ix.mask].Load()
+		}
+		ref += uint32(size)
+	}
 }
