@@ -14,8 +14,8 @@ const (
 	// fullWords is how many words claims may fill: what is left is for what replaces records, and for what died and is not cleaned up yet.
 	fullWords = maxChunks * chunkWords / 8 * 7
 	noRecords = -1 // of a chunk that is not in use
-	// maxFresh bounds the chunks that are made at once, 16 MiB, so that huge pages fit in.
-	maxFresh = 256
+	// minFresh and maxFresh bound the chunks that are made at once when there are many: 2 MiB, a huge page, to 16 MiB.
+	minFresh, maxFresh = hugePage / 8 / chunkWords, 256
 )
 
 type chunk [chunkWords]atomic.Uint64
@@ -81,7 +81,7 @@ func (l *recordLog) next() {
 	} else {
 		// Appending writes behind the length that readers of the old header know, never into it.
 		if len(l.fresh) == 0 {
-			l.fresh = make([]chunk, min(1+len(dir)/16, maxFresh))
+			l.fresh = make([]chunk, pieceAfter(len(dir)))
 			advise(l.fresh)
 		}
 		dir, l.fresh = append(dir, &l.fresh[0][0]), l.fresh[1:]
@@ -91,6 +91,14 @@ func (l *recordLog) next() {
 	l.live[c] = 0
 	l.head = firstRecord(c)
 	l.room = (c+1)<<chunkShift - l.head
+}
+
+// pieceAfter is how many chunks are made at once after so many.
+func pieceAfter(chunks int) int {
+	if chunks < minFresh {
+		return 1 + chunks/16
+	}
+	return min(max(minFresh, 1+chunks/16), maxFresh)
 }
 
 // firstRecord is where the records of a chunk begin: none has the number of a free slot.
