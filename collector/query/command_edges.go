@@ -111,7 +111,7 @@ func impactCommand(connect Connect) *cobra.Command {
 		Example: `  tributary-collector impact shop/api --since -1d
   tributary-collector impact 10.0.0.0/24 --since -1h --fail-on open`,
 		Args:              cobra.ExactArgs(1),
-		ValidArgsFunction: workloadsOf(connect),
+		ValidArgsFunction: onlyFirst(workloadsOf(connect)),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			o.Target = args[0]
 			return run(cmd, connect, output, func(ctx context.Context, c Connection, f Format) error {

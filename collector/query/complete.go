@@ -38,11 +38,15 @@ type reading struct {
 }
 
 // readingsSQL keeps of an exporter its last reading before the window and its last in it: counters run on, so these are enough, and all others make a day of 100
-// exporters last 10 s. Of a minute there may be several, of which the newest counts.
+// exporters last 10 s. Beside these it keeps the first reading of each run that knows what the one before did not see, of the newest so many. Of a minute there may
+// be several readings, of which the newest counts.
 const readingsSQL = `SELECT exporter_id, host, toUnixTimestamp(minute) AS minute_s, toUnixTimestamp64Nano(read_time_ns) AS last, toUInt8($inside) AS inside, read_rows, lost_rows,
     intDiv(gap_from_ns, 1000000000) AS gap_from_s, intDiv(gap_to_ns, 1000000000) AS gap_to_s, gap_killed = 1 AS killed
 FROM $database.exporter_health
-WHERE $known AND (exporter_id, minute) IN (SELECT exporter_id, max(minute) FROM $database.exporter_health WHERE $known GROUP BY exporter_id, $inside)
+WHERE $known AND (exporter_id, minute) IN (
+    SELECT exporter_id, max(minute) FROM $database.exporter_health WHERE $known GROUP BY exporter_id, $inside
+    UNION ALL
+    SELECT exporter_id, min(minute) AS told FROM $database.exporter_health WHERE $known AND gap_from_ns > 0 GROUP BY exporter_id, gap_from_ns, gap_to_ns ORDER BY told DESC LIMIT 10000)
 ORDER BY last`
 
 // Telling begins to ask how complete an answer about the window is, while the answer itself is asked. What it returns waits for that, and writes it if the
@@ -175,7 +179,9 @@ func gapLines(readings []reading, since, until time.Time) []string {
 	slices.SortFunc(gaps, func(a, b reading) int {
 		return cmp.Or(cmp.Compare(b.GapTo, a.GapTo), strings.Compare(a.Host, b.Host), strings.Compare(a.Exporter, b.Exporter))
 	})
-	gaps = slices.CompactFunc(gaps, func(a, b reading) bool { return a.Exporter == b.Exporter }) // before the window and in it
+	gaps = slices.CompactFunc(gaps, func(a, b reading) bool {
+		return a.Exporter == b.Exporter && a.GapFrom == b.GapFrom && a.GapTo == b.GapTo
+	}) // all readings of a run tell of it
 	var lines []string
 	for _, r := range gaps[:min(len(gaps), maxSilent)] {
 		how := "stopped"
@@ -186,12 +192,12 @@ func gapLines(readings []reading, since, until time.Time) []string {
 			time.Unix(r.GapFrom, 0).UTC().Format(time.RFC3339), time.Unix(r.GapTo, 0).UTC().Format(time.RFC3339), how))
 	}
 	if more := len(gaps) - maxSilent; more > 0 {
-		lines = append(lines, fmt.Sprintf("nor what %d more exporters did not see", more))
+		lines = append(lines, fmt.Sprintf("nor what went unseen in %d more gaps like these", more))
 	}
 	return lines
 }
 
-// maxSilent hosts are named.
+// maxSilent hosts are named, and as many gaps.
 const maxSilent = 3
 
 // silentLines name the hosts of which something was heard since a moment, and nothing after another.

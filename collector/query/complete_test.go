@@ -1,10 +1,15 @@
 package query
 
 import (
+	"fmt"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"tributary/collector/schema/schematest"
 )
 
 func TestLosses(t *testing.T) {
@@ -72,7 +77,34 @@ func TestGaps(t *testing.T) {
 	if diff := cmp.Diff(want, gapLines(readings, time.Unix(120, 0), time.Unix(300, 0))); diff != "" {
 		t.Error(diff)
 	}
-	if got := gapLines(readings, time.Time{}, time.Unix(1000, 0)); len(got) != 4 || got[3] != "nor what 1 more exporters did not see" {
+	if got := gapLines(readings, time.Time{}, time.Unix(1000, 0)); len(got) != 4 || got[3] != "nor what went unseen in 1 more gaps like these" {
 		t.Error(got)
+	}
+	again := append(readings, gap("a", 200, 210, 1), gap("a", 200, 210, 1))
+	if got := gapLines(again, time.Unix(120, 0), time.Unix(300, 0)); len(got) != 3 || !strings.HasPrefix(got[1], "host a was not seen whole from 1970-01-01T00:03:20Z to 1970-01-01T00:03:30Z") {
+		t.Error(got)
+	}
+}
+
+// TestEachRestartIsNamed: also those that a later one hides in the last reading.
+func TestEachRestartIsNamed(t *testing.T) {
+	s := migrated(t)
+	at := time.Now().UTC().Truncate(time.Minute).Add(-time.Hour)
+	for i, from := range []int{0, -60, 5, 20, 20, 20} { // minutes after at
+		gap := at.Add(time.Duration(from) * time.Minute)
+		read := at.Add(time.Duration(10*i) * time.Minute).Unix()
+		schematest.Query(t, s, fmt.Sprintf(`INSERT INTO %s.exporter_health (minute, exporter_id, host, read_time_ns, counters)
+SELECT toDateTime(%d, 'UTC'), 'e', 'h', fromUnixTimestamp64Nano(%d), map('ring.read', 1, 'gap.from_ns', %d, 'gap.to_ns', %d, 'gap.killed', 1)`,
+			s.Database, read, read*1e9, gap.UnixNano(), gap.Add(2*time.Second).UnixNano()))
+	}
+	lines, err := client(t, s).completeness(t.Context(), window{at.Add(-time.Minute), at.Add(59 * time.Minute)}, time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	gaps := slices.DeleteFunc(lines, func(line string) bool { return !strings.Contains(line, "not seen whole") })
+	for i, from := range []int{20, 5, 0} {
+		if want := "from " + at.Add(time.Duration(from)*time.Minute).Format(time.RFC3339); len(gaps) != 3 || !strings.Contains(gaps[i], want) {
+			t.Errorf("%q, want %s", gaps, want)
+		}
 	}
 }

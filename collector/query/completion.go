@@ -78,6 +78,16 @@ func (n *nonEmpty) String() string { return string(*n) }
 // Type implements pflag.Value.
 func (n *nonEmpty) Type() string { return "string" }
 
+// onlyFirst offers nothing behind the first argument, of a verb that takes one.
+func onlyFirst(complete cobra.CompletionFunc) cobra.CompletionFunc {
+	return func(cmd *cobra.Command, args []string, begun string) ([]string, cobra.ShellCompDirective) {
+		if len(args) > 0 {
+			return nil, cobra.ShellCompDirectiveNoFileComp
+		}
+		return complete(cmd, args, begun)
+	}
+}
+
 // valuesBehind offers the values of flags to a verb that reads its flags itself.
 func valuesBehind(values map[string][]string) cobra.CompletionFunc {
 	return func(_ *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {

@@ -39,7 +39,7 @@ func TestCompletion(t *testing.T) {
 	for line, want := range map[string]string{
 		"map -o ": "table json jsonl dot mermaid", "top --by ": strings.Join(measureNames, " "), "diff -2h..-1h -1h..now --fail-on ": "new gone degraded", "impact --fail-on ": "open used",
 		"observe --kind ": "active closed failed rollup", "map --workload shop/a": "shop/api", "impact shop/": "shop/api shop/db shop/web", "observe --not --to-workload shop/d": "shop/db",
-		"reachability --workload '": "",
+		"reachability --workload '": "", "impact shop/api ": "", "impact shop/api --fail-on ": "open used",
 	} {
 		if got := complete(strings.Split(line, " ")...); got != want {
 			t.Errorf("%s: %q, want %q", line, got, want)
