@@ -37,8 +37,7 @@ type Options struct {
 
 	// Shared returns which of a network namespace's own addresses stand for connections of others too, because this host translates theirs; nil: none does.
 	// It is called with each watermark and may take its time.
-	// asked: all that do now are known; rest is for how long that will not be asked, because it takes long.
-	Shared func(netns uint32, own []netip.Addr) (shared []netip.Addr, asked bool, rest time.Duration)
+	Shared func(netns uint32, own []netip.Addr) []netip.Addr
 }
 
 // Book keeps names and claims. Its methods are safe for concurrent use; Run once.
@@ -96,7 +95,7 @@ func New(opts Options, registerer prometheus.Registerer, logger *slog.Logger) (*
 		return nil, err
 	}
 	b.presence = newPresence()
-	b.sharing.seen, b.sharing.asked, b.sharing.opaque = map[sharedKey]int64{}, map[uint32]int64{}, map[uint32]bool{}
+	b.sharing.seen = map[sharedKey]int64{}
 	b.metrics = newBookMetrics(b)
 	if opts.File != "" {
 		f, at, err := load(opts.File)

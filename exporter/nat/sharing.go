@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"os"
 	"runtime"
 	"slices"
 	"sync"
@@ -22,7 +21,7 @@ import (
 
 const (
 	listPatience = time.Second // for one list of translated connections
-	listPause    = 100         // times the processor time that a list took nothing is listed: at most 1 % of a core
+	listPause    = 200         // times the processor time that a list took nothing is listed: at most 0.5 % of a core
 )
 
 // Sharing knows which addresses of this host stand for connections of others: by a masquerade, or because a port of theirs leads elsewhere.
@@ -30,36 +29,25 @@ type Sharing struct {
 	opts Options
 
 	mu    sync.Mutex
-	pause map[uint32]pause // of namespaces
-}
-
-// pause is until when a namespace is left alone: it was listed at some cost, or cannot be listed at all.
-type pause struct {
-	until  time.Time
-	closed bool
+	pause map[uint32]time.Time // namespaces that were listed at some cost, until when they are left alone
 }
 
 // NewSharing returns a Sharing that has asked nothing.
 func NewSharing(opts Options) *Sharing {
-	return &Sharing{opts: opts, pause: make(map[uint32]pause)}
+	return &Sharing{opts: opts, pause: make(map[uint32]time.Time)}
 }
 
 // Among returns which of a network namespace's own addresses stand for others at present: connections that began elsewhere leave under them,
 // or connections to them go elsewhere. An entry of connection tracking outlives its connection, so whoever asks again within ten seconds misses none.
-// Where connection tracking cannot be read no address is known to. Where it is so large that a list takes over 10 ms, it is not listed each second:
-// asked says whether it was now, and rest for how long it will not be.
-func (s *Sharing) Among(inum uint32, own []netip.Addr) (shared []netip.Addr, asked bool, rest time.Duration) {
+// Where connection tracking cannot be read no address is known to; where it is so large that a list takes over 5 ms, it is not listed at each call.
+func (s *Sharing) Among(inum uint32, own []netip.Addr) []netip.Addr {
 	if s.opts.OwnOnly && inum != s.opts.Own {
-		return nil, true, 0
+		return nil
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	switch p := s.pause[inum]; {
-	case !time.Now().Before(p.until):
-	case p.closed:
-		return nil, true, 0
-	default:
-		return nil, false, time.Until(p.until)
+	if time.Now().Before(s.pause[inum]) {
+		return nil
 	}
 	runtime.LockOSThread() // whose time is measured: on a busy host that of the clock would be the others'
 	defer runtime.UnlockOSThread()
@@ -68,16 +56,12 @@ func (s *Sharing) Among(inum uint32, own []netip.Addr) (shared []netip.Addr, ask
 	if len(s.pause) >= maxSockets*16 {
 		clear(s.pause)
 	}
-	rest = listPause * (threadTime() - before)
-	switch {
-	case errors.Is(err, os.ErrDeadlineExceeded): // who knows what else is there
-		rest = max(rest, listPause*listPatience)
-	case err != nil:
-		s.pause[inum] = pause{time.Now().Add(retry), true}
-		return shared, true, 0
+	pause := listPause * (threadTime() - before)
+	if err != nil {
+		pause = retry
 	}
-	s.pause[inum] = pause{time.Now().Add(rest), false}
-	return shared, err == nil, rest
+	s.pause[inum] = time.Now().Add(pause)
+	return shared
 }
 
 // threadTime is the processor time of the calling thread.
