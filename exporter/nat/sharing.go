@@ -39,7 +39,8 @@ func NewSharing(opts Options) *Sharing {
 
 // Among returns which of a network namespace's own addresses stand for others at present: connections that began elsewhere leave under them,
 // or connections to them go elsewhere. An entry of connection tracking outlives its connection, so whoever asks again within ten seconds misses none.
-// Where connection tracking cannot be read no address is known to; where it is so large that a list takes over 5 ms, it is not listed at each call.
+// Where connection tracking cannot be read no address is known to; where a list takes over 5 ms, as it does wherever anything is tracked at all
+// (the kernel walks every bucket of its table, 262,144 by default, twice), it is not listed at each call.
 func (s *Sharing) Among(inum uint32, own []netip.Addr) []netip.Addr {
 	if s.opts.OwnOnly && inum != s.opts.Own {
 		return nil
