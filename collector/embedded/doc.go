@@ -11,8 +11,9 @@
 // takes them back. A request body is complete, checked for size and decompressed before the engine sees the first byte of it.
 //
 // Two kinds of clients exist. Without credentials only reading of the databases tributary and system is possible: the connection
-// has no other grant, is read-only and, before it runs, the statement in the engine's own canonical form is checked for what grants
-// do not cover (writing files, the file() function, settings that name files, more than one statement). With the credential that
+// has no other grant, is read-only and, before it runs, the statement in the engine's own canonical form (a SELECT that can be read in one
+// way only: in its own words) is checked for what grants do not cover (writing files, the file() function, settings that name files, more
+// than one statement). With the credential that
 // EnsureCredential keeps in the data directory everything is allowed that ClickHouse allows over HTTP without a session.
 //
 // What it does not do: sessions and temporary tables, the native TCP protocol, TLS, progress headers, streaming of
