@@ -50,7 +50,7 @@ type Set struct {
 	readers  map[chan []*flowv1.Listener]struct{}
 	read     int64 // when the table was last read, ns since 1970
 	moved    uint64
-	sockets  []probe.Listener // as they were then
+	waits    bool // a queue held a connection then: it may be accepted without any other sign, or dropped
 }
 
 // New returns a set that is empty until Run.
@@ -133,23 +133,40 @@ func (s *Set) step(now int64) error {
 	if err != nil {
 		return err
 	}
-	due := moved != s.moved || s.waiting() || now-s.read >= int64(busyEvery-s.config.Every/2)
+	var sockets []probe.Listener
+	due := moved != s.moved || s.waits || now-s.read >= int64(busyEvery-s.config.Every/2)
 	if due {
-		sockets, err := s.config.Read()
-		if err != nil {
+		if sockets, err = s.config.Read(); err != nil {
 			return err
 		}
-		s.sockets, s.moved = sockets, moved
+		s.moved = moved
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	var changes []*flowv1.Listener
+	if due {
+		changes = s.takeAll(sockets, now)
+	}
+	for k, l := range s.open {
+		r := l.row(k, s.config.Name(&l.latest))
+		if l.toldAt == 0 || r.news(l.told, time.Duration(now-l.toldAt)) {
+			l.told, l.toldAt = r, now
+			changes = append(changes, r.message(now, s.config.Wall))
+		}
+	}
+	s.publish(changes)
+	return nil
+}
+
+// takeAll takes a reading of the table, and returns what has ended.
+func (s *Set) takeAll(sockets []probe.Listener, now int64) (ended []*flowv1.Listener) {
 	for _, l := range s.open {
 		l.begin()
 	}
-	for i := range s.sockets {
-		s.take(&s.sockets[i])
+	for i := range sockets {
+		s.take(&sockets[i])
 	}
-	changes := s.endMissing(now)
+	ended = s.endMissing(now)
 	for _, l := range s.open {
 		l.renew()
 	}
@@ -157,24 +174,12 @@ func (s *Set) step(now int64) error {
 		s.metrics.errors.Add(1)
 		s.log.Warn("the overflows of listeners cannot be told apart", "error", err)
 	}
-	for k, l := range s.open {
+	for _, l := range s.open {
 		l.finish(s.read, now, s.config.Wall)
-		r := l.row(k, s.config.Name(&l.latest))
-		if l.toldAt == 0 || r.news(l.told, time.Duration(now-l.toldAt)) {
-			l.told, l.toldAt = r, now
-			changes = append(changes, r.message(now, s.config.Wall))
-		}
 	}
-	if due {
-		s.read = now
-	}
-	s.publish(changes)
-	return nil
-}
-
-// waiting says whether any queue held a connection when the table was last read: it may be accepted without any other sign, or dropped.
-func (s *Set) waiting() bool {
-	return slices.ContainsFunc(s.sockets, func(l probe.Listener) bool { return l.AcceptQueue > 0 || l.SynQueue > 0 })
+	s.read = now
+	s.waits = slices.ContainsFunc(sockets, func(l probe.Listener) bool { return l.AcceptQueue > 0 || l.SynQueue > 0 })
+	return ended
 }
 
 // take adds a socket to its listener. A listener none of whose sockets is still there began anew.
