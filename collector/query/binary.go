@@ -14,7 +14,8 @@ import (
 
 // partFormat is numbers as they lie in memory, and texts and maps behind their length as a varint, all of it behind the names and types of the columns
 // (https://clickhouse.com/docs/interfaces/formats/RowBinaryWithNamesAndTypes). The histograms of a map of 2,000 edges are 60,000 pairs: to read
-// those as JSON takes the program tens of milliseconds.
+// those as JSON takes the program tens of milliseconds. ch-go reads the format Native, but makes room for whatever length is written before it reads what
+// is there: one wrong byte would end the program.
 const partFormat = "RowBinaryWithNamesAndTypes"
 
 // part returns the rows of a statement of schema.ReadEdges or schema.MapOf.

@@ -91,7 +91,6 @@ func left(t *testing.T, p *Probe, n int) []Listener {
 	return nil
 }
 
-// TestListenersThatShareAnAddress: those who stay still name their children when the latest goes.
 // Whoever begins or ceases to listen shows in a number that is cheap to read, and a connection does not.
 func TestListensMoved(t *testing.T) {
 	s := newSpace(t)
@@ -124,6 +123,7 @@ func TestListensMoved(t *testing.T) {
 	moves(1, "close")
 }
 
+// Those who stay still name their children when the latest goes.
 func TestListenersThatShareAnAddress(t *testing.T) {
 	s := newSpace(t)
 	c := newCapture(t, Options{}, s.inum)
