@@ -10,7 +10,8 @@ import (
 
 const (
 	// sharedFor is how long an address is claimed for nobody after it was last seen to stand for others too; while it is, that is looked at again every sharedAgain.
-	sharedFor, sharedAgain = 10 * time.Minute, time.Minute
+	// It is long, because the first translations after it may be seen late (docs/ownership.md): a container that connects once an hour must not be a first each time.
+	sharedFor, sharedAgain = 24 * time.Hour, time.Minute
 	// sharedEdge is how long before a check the verified moment lies: what begins within a collector's tolerance (100 ms by default) after the end of a range is
 	// still its owner's, as an address is that is handed on; one that stands for others from a moment on is not.
 	sharedEdge = 200 * time.Millisecond
