@@ -16,7 +16,9 @@ func advise[T any](s []T) {
 	if size < hugePage/2 {
 		return
 	}
-	before := uintptr(unsafe.Pointer(&s[0])) & (hugePage - 1)
-	whole := (before + size + hugePage - 1) &^ (hugePage - 1)
-	_ = unix.Madvise(unsafe.Slice((*byte)(unsafe.Add(unsafe.Pointer(&s[0]), -int(before))), whole), unix.MADV_HUGEPAGE)
+	start := uintptr(unsafe.Pointer(&s[0]))
+	first := start &^ (hugePage - 1)
+	whole := (start - first + size + hugePage - 1) &^ (hugePage - 1)
+	// by number: a Go slice may not reach beyond what was allocated
+	_, _, _ = unix.Syscall(unix.SYS_MADVISE, first, whole, unix.MADV_HUGEPAGE)
 }
