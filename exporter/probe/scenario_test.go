@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
 
 	"tributary/exporter/clock"
@@ -64,26 +65,55 @@ func TestScenarios(t *testing.T) {
 		table = append(table, rows...)
 	}
 	t.Logf("%d scenarios", len(table))
-	var wanted atomic.Int64 // of those that are not skipped (-test.skip)
+	var played, hidden atomic.Int64 // records of all plays, and ends that the kernel showed no program
 	t.Run("table", func(t *testing.T) {
 		for _, s := range table {
 			t.Run(s.name, func(t *testing.T) {
 				t.Parallel()
-				wanted.Add(int64(len(s.want)))
-				s.run(newWorld(t, c), c)
+				for range attempts {
+					records, lost := s.play(newWorld(t, c), c)
+					played.Add(int64(records))
+					hidden.Add(int64(lost))
+					if lost == 0 {
+						return
+					}
+				}
+				t.Errorf("ends went unseen %d times in a row", attempts)
 			})
 		}
 	})
-	k, err := c.probe.Counters()
-	if err != nil || k.RingFull+k.MapFull+k.MapNoMemory+k.ListenersFull+k.EndsMissed != 0 {
-		t.Errorf("losses: %+v %v", k, err)
+	k := counted(t, c)
+	if k.RingFull+k.MapFull+k.MapNoMemory+k.ListenersFull != 0 || k.EndsMissed != uint64(hidden.Load()) {
+		t.Errorf("losses, where %d were found: %+v", hidden.Load(), k)
+	}
+	if n := interruptions(t, c.probe); n != 0 {
+		t.Errorf("the programs were not run %d times because they were running", n)
 	}
 	if err := c.reader.Drain(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if events := c.snapshot(); len(events) != int(wanted.Load()) && !t.Failed() {
-		t.Errorf("%d records after all, %d wanted: some came late\n%s", len(events), wanted.Load(), describe(events))
+	if events := c.snapshot(); len(events) != int(played.Load()) && !t.Failed() {
+		t.Errorf("%d records after all, %d wanted: some came late\n%s", len(events), played.Load(), describe(events))
 	}
+}
+
+// attempts at a scenario. This kernel shows one end in some thousands to no program, and a socket that is closed before the walk comes
+// takes its end along (docs/capture.md). That is counted as missed; who misses ends by a fault of ours misses them again.
+const attempts = 3
+
+// interruptions are the events for which a program of the probe was not run because it was running on that CPU: those ends are lost too,
+// but by our fault (see held_by_call in bpf/capture.bpf.c).
+func interruptions(t *testing.T, p *Probe) (n uint64) {
+	t.Helper()
+	programs := p.objects.CapturePrograms
+	for _, program := range []*ebpf.Program{programs.StateInCall, programs.StateInSoftirq, programs.ResetInCall, programs.ResetInSoftirq} {
+		stats, err := program.Stats()
+		if err != nil {
+			t.Fatal(err)
+		}
+		n += stats.RecursionMisses
+	}
+	return n
 }
 
 func newWorld(t *testing.T, c *capture) *world {
@@ -106,7 +136,16 @@ func (w *world) check(err error) {
 	}
 }
 
+// run plays the scenario, which must show all its ends.
 func (s scenario) run(w *world, c *capture) {
+	if _, lost := s.play(w, c); lost > 0 {
+		w.Errorf("%d ends went unseen", lost)
+	}
+}
+
+// play goes through the scenario and checks its records, unless some are missing that are counted as lost: then it returns how many.
+func (s scenario) play(w *world, c *capture) (records, lost int) {
+	missed := counted(w.T, c).EndsMissed
 	s.do(w)
 	var got []event.Event
 	mine := func() int {
@@ -122,7 +161,11 @@ func (s scenario) run(w *world, c *capture) {
 		time.Sleep(5 * time.Millisecond)
 	}
 	w.check(c.reader.Drain(w.Context()))
-	if mine() != len(s.want) {
+	if lost = len(s.want) - mine(); lost > 0 && counted(w.T, c).EndsMissed >= missed+uint64(lost) {
+		w.Logf("%d ends of %d went unseen\n%s", lost, len(s.want), describe(got))
+		return len(got), lost
+	}
+	if len(got) != len(s.want) {
 		w.Fatalf("%d records, want %d\n%s", len(got), len(s.want), describe(got))
 	}
 	left := got
@@ -130,6 +173,7 @@ func (s scenario) run(w *world, c *capture) {
 		left = want.take(w, left)
 	}
 	checkMirrors(w, got)
+	return len(got), 0
 }
 
 // take checks the first record of the wanted place and role, and returns the others.
