@@ -174,7 +174,7 @@ type CaptureOpenSocket struct {
 	AskedPort   uint16
 	DataSegsFin uint32
 	ReceivedFin uint32
-	Reserved2   uint32
+	LostBase    uint32
 	AskedAddr   [16]uint8
 }
 

@@ -2,7 +2,7 @@
 /* The end of a connection: its record. */
 #pragma once
 
-#include "read.h"
+#include "open.h"
 
 /* Wake the reader when the fill mark is being crossed, and for the first record after it
  * has gone to rest. The window of eight records is for other CPUs whose reservations fall
@@ -44,9 +44,16 @@ static __always_inline void read_unobserved(struct flow_record *rec, struct tcp_
 	settle(rec, no_base);
 }
 
+/* After the peer's FIN: data that came before it was not taken. */
+static __always_inline int unread(struct tcp_sock *tp)
+{
+	return (__s32)(tp->rcv_nxt - 1 - tp->copied_seq) > 0;
+}
+
 /*
  * A reset that we send leaves no error and comes after CLOSE. It shows as a CLOSE out of
- * a state that an orderly end never leaves so: with our FIN unanswered, or without the
+ * a state that an orderly end never leaves so: with our FIN unanswered (after the peer's,
+ * only if there is unread data, or ours is not sent yet: tcp_disconnect), or without the
  * peer's FIN while the program still holds the socket (unread data, linger 0, disconnect)
  * or has forbidden waiting for it (TCP_LINGER2 below 0). A socket that nobody holds goes
  * from FIN_WAIT2 to the kernel's small TIME_WAIT socket, which is orderly.
@@ -54,6 +61,7 @@ static __always_inline void read_unobserved(struct flow_record *rec, struct tcp_
 static __always_inline int reset_by_us(struct sock *sk, struct tcp_sock *tp, int oldstate)
 {
 	switch (oldstate) {
+	case TCP_SYN_RECV:
 	case TCP_ESTABLISHED:
 	case TCP_CLOSE_WAIT:
 	case TCP_FIN_WAIT1:
@@ -64,15 +72,21 @@ static __always_inline int reset_by_us(struct sock *sk, struct tcp_sock *tp, int
 		return sk->sk_socket || tp->linger2 < 0;
 	case TCP_CLOSING:
 	case TCP_LAST_ACK:
-		return tp->snd_una != tp->write_seq;
+		return tp->snd_una != tp->write_seq && (tp->snd_nxt != tp->write_seq || unread(tp));
 	}
 	return 0;
+}
+
+/* A closed window is probed too, but only where something waits to be sent. */
+static __always_inline int keepalive_unanswered(struct sock *sk, struct tcp_sock *tp)
+{
+	return (sk->__sk_common.skc_flags & (1UL << SOCK_KEEPOPEN)) && tp->inet_conn.icsk_probes_out &&
+	       tp->snd_una == tp->write_seq;
 }
 
 static __always_inline void emit_end(struct sock *sk, struct tcp_sock *tp, struct open_socket *open, int oldstate,
 				     __u16 reported)
 {
-	struct inet_connection_sock *icsk = (struct inet_connection_sock *)tp;
 	struct flow_record *rec = bpf_ringbuf_reserve(&events, sizeof(*rec), 0);
 
 	if (!rec) {
@@ -92,7 +106,7 @@ static __always_inline void emit_end(struct sock *sk, struct tcp_sock *tp, struc
 		rec->sock_cookie = bpf_get_socket_cookie(sk);
 		count(FLOW_COUNTER_ENDS_UNOBSERVED);
 	}
-	if ((sk->__sk_common.skc_flags & (1UL << SOCK_KEEPOPEN)) && icsk->icsk_probes_out && !icsk->icsk_retransmits)
+	if (keepalive_unanswered(sk, tp))
 		rec->flags |= FLOW_FLAG_KEEPALIVE;
 	if (!rec->sk_err && !(rec->flags & FLOW_FLAG_RST_RECEIVED) && reset_by_us(sk, tp, oldstate))
 		rec->flags |= FLOW_FLAG_RST_SENT;
@@ -102,16 +116,16 @@ static __always_inline void emit_end(struct sock *sk, struct tcp_sock *tp, struc
 }
 
 /*
- * Data for a socket that the program has closed makes the kernel reset the connection, and
- * it treats that like a reset that came in (tcp_rcv_state_process calls tcp_reset). The
- * signs: nobody holds the socket, and since our FIN data has come of which nothing was taken.
+ * Data for a socket that the program has closed, or shut down both ways, makes the kernel
+ * reset the connection, and it treats that like a reset that came in (tcp_rcv_state_process
+ * calls tcp_reset). The signs: since our FIN data has come of which nothing was taken.
  */
 static __always_inline int reset_for_late_data(struct sock *sk, const struct open_socket *open)
 {
 	struct tcp_sock *tp = bpf_skc_to_tcp_sock(sk);
 	__u8 state = sk->__sk_common.skc_state;
 
-	if (!tp || sk->sk_socket || open->first_fin != FLOW_FIN_LOCAL)
+	if (!tp || !(sk->sk_shutdown & RCV_SHUTDOWN) || open->first_fin != FLOW_FIN_LOCAL)
 		return 0;
 	if (state != TCP_FIN_WAIT1 && state != TCP_FIN_WAIT2)
 		return 0;
@@ -122,11 +136,12 @@ static __always_inline int reset_for_late_data(struct sock *sk, const struct ope
  * A server's socket that the kernel made for the last segment of a handshake and gave up
  * before it was ESTABLISHED: another CPU had made one for a copy of that segment, or the
  * listener is gone (inet_csk_complete_hashdance). No program ever sees it. One of Fast
- * Open is different: it is the program's while still in SYN_RECV.
+ * Open is different: it is the program's while still in SYN_RECV, and when it is reset
+ * then, nothing is left of its handshake but the error (tcp_check_req).
  */
-static __always_inline int stillborn(struct tcp_sock *tp, int oldstate)
+static __always_inline int stillborn(struct sock *sk, struct tcp_sock *tp)
 {
-	return oldstate == TCP_SYN_RECV && !tp->fastopen_rsk;
+	return !tp->fastopen_rsk && !sk->sk_err;
 }
 
 /*
@@ -141,6 +156,20 @@ static __always_inline void note_failure(struct sock *sk, struct tcp_sock *tp)
 		bpf_map_update_elem(&recorded_failures, &key, &cookie, BPF_ANY);
 }
 
+/* A Fast Open child ends before its handshake does: no transition has shown it, nor the reset, if it was one. */
+static __always_inline struct open_socket *open_failed(struct sock *sk, struct tcp_sock *tp)
+{
+	__u64 key = (__u64)sk;
+	struct open_socket *open;
+
+	if (!open_server(sk))
+		return 0;
+	open = bpf_map_lookup_elem(&open_sockets, &key);
+	if (open)
+		open->flags = tp->fastopen_rsk ? 0 : FLOW_FLAG_RST_RECEIVED;
+	return open;
+}
+
 /* Any to CLOSE. CLOSING is set before the counters are read: see report_open_sockets. */
 static __always_inline void close_socket(struct sock *sk, int oldstate)
 {
@@ -152,9 +181,12 @@ static __always_inline void close_socket(struct sock *sk, int oldstate)
 	if (!tp)
 		return;
 	open = bpf_map_lookup_elem(&open_sockets, &key);
-	if (!open && stillborn(tp, oldstate)) {
-		count(FLOW_COUNTER_STILLBORN);
-		return;
+	if (!open && oldstate == TCP_SYN_RECV) {
+		if (stillborn(sk, tp)) {
+			count(FLOW_COUNTER_STILLBORN);
+			return;
+		}
+		open = open_failed(sk, tp);
 	}
 	count(FLOW_COUNTER_ENDS);
 	if (open && (mark(open, OPEN_CLOSING) & OPEN_REPORTED))

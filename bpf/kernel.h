@@ -101,6 +101,7 @@ enum {
 #define EISCONN 106
 #define EINPROGRESS 115
 #define PF_KTHREAD 0x00200000
+#define RCV_SHUTDOWN 1
 /* enum sock_flags, unchanged since 2.6 */
 #define SOCK_DONE 1
 #define SOCK_KEEPOPEN 3
@@ -205,6 +206,7 @@ struct sock {
 	__u16 sk_protocol;
 	int sk_err;
 	int sk_err_soft;
+	__u8 sk_shutdown;
 	struct socket *sk_socket;
 	struct sock_cgroup_data sk_cgrp_data;
 };
@@ -248,6 +250,8 @@ struct tcp_sock {
 	__u32 snd_nxt;
 	__u32 snd_una;
 	__u32 write_seq;
+	__u32 rcv_nxt;
+	__u32 copied_seq;
 	int linger2;
 	__u32 chrono_start; /* jiffies */
 	__u32 chrono_stat[3];

@@ -26,7 +26,7 @@ static __always_inline void set_words(__u8 *addr, __u32 third)
 }
 
 /* The listener that a new server socket came from: its exact address, then any address
- * of its family, then an IPv6 listener that takes IPv4. */
+ * of its family, then any IPv4 address by an IPv6 socket. */
 static __always_inline struct listener *find_listener(struct tcp_sock *tp)
 {
 	struct listener_key key = {};
@@ -40,8 +40,9 @@ static __always_inline struct listener *find_listener(struct tcp_sock *tp)
 	l = bpf_map_lookup_elem(&listeners, &key);
 	if (l)
 		return l;
-	set_words(key.addr, 0);
-	key.family = AF_INET6;
+	if (key.family == AF_INET)
+		return 0;
+	set_words(key.addr, 0xffff0000);
 	return bpf_map_lookup_elem(&listeners, &key);
 }
 

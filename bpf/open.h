@@ -60,6 +60,7 @@ static __always_inline void open_client(struct sock *sk)
 		return;
 	for (int i = 0; i < 3; i++)
 		open.chrono_base[i] = tp->chrono_stat[i];
+	open.lost_base = tp->lost;
 	read_current(&open.owner);
 	note_asked(&open, sk);
 	insert_open(sk, &open);

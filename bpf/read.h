@@ -208,6 +208,7 @@ static __always_inline void read_open(struct flow_record *rec, const struct open
 	}
 	if (open->stale_err && rec->sk_err == open->stale_err && !(open->flags & FLOW_FLAG_RST_RECEIVED))
 		rec->sk_err = 0;
+	rec->lost_segs -= open->lost_base;
 	settle(rec, open->chrono_base);
 }
 

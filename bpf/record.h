@@ -24,7 +24,7 @@ enum flow_flag {
 	FLOW_FLAG_ACCEPTED = 4,	    /* a server's connection that got a file descriptor */
 	FLOW_FLAG_REPORTED = 8,	    /* an active record may have gone out before */
 	FLOW_FLAG_RST_RECEIVED = 16,
-	FLOW_FLAG_KEEPALIVE = 32,   /* keep-alive probes were unanswered, nothing was being retransmitted */
+	FLOW_FLAG_KEEPALIVE = 32,   /* keep-alive probes were unanswered, nothing waited to be sent or acknowledged */
 	FLOW_FLAG_RST_SENT = 64,    /* it ended by a reset of ours */
 	FLOW_FLAG_FOUND = 128,	    /* older than capture, found by the inventory; not START_OBSERVED */
 	FLOW_FLAG_ROLE_GUESSED = 256,
@@ -123,7 +123,7 @@ struct open_socket {
 	__u16 asked_port;
 	__u32 data_segs_fin; /* segments with data that had come at the first FIN */
 	__u32 received_fin;  /* bytes, the lower half */
-	__u32 reserved2;
+	__u32 lost_base;     /* lost survives it too */
 	__u8 asked_addr[16]; /* and asked_port: what the program asked for; 0 where the socket goes there */
 };
 

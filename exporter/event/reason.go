@@ -71,6 +71,21 @@ func (r *Record) closeReason() CloseReason {
 	return r.reasonOfFin()
 }
 
+// rstSent says whether the kernel sends a reset at this end: not when an administrator destroys what has no connection yet, or has both FINs
+// (tcp_abort).
+func (r *Record) rstSent(reason CloseReason) bool {
+	switch reason {
+	case CloseRstLocal, CloseKeepalive:
+		return true
+	case CloseAborted:
+		switch TCPState(r.LastState) {
+		case StateEstablished, StateSynRecv, StateFinWait1, StateFinWait2, StateCloseWait:
+			return r.SkErr == errConnAborted
+		}
+	}
+	return false
+}
+
 func reasonOfError(errno uint16) (CloseReason, bool) {
 	switch errno {
 	case errConnRefused:

@@ -247,7 +247,7 @@ func (r *Record) fill(e *Event) {
 	if e.Kind != KindActive {
 		e.Errno = r.errno()
 		e.CloseReason = r.closeReason()
-		if e.CloseReason == CloseRstLocal || r.SkErr == errConnAborted {
+		if r.rstSent(e.CloseReason) {
 			e.RstSent = 1
 		}
 	}

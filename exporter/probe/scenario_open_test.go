@@ -59,22 +59,83 @@ var openings = []scenario{
 		{role: sv, reason: event.CloseRstRemote, rx: 500, errno: unix.ECONNRESET},
 		{role: sv, reason: event.CloseFinRemote, rx: 70},
 	}},
+	{"two connections of one socket, segments lost on the first", func(w *world) {
+		l := w.listener("10.177.0.2:0")
+		c, s := w.pairAt(l)
+		w.nft(w.b, "input", "meta l4proto tcp numgen inc mod 10 5 drop")
+		transfer(c, s, 1<<20)
+		w.open(w.b)
+		w.check(disconnect(c.fd))
+		s.close()
+		c.connect(l.name().String(), 0)
+		s = l.accept()
+		transfer(c, s, 70)
+		finish(c, s)
+		l.close()
+	}, []want{
+		{role: cl, reason: event.CloseRstLocal, tx: 1 << 20, also: retransmitted},
+		{role: cl, reason: event.CloseFinLocal, tx: 70, also: func(e *event.Event) error {
+			if e.LostSegs != 0 || e.RetransSegs != 0 {
+				return fmt.Errorf("%d segments lost, %d sent again: those of the first connection", e.LostSegs, e.RetransSegs)
+			}
+			return nil
+		}},
+		{role: sv, reason: event.CloseRstRemote, rx: 1 << 20, errno: unix.ECONNRESET},
+		{role: sv, reason: event.CloseFinRemote, rx: 70},
+	}},
 	{"fast open", func(w *world) {
-		// 7: client and server, and no cookie asked for (0x200) nor needed (4)
-		w.sysctl(w.a, "ipv4/tcp_fastopen", "0x207")
-		w.sysctl(w.b, "ipv4/tcp_fastopen", "0x207")
-		l := w.listener("10.177.0.2:0", tcpOpt(unix.TCP_FASTOPEN, 16))
-		c := w.socket(w.a, unix.AF_INET, 0)
-		to := sockaddr(l.name().String(), 0)
-		if n, err := unix.SendmsgN(c.fd, make([]byte, 321), nil, to, unix.MSG_FASTOPEN); n != 321 || err != nil {
-			w.Fatal(n, err)
-		}
+		l := w.fastListener()
+		c := w.fastOpen(l, 321)
 		s := l.accept()
 		s.receive(321)
 		transfer(c, s, 9)
 		finish(c, s)
 		l.close()
 	}, []want{{role: cl, reason: event.CloseFinLocal, tx: 330}, {role: sv, reason: event.CloseFinRemote, rx: 330}}},
+	{"fast open, answered and closed before the handshake", func(w *world) {
+		c, s := w.early(321)
+		s.receive(321)
+		s.send(50)
+		s.close()
+		w.open(w.b)
+		c.receive(50)
+		c.ended(0)
+		c.close()
+	}, []want{{role: cl, reason: event.CloseFinRemote, tx: 321, rx: 50}, {role: sv, reason: event.CloseFinLocal, tx: 50, rx: 321}}},
+	{"fast open, reset by the client before the handshake", func(w *world) {
+		c, s := w.early(321)
+		s.receive(321)
+		linger(c)
+		c.close()
+		s.ended(unix.ECONNRESET)
+		s.close()
+	}, []want{
+		{role: cl, reason: event.CloseRstLocal, tx: 321},
+		{role: sv, kind: event.KindFailed, reason: event.CloseRstRemote, rx: 321, errno: unix.ECONNRESET, state: event.StateSynRecv},
+	}},
+	{"fast open, reset by the server before the handshake", func(w *world) {
+		c, s := w.early(321)
+		s.close() // unread
+		c.ended(unix.ECONNRESET)
+		c.close()
+	}, []want{
+		{role: cl, reason: event.CloseRstRemote, tx: 321, errno: unix.ECONNRESET},
+		{role: sv, kind: event.KindFailed, reason: event.CloseRstLocal, rx: 321, state: event.StateSynRecv},
+	}},
+	{"fast open, the server has none", func(w *world) {
+		w.sysctl(w.a, "ipv4/tcp_fastopen", "0x207")
+		l := w.listener("10.177.0.2:0")
+		c := w.fastOpen(l, 321)
+		s := l.accept()
+		s.receive(321)
+		finish(c, s)
+		l.close()
+	}, []want{{role: cl, reason: event.CloseFinLocal, tx: 321, also: func(e *event.Event) error {
+		if e.RetransBytes != 321 {
+			return fmt.Errorf("%d bytes sent again, want those of the SYN", e.RetransBytes)
+		}
+		return nil
+	}}, {role: sv, reason: event.CloseFinRemote, rx: 321}}},
 	{"SYN cookies", func(w *world) {
 		w.sysctl(w.b, "ipv4/tcp_syncookies", "2")
 		c, s := w.pair()
@@ -91,6 +152,23 @@ var openings = []scenario{
 		finish(c, s)
 		l.close()
 	}, []want{{role: cl, reason: event.CloseFinLocal, tx: 64}, {role: sv, reason: event.CloseFinRemote, rx: 64}}},
+	{"MPTCP client of a server without it", func(w *world) {
+		l := w.listener("10.177.0.2:0")
+		c := w.socket(w.a, unix.AF_INET, protocolMPTCP)
+		c.connect(l.name().String(), 0)
+		s := l.accept()
+		transfer(c, s, 5000)
+		finish(c, s)
+		l.close()
+	}, []want{{role: cl, reason: event.CloseFinLocal, tx: 5000}, {role: sv, reason: event.CloseFinRemote, rx: 5000}}},
+	{"client without MPTCP of a server that has it", func(w *world) {
+		l := w.socket(w.b, unix.AF_INET, protocolMPTCP, bindTo("10.177.0.2:0"))
+		w.check(unix.Listen(l.fd, 1))
+		c, s := w.pairAt(l)
+		transfer(c, s, 5000)
+		finish(c, s)
+		l.close()
+	}, []want{{role: cl, reason: event.CloseFinLocal, tx: 5000}, {role: sv, reason: event.CloseFinRemote, rx: 5000}}},
 	{"MPTCP", func(w *world) {
 		l := w.socket(w.b, unix.AF_INET, protocolMPTCP, bindTo("10.177.0.2:0"))
 		w.check(unix.Listen(l.fd, 1))
@@ -163,6 +241,17 @@ var openings = []scenario{
 		{role: cl, reason: event.CloseFinLocal, tx: 40},
 		{role: sv, reason: event.CloseFinRemote, rx: 40},
 	}},
+	{"never accepted, IPv4 by an IPv6 socket", func(w *world) {
+		l := w.listener("[::ffff:0.0.0.0]:0")
+		c := w.socket(w.a, unix.AF_INET, 0)
+		c.connect(fmt.Sprintf("10.177.0.2:%d", l.name().Port()), 0)
+		l.close()
+		c.ended(unix.ECONNRESET)
+		c.close()
+	}, []want{
+		{role: cl, reason: event.CloseRstRemote, errno: unix.ECONNRESET},
+		{role: sv, reason: event.CloseRstLocal, queued: true},
+	}},
 	{"never accepted", func(w *world) {
 		l := w.listener("10.177.0.2:0")
 		c := w.socket(w.a, unix.AF_INET, 0)
@@ -175,6 +264,34 @@ var openings = []scenario{
 		{role: cl, reason: event.CloseRstRemote, tx: 41, errno: unix.ECONNRESET, state: event.StateEstablished},
 		{role: sv, reason: event.CloseRstLocal, rx: 41, queued: true},
 	}},
+}
+
+// fastListener listens in b, where a SYN may bring data: 7 is client and server, and no cookie asked for (0x200) nor needed (4).
+func (w *world) fastListener() sock {
+	w.Helper()
+	w.sysctl(w.a, "ipv4/tcp_fastopen", "0x207")
+	w.sysctl(w.b, "ipv4/tcp_fastopen", "0x207")
+	return w.listener("10.177.0.2:0", tcpOpt(unix.TCP_FASTOPEN, 16))
+}
+
+// fastOpen is a client in a whose SYN brings n bytes.
+func (w *world) fastOpen(l sock, n int) sock {
+	w.Helper()
+	c := w.socket(w.a, unix.AF_INET, 0)
+	if sent, err := unix.SendmsgN(c.fd, make([]byte, n), nil, sockaddr(l.name().String(), 0), unix.MSG_FASTOPEN); sent != n || err != nil {
+		w.Fatal(sent, err)
+	}
+	return c
+}
+
+// early is a connection that the server has accepted while its handshake waits for a segment that is dropped until open.
+func (w *world) early(n int) (client, server sock) {
+	w.Helper()
+	l := w.fastListener()
+	w.Cleanup(l.close) // and not before: it has the owner
+	w.nft(w.b, "input", "tcp flags & (syn|ack|rst) == ack drop")
+	client = w.fastOpen(l, n)
+	return client, l.accept()
 }
 
 // disconnect is connect to AF_UNSPEC, which x/sys has no address for.

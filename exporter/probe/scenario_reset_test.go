@@ -1,6 +1,9 @@
 package probe
 
 import (
+	"fmt"
+	"net/netip"
+
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
@@ -167,6 +170,64 @@ var resets = []scenario{
 		{role: cl, reason: event.CloseRstLocal, errno: unix.ECONNRESET},
 		{role: sv, reason: event.CloseRstRemote, tx: 80, errno: unix.EPIPE},
 	}},
+	{"data for a socket that was shut both ways", func(w *world) {
+		c, s := w.pair()
+		w.check(unix.Shutdown(s.fd, unix.SHUT_RDWR))
+		c.ended(0)
+		c.send(70)
+		if err := c.await(unix.POLLERR); err != unix.EPIPE {
+			w.Fatal(err)
+		}
+		c.close()
+		s.close()
+	}, []want{
+		{role: cl, reason: event.CloseRstRemote, tx: 70, errno: unix.EPIPE, state: event.StateCloseWait},
+		{role: sv, reason: event.CloseRstLocal, errno: unix.ECONNRESET, state: event.StateFinWait2},
+	}},
+	{"linger 0 after both FINs, the own unanswered", func(w *world) {
+		c, s := w.pair()
+		transfer(c, s, 400)
+		c.shut()
+		s.ended(0)
+		c.state(uint8(event.StateFinWait2))
+		w.block(w.a)
+		s.shut()
+		linger(s)
+		s.close() // the kernel forgets it and sends nothing
+		w.open(w.a)
+		linger(c)
+		c.close()
+	}, []want{
+		{role: cl, reason: event.CloseRstLocal, tx: 400, state: event.StateFinWait2},
+		{role: sv, reason: event.CloseFinRemote, rx: 400, state: event.StateLastAck, also: noReset},
+	}},
+	{"linger 0 after FINs that met", func(w *world) {
+		c, s := w.pair()
+		w.block(w.a, w.b)
+		c.shut()
+		s.shut()
+		w.open(w.a)
+		c.state(uint8(event.StateClosing)) // the server's FIN is sent again
+		linger(c)
+		c.close()
+		linger(s)
+		s.close()
+	}, []want{
+		{role: cl, reason: event.CloseFinLocal, state: event.StateClosing, also: noReset},
+		{role: sv, reason: event.CloseRstLocal, state: event.StateFinWait1},
+	}},
+	{"destroyed by an administrator before it was answered", func(w *world) {
+		w.block(w.b)
+		c := w.socket(w.a, unix.AF_INET, 0, nonblock)
+		c.connect("10.177.0.2:9", unix.EINPROGRESS)
+		w.a.do(func() error {
+			return netlink.SocketDestroy(tcpAddr(c.name()), tcpAddr(netip.MustParseAddrPort("10.177.0.2:9")))
+		})
+		if err := c.await(unix.POLLERR); err != unix.ECONNABORTED {
+			w.Fatal(err)
+		}
+		c.close()
+	}, []want{{role: cl, kind: event.KindFailed, reason: event.CloseAborted, errno: unix.ECONNABORTED, state: event.StateSynSent, also: noReset}}},
 	{"destroyed by an administrator", func(w *world) {
 		c, s := w.pair()
 		transfer(c, s, 90)
@@ -181,4 +242,11 @@ var resets = []scenario{
 		{role: cl, reason: event.CloseAborted, tx: 90, errno: unix.ECONNABORTED},
 		{role: sv, reason: event.CloseRstRemote, rx: 90, errno: unix.ECONNRESET},
 	}},
+}
+
+func noReset(e *event.Event) error {
+	if e.RstSent+e.RstReceived != 0 {
+		return fmt.Errorf("resets: %d sent, %d received", e.RstSent, e.RstReceived)
+	}
+	return nil
 }

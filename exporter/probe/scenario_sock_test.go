@@ -224,6 +224,18 @@ func (c sock) unread(n int) {
 	c.w.Fatalf("%d bytes did not arrive", n)
 }
 
+// unsent waits until all that was sent is acknowledged and more lies in the socket's send queue.
+func (c sock) unsent() {
+	c.w.Helper()
+	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+		info, err := unix.GetsockoptTCPInfo(c.fd, unix.IPPROTO_TCP, unix.TCP_INFO)
+		if err == nil && info.Unacked == 0 && info.Notsent_bytes > 0 {
+			return
+		}
+	}
+	c.w.Fatal("the window did not close")
+}
+
 // state waits for the socket's TCP state.
 func (c sock) state(want uint8) {
 	c.w.Helper()

@@ -43,6 +43,24 @@ var timeouts = []scenario{
 		{role: cl, reason: event.CloseTimeout, tx: 1012, errno: unix.ETIMEDOUT, also: retransmitted},
 		{role: sv, reason: event.CloseRstLocal, rx: 12},
 	}},
+	{"closed window unanswered", func(w *world) {
+		c, s := w.pair(opt(unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1), tcpOpt(unix.TCP_USER_TIMEOUT, 700))
+		nonblock(c)
+		for _, err := unix.Write(c.fd, make([]byte, 1<<20)); err == nil; {
+			_, err = unix.Write(c.fd, make([]byte, 1<<20))
+		}
+		c.unsent()
+		w.block(w.b)
+		if err := c.await(unix.POLLERR); err != unix.ETIMEDOUT {
+			w.Fatal(err)
+		}
+		w.open(w.b)
+		c.close()
+		s.close()
+	}, []want{
+		{role: cl, reason: event.CloseTimeout, varies: true, errno: unix.ETIMEDOUT, state: event.StateEstablished},
+		{role: sv, reason: event.CloseRstLocal, varies: true},
+	}},
 	{"FIN unanswered", func(w *world) {
 		c, s := w.pair(tcpOpt(unix.TCP_USER_TIMEOUT, 400))
 		transfer(c, s, 13)
