@@ -3,8 +3,8 @@
 /*
  * Capture of TCP connections by their state transitions.
  *
- * open_sockets holds what only a transition tells (role, start, owner, round trip
- * before the FIN); the socket itself holds the counters, which are read once, at
+ * open_slots and open_sockets hold what only a transition tells (role, start, owner, round
+ * trip before the FIN); the socket itself holds the counters, which are read once, at
  * CLOSE, or when the walk asks. Nothing runs per packet.
  */
 #include "connect.h"
@@ -32,7 +32,6 @@ static __always_inline int held_by_call(struct sock *sk)
 static __always_inline int state_changed(struct sock *sk, int oldstate, int newstate)
 {
 	struct open_socket *open = 0;
-	__u64 key = (__u64)sk;
 
 	/* the states that tell us nothing cost nothing more */
 	if (newstate == TCP_FIN_WAIT2 || newstate == TCP_CLOSING || newstate == TCP_TIME_WAIT)
@@ -57,11 +56,11 @@ static __always_inline int state_changed(struct sock *sk, int oldstate, int news
 	}
 	/* a child that nobody has accepted is new: no client ends its handshake as an orphan */
 	if (oldstate != TCP_SYN_RECV || newstate != TCP_ESTABLISHED || sk->sk_socket)
-		open = bpf_map_lookup_elem(&open_sockets, &key);
+		open = find_open((__u64)sk);
 	if (!open && oldstate == TCP_SYN_RECV) {
 		if (open_server(sk) && newstate == TCP_ESTABLISHED)
 			return 0;
-		open = bpf_map_lookup_elem(&open_sockets, &key);
+		open = find_open((__u64)sk);
 	}
 	if (!open)
 		return 0;
@@ -92,12 +91,11 @@ int state_in_softirq(__u64 *ctx)
 /* A reset came in for a socket, or the kernel makes one; it closes right after. */
 static __always_inline int reset_received(struct sock *sk)
 {
-	__u64 key = (__u64)sk;
 	struct open_socket *open;
 
 	if (!capturing || !in_scope(sk, 0))
 		return 0;
-	open = bpf_map_lookup_elem(&open_sockets, &key);
+	open = find_open((__u64)sk);
 	if (open)
 		open->flags |= reset_for_late_data(sk, open) ? FLOW_FLAG_RST_SENT : FLOW_FLAG_RST_RECEIVED;
 	return 0;

@@ -152,8 +152,8 @@ type CaptureListenerRecord struct {
 type CaptureOpenSocket struct {
 	_          structs.HostLayout
 	IdState    uint64
+	Sock       uint64
 	SockCookie uint64
-	StartNs    uint64
 	DueNs      uint64
 	Owner      struct {
 		_        structs.HostLayout
@@ -191,6 +191,7 @@ const (
 	CaptureMapEvents             = "events"
 	CaptureMapListenSockets      = "listen_sockets"
 	CaptureMapListeners          = "listeners"
+	CaptureMapOpenSlots          = "open_slots"
 	CaptureMapOpenSockets        = "open_sockets"
 	CaptureMapRecordedFailures   = "recorded_failures"
 	CaptureMapYoungSockets       = "young_sockets"
@@ -211,11 +212,13 @@ const (
 	CaptureVarCapturing          = "capturing"
 	CaptureVarDecidedCgroups     = "decided_cgroups"
 	CaptureVarFillMarkBytes      = "fill_mark_bytes"
+	CaptureVarHashedSockets      = "hashed_sockets"
 	CaptureVarHoldersPass        = "holders_pass"
 	CaptureVarOwnComm            = "own_comm"
 	CaptureVarReaderRests        = "reader_rests"
 	CaptureVarScopeCgroup        = "scope_cgroup"
 	CaptureVarScopeNetns         = "scope_netns"
+	CaptureVarSlotsShift         = "slots_shift"
 	CaptureVarSynEveryNs         = "syn_every_ns"
 	CaptureVarSynFirstNs         = "syn_first_ns"
 	CaptureVarTickUs             = "tick_us"
@@ -285,6 +288,7 @@ type CaptureMapSpecs struct {
 	Events           *ebpf.MapSpec `ebpf:"events"`
 	ListenSockets    *ebpf.MapSpec `ebpf:"listen_sockets"`
 	Listeners        *ebpf.MapSpec `ebpf:"listeners"`
+	OpenSlots        *ebpf.MapSpec `ebpf:"open_slots"`
 	OpenSockets      *ebpf.MapSpec `ebpf:"open_sockets"`
 	RecordedFailures *ebpf.MapSpec `ebpf:"recorded_failures"`
 	YoungSockets     *ebpf.MapSpec `ebpf:"young_sockets"`
@@ -302,11 +306,13 @@ type CaptureVariableSpecs struct {
 	Capturing         *ebpf.VariableSpec `ebpf:"capturing"`
 	DecidedCgroups    *ebpf.VariableSpec `ebpf:"decided_cgroups"`
 	FillMarkBytes     *ebpf.VariableSpec `ebpf:"fill_mark_bytes"`
+	HashedSockets     *ebpf.VariableSpec `ebpf:"hashed_sockets"`
 	HoldersPass       *ebpf.VariableSpec `ebpf:"holders_pass"`
 	OwnComm           *ebpf.VariableSpec `ebpf:"own_comm"`
 	ReaderRests       *ebpf.VariableSpec `ebpf:"reader_rests"`
 	ScopeCgroup       *ebpf.VariableSpec `ebpf:"scope_cgroup"`
 	ScopeNetns        *ebpf.VariableSpec `ebpf:"scope_netns"`
+	SlotsShift        *ebpf.VariableSpec `ebpf:"slots_shift"`
 	SynEveryNs        *ebpf.VariableSpec `ebpf:"syn_every_ns"`
 	SynFirstNs        *ebpf.VariableSpec `ebpf:"syn_first_ns"`
 	TickUs            *ebpf.VariableSpec `ebpf:"tick_us"`
@@ -339,6 +345,7 @@ type CaptureMaps struct {
 	Events           *ebpf.Map `ebpf:"events"`
 	ListenSockets    *ebpf.Map `ebpf:"listen_sockets"`
 	Listeners        *ebpf.Map `ebpf:"listeners"`
+	OpenSlots        *ebpf.Map `ebpf:"open_slots"`
 	OpenSockets      *ebpf.Map `ebpf:"open_sockets"`
 	RecordedFailures *ebpf.Map `ebpf:"recorded_failures"`
 	YoungSockets     *ebpf.Map `ebpf:"young_sockets"`
@@ -350,6 +357,7 @@ func (m *CaptureMaps) Close() error {
 		m.Events,
 		m.ListenSockets,
 		m.Listeners,
+		m.OpenSlots,
 		m.OpenSockets,
 		m.RecordedFailures,
 		m.YoungSockets,
@@ -368,11 +376,13 @@ type CaptureVariables struct {
 	Capturing         *ebpf.Variable `ebpf:"capturing"`
 	DecidedCgroups    *ebpf.Variable `ebpf:"decided_cgroups"`
 	FillMarkBytes     *ebpf.Variable `ebpf:"fill_mark_bytes"`
+	HashedSockets     *ebpf.Variable `ebpf:"hashed_sockets"`
 	HoldersPass       *ebpf.Variable `ebpf:"holders_pass"`
 	OwnComm           *ebpf.Variable `ebpf:"own_comm"`
 	ReaderRests       *ebpf.Variable `ebpf:"reader_rests"`
 	ScopeCgroup       *ebpf.Variable `ebpf:"scope_cgroup"`
 	ScopeNetns        *ebpf.Variable `ebpf:"scope_netns"`
+	SlotsShift        *ebpf.Variable `ebpf:"slots_shift"`
 	SynEveryNs        *ebpf.Variable `ebpf:"syn_every_ns"`
 	SynFirstNs        *ebpf.Variable `ebpf:"syn_first_ns"`
 	TickUs            *ebpf.Variable `ebpf:"tick_us"`

@@ -21,7 +21,7 @@ static __always_inline __u64 wakeup_flag(void)
 	return BPF_RB_NO_WAKEUP;
 }
 
-/* An end that was not in open_sockets: opened before us, or the table was full. */
+/* An end that was not followed: opened before us, or the table was full. */
 static __always_inline void read_unobserved(struct flow_record *rec, struct tcp_sock *tp, int oldstate)
 {
 	const __u32 no_base[3] = {};
@@ -159,28 +159,26 @@ static __always_inline void note_failure(struct sock *sk, struct tcp_sock *tp)
 /* A Fast Open child ends before its handshake does: no transition has shown it, nor the reset, if it was one. */
 static __always_inline struct open_socket *open_failed(struct sock *sk, struct tcp_sock *tp)
 {
-	__u64 key = (__u64)sk;
 	struct open_socket *open;
 
 	if (!open_server(sk))
 		return 0;
-	open = bpf_map_lookup_elem(&open_sockets, &key);
+	open = find_open((__u64)sk);
 	if (open)
 		open->flags = tp->fastopen_rsk ? 0 : FLOW_FLAG_RST_RECEIVED;
 	return open;
 }
 
-/* Any to CLOSE. CLOSING is set before the counters are read: see report_open_sockets. */
+/* Any to CLOSE. CLOSING is set before the counters are read: see report in walk.h. */
 static __always_inline void close_socket(struct sock *sk, int oldstate)
 {
 	struct tcp_sock *tp = bpf_skc_to_tcp_sock(sk);
-	__u64 key = (__u64)sk;
 	struct open_socket *open;
-	__u16 reported = 0;
+	__u64 before = 0;
 
 	if (!tp)
 		return;
-	open = bpf_map_lookup_elem(&open_sockets, &key);
+	open = find_open((__u64)sk);
 	if (!open && oldstate == TCP_SYN_RECV) {
 		if (stillborn(sk, tp)) {
 			count(FLOW_COUNTER_STILLBORN);
@@ -189,11 +187,11 @@ static __always_inline void close_socket(struct sock *sk, int oldstate)
 		open = open_failed(sk, tp);
 	}
 	count(FLOW_COUNTER_ENDS);
-	if (open && (mark(open, OPEN_CLOSING) & OPEN_REPORTED))
-		reported = FLOW_FLAG_REPORTED;
-	emit_end(sk, tp, open, oldstate, reported);
+	if (open)
+		before = mark(open, OPEN_CLOSING);
+	emit_end(sk, tp, open, oldstate, before & OPEN_REPORTED ? FLOW_FLAG_REPORTED : 0);
 	if (watch_connects && oldstate == TCP_SYN_SENT)
 		note_failure(sk, tp);
-	if (open && !bpf_map_delete_elem(&open_sockets, &key))
-		count(FLOW_COUNTER_REMOVED);
+	if (open && !(before & OPEN_CLOSING))
+		remove_open((__u64)sk, open);
 }

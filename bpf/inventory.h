@@ -27,7 +27,7 @@ static __always_inline void found_open(struct open_socket *open, struct flow_rec
 	struct listener *l;
 
 	open->id_state = rec->end_ns | OPEN_REPORTED | OPEN_WALKED;
-	open->start_ns = rec->end_ns;
+	open->sock = (__u64)sk;
 	open->sock_cookie = bpf_get_socket_cookie(sk);
 	open->role = rec->role;
 	open->flags = rec->flags | FLOW_FLAG_FOUND;
@@ -62,9 +62,8 @@ static __always_inline void find_connection(struct bpf_iter__tcp *ctx, struct tc
 	struct sock *sk = (struct sock *)tp;
 	struct open_socket open = {};
 	struct flow_record rec = {};
-	__u64 key = (__u64)sk;
 
-	if (bpf_map_lookup_elem(&open_sockets, &key))
+	if (find_open((__u64)sk))
 		return;
 	rec.end_ns = bpf_ktime_get_boot_ns();
 	rec.last_state = state;
@@ -76,7 +75,7 @@ static __always_inline void find_connection(struct bpf_iter__tcp *ctx, struct tc
 	rec.kind = FLOW_KIND_ACTIVE;
 	if (bpf_seq_write(ctx->meta->seq, &rec, sizeof(rec)))
 		return;
-	if (insert(key, &open))
+	if (insert(&open))
 		count(FLOW_COUNTER_FOUND);
 }
 

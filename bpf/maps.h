@@ -11,6 +11,7 @@ const volatile __u64 scope_cgroup; /* id of the only cgroup to see, with all bel
 const volatile __u32 watch_connects; /* failed_connect is attached */
 const volatile __u64 own_comm[2]; /* the exporter's, as in task_struct */
 const volatile __u32 tick_us;	  /* a jiffy */
+const volatile __u32 slots_shift; /* 32 less the bits of an index of open_slots; 0: it is not used */
 const volatile __u64 fill_mark_bytes; /* wake the reader when so much waits in the ring */
 const volatile __u64 active_first_ns; /* active records of an established connection */
 const volatile __u64 syn_first_ns, syn_every_ns;       /* and of one that waits in SYN_SENT */
@@ -33,11 +34,27 @@ __u64 decided_cgroups[DECIDED_CGROUPS];
  * before a walk and read after it; there is one walk at a time. */
 __u64 walk_next_due;
 
+/* How many entries open_sockets has, or is about to have. */
+__u64 hashed_sockets;
+
 /*
- * Open connections by socket address. Written by the tracepoint, read by it and by
- * the walk. Not preallocated: 262,144 entries would pin 38 MB on an idle host; the
- * price is 0.2 us a connection and an allocation that can fail, which is counted.
- * Not an LRU: that evicts exactly the long-lived connections.
+ * Open connections, each at the place that its socket's address gives; see follow.h.
+ * 128 bytes each, that are there on an idle host too. Mapped, so that they lie in whole
+ * cache lines.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 16384);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__type(key, __u32);
+	__type(value, struct open_socket);
+} open_slots SEC(".maps");
+
+/*
+ * Open connections whose place in open_slots is another's, by socket address. Not
+ * preallocated: 262,144 entries would pin 38 MB on an idle host; the price is an
+ * allocation that can fail, which is counted. Not an LRU: that evicts exactly the
+ * long-lived connections.
  */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
@@ -122,14 +139,4 @@ static __always_inline void count_young(__u64 id_state, __s64 by)
 
 	if (young)
 		__sync_fetch_and_add(&young->n[second % YOUNG_SECONDS], by);
-}
-
-/* Marks an entry and returns what it was before. Of those that are young one marker counts them out. */
-static __always_inline __u64 mark(struct open_socket *open, __u64 flag)
-{
-	__u64 before = __sync_fetch_and_or(&open->id_state, flag);
-
-	if (!(before & (OPEN_CLOSING | OPEN_WALKED)))
-		count_young(before, -1);
-	return before;
 }

@@ -10,21 +10,20 @@
  * used again; or of this one, if the inventory found a server's during its handshake (Fast
  * Open). Returns 0 if no entry was made.
  */
-static __always_inline int insert(__u64 key, const struct open_socket *open)
+static __always_inline int insert(const struct open_socket *open)
 {
-	int err = bpf_map_update_elem(&open_sockets, &key, open, BPF_NOEXIST); /* before 6.6 the upper half is noise */
+	struct open_socket *old = find_open(open->sock);
+	int err;
 
-	if (err == -EEXIST) {
-		struct open_socket *old = bpf_map_lookup_elem(&open_sockets, &key);
-
-		if (old && open->role == FLOW_ROLE_SERVER && old->sock_cookie == open->sock_cookie)
+	if (old) {
+		if (open->role == FLOW_ROLE_SERVER && old->sock_cookie == open->sock_cookie)
 			return 0;
-		if (old)
-			mark(old, OPEN_CLOSING);
-		err = bpf_map_update_elem(&open_sockets, &key, open, BPF_ANY);
-		count(FLOW_COUNTER_REMOVED);
-		count(FLOW_COUNTER_ENDS_MISSED);
+		if (!(mark(old, OPEN_CLOSING) & OPEN_CLOSING)) {
+			remove_open(open->sock, old);
+			count(FLOW_COUNTER_ENDS_MISSED);
+		}
 	}
+	err = add_open(open);
 	if (!err) {
 		count(FLOW_COUNTER_OPENED);
 		if (!(open->id_state & OPEN_WALKED))
@@ -39,8 +38,9 @@ static __always_inline int insert(__u64 key, const struct open_socket *open)
 
 static __always_inline int insert_open(struct sock *sk, struct open_socket *open)
 {
+	open->sock = (__u64)sk;
 	open->sock_cookie = bpf_get_socket_cookie(sk);
-	return insert((__u64)sk, open);
+	return insert(open);
 }
 
 /* CLOSE to SYN_SENT: a client, in its own context. */
@@ -49,7 +49,6 @@ static __always_inline void open_client(struct sock *sk)
 	__u64 now = bpf_ktime_get_boot_ns();
 	struct open_socket open = {
 		.id_state = now,
-		.start_ns = now,
 		.due_ns = now + syn_first_ns,
 		.role = FLOW_ROLE_CLIENT,
 		.stale_err = sk->sk_err,
@@ -83,7 +82,6 @@ static __always_inline int open_server(struct sock *sk)
 		return 0;
 	/* what the SYN-ACK took; 0 where it was not measured */
 	open.connect_us = tp->srtt_us >> 3;
-	open.start_ns = now - open.connect_us * 1000ULL;
 	open.retrans_syn = tp->total_retrans;
 	l = find_listener(tp);
 	if (l) {
@@ -106,7 +104,7 @@ static __always_inline void established(struct sock *sk, struct open_socket *ope
 		return;
 	now = bpf_ktime_get_boot_ns();
 	open->flags |= FLOW_FLAG_ESTABLISHED;
-	open->connect_us = (now - open->start_ns) / 1000;
+	open->connect_us = (now - OPENED_NS(open->id_state)) / 1000;
 	open->retrans_syn = tp->total_retrans;
 	open->due_ns = now + active_first_ns;
 }

@@ -186,7 +186,9 @@ static __always_inline void settle(struct flow_record *rec, const __u32 *chrono_
 static __always_inline void read_open(struct flow_record *rec, const struct open_socket *open)
 {
 	rec->opened_ns = OPENED_NS(open->id_state);
-	rec->start_ns = open->start_ns;
+	rec->start_ns = rec->opened_ns;
+	if (open->role == FLOW_ROLE_SERVER && !(open->flags & FLOW_FLAG_FOUND)) /* opened when established */
+		rec->start_ns -= open->connect_us * 1000ULL;
 	rec->sock_cookie = open->sock_cookie;
 	rec->cgroup_id = open->owner.cgroup_id;
 	rec->pid = open->owner.pid;

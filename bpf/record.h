@@ -19,7 +19,7 @@ enum flow_role {
 };
 
 enum flow_flag {
-	FLOW_FLAG_START_OBSERVED = 1, /* its open_sockets entry was found */
+	FLOW_FLAG_START_OBSERVED = 1, /* its entry of open_sockets was found */
 	FLOW_FLAG_ESTABLISHED = 2,
 	FLOW_FLAG_ACCEPTED = 4,	    /* a server's connection that got a file descriptor */
 	FLOW_FLAG_REPORTED = 8,	    /* an active record may have gone out before */
@@ -101,14 +101,14 @@ struct flow_owner {
 };
 
 /*
- * The value of open_sockets. id_state is one word so that the walk and a CLOSE on
- * another CPU can agree about an entry with single atomic operations; see the
- * comment on report_open_sockets.
+ * An entry of open_slots or open_sockets. id_state is one word so that the walk and a
+ * CLOSE on another CPU can agree about an entry with single atomic operations; see
+ * follow.h and the comment on report in walk.h.
  */
 struct open_socket {
 	__u64 id_state; /* opened_ns | OPEN_CLOSING | OPEN_REPORTED | OPEN_WALKED */
+	__u64 sock;	/* the socket's address */
 	__u64 sock_cookie;
-	__u64 start_ns;
 	__u64 due_ns; /* the next active record is due */
 	struct flow_owner owner;
 	__u32 connect_us;
@@ -188,14 +188,14 @@ struct listener_record {
 
 /*
  * Counters, per CPU. The books: ENDS = SUBMITTED + RING_FULL. OPENED + MAP_FULL +
- * MAP_NOMEM = starts seen. OPENED - REMOVED = entries in open_sockets.
+ * MAP_NOMEM = starts seen. OPENED - REMOVED = entries in open_slots and open_sockets.
  */
 enum flow_counter {
 	FLOW_COUNTER_ENDS,	      /* connection ends (closed or failed) in scope */
 	FLOW_COUNTER_SUBMITTED,	      /* of these, in the ring */
 	FLOW_COUNTER_RING_FULL,	      /* of these, lost because the ring was full */
-	FLOW_COUNTER_ENDS_UNOBSERVED, /* ends without an open_sockets entry (they are in ENDS too) */
-	FLOW_COUNTER_OPENED,	      /* entries made in open_sockets */
+	FLOW_COUNTER_ENDS_UNOBSERVED, /* ends without an entry (they are in ENDS too) */
+	FLOW_COUNTER_OPENED,	      /* entries made in open_slots and open_sockets */
 	FLOW_COUNTER_REMOVED,	      /* entries removed */
 	FLOW_COUNTER_MAP_FULL,	      /* open_sockets was full: the end will be unobserved */
 	FLOW_COUNTER_MAP_NOMEM,	      /* the kernel had no memory for an entry: likewise */

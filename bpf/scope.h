@@ -2,7 +2,7 @@
 /* Which sockets are seen. A neighbour's transition must cost next to nothing. */
 #pragma once
 
-#include "maps.h"
+#include "follow.h"
 
 /*
  * READ loads a member directly where the verifier knows the pointer (the

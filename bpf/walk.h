@@ -79,11 +79,14 @@ static __always_inline void make_late(struct flow_record *rec, const struct open
 	rec->flags |= FLOW_FLAG_REPORTED;
 }
 
-static __always_inline void remove_unseen(__u64 key, enum flow_counter how)
+/* Only what was read: its slot may be another's by now. */
+static __always_inline void remove_unseen(struct open_socket *open, const struct flow_record *rec, enum flow_counter how)
 {
-	if (bpf_map_delete_elem(&open_sockets, &key))
+	__u64 id = rec->opened_ns | OPEN_REPORTED | OPEN_WALKED;
+
+	if (__sync_val_compare_and_swap(&open->id_state, id, id | OPEN_CLOSING) != id)
 		return;
-	count(FLOW_COUNTER_REMOVED);
+	remove_open(rec->sock, open);
 	count(how);
 }
 
@@ -115,7 +118,7 @@ static __always_inline __u64 due_after(__u64 now, __u64 every)
  * sure that no CLOSE is under way: CLOSING would be set. What closed after capture was
  * detached, before the last walk, is not missed but later than our watch.
  */
-static __always_inline void end_unseen(struct seq_file *seq, struct flow_record *rec, const struct open_socket *open, struct tcp_sock *tp,
+static __always_inline void end_unseen(struct seq_file *seq, struct flow_record *rec, struct open_socket *open, struct tcp_sock *tp,
 				       __u8 state, __u64 cookie, __u64 now)
 {
 	const int probe = 1;
@@ -129,13 +132,13 @@ static __always_inline void end_unseen(struct seq_file *seq, struct flow_record 
 	}
 	if (cookie != rec->sock_cookie || state != TCP_CLOSE) {
 		if (!walk_all)
-			remove_unseen((__u64)tp, FLOW_COUNTER_ENDS_MISSED);
+			remove_unseen(open, rec, FLOW_COUNTER_ENDS_MISSED);
 		return;
 	}
 	if (bpf_seq_write(seq, rec, sizeof(*rec)))
 		return;
 	count(FLOW_COUNTER_ENDS);
-	remove_unseen((__u64)tp, FLOW_COUNTER_ENDS_LATE);
+	remove_unseen(open, rec, FLOW_COUNTER_ENDS_LATE);
 }
 
 /*
@@ -192,14 +195,17 @@ static __always_inline void report(struct seq_file *seq, struct open_socket *ope
 	count(FLOW_COUNTER_ACTIVE);
 }
 
-/* The walk: one call per entry of open_sockets. */
+/* The walk: one call per slot of open_slots and per entry of open_sockets. */
 SEC("iter/bpf_map_elem")
 int report_open_sockets(struct bpf_iter__bpf_map_elem *ctx)
 {
 	struct open_socket *open = ctx->value;
-	__u64 *keyp = ctx->key, now;
+	__u64 sock, now;
 
-	if (!open || !keyp)
+	if (!open)
+		return 0;
+	sock = open->sock;
+	if (!sock || sock == SLOT_TAKEN)
 		return 0;
 	now = bpf_ktime_get_boot_ns();
 	if (open->id_state & OPEN_CLOSING)
@@ -209,10 +215,10 @@ int report_open_sockets(struct bpf_iter__bpf_map_elem *ctx)
 		note_due(open->due_ns);
 		return 0;
 	}
-	/* the key is but a number; loads take a quarter of what checked copies take */
+	/* the address is but a number; loads take a quarter of what checked copies take */
 	if (bpf_rdonly_cast)
-		report(ctx->meta->seq, open, bpf_rdonly_cast((void *)*keyp, type_id(struct tcp_sock)), now, 0);
+		report(ctx->meta->seq, open, bpf_rdonly_cast((void *)sock, type_id(struct tcp_sock)), now, 0);
 	else
-		report(ctx->meta->seq, open, (struct tcp_sock *)*keyp, now, 1);
+		report(ctx->meta->seq, open, (struct tcp_sock *)sock, now, 1);
 	return 0;
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/bits"
 	"os"
 	"sync"
 	"time"
@@ -27,8 +28,8 @@ type Options struct {
 	// second; its pages count twice in the process's resident memory.
 	RingBytes uint32
 	// OpenSockets bounds the connection ends that are followed at once. Default
-	// 262,144, about 190 bytes of kernel memory each while it is open and 16
-	// before.
+	// 262,144. A sixteenth of them has 128 bytes of kernel memory each from the
+	// start, the others about 190 while they are open and 16 before.
 	OpenSockets uint32
 	// FillMarkBytes wakes the reader; default a quarter of the ring.
 	FillMarkBytes uint32
@@ -76,10 +77,11 @@ type Probe struct {
 
 	mu      sync.Mutex
 	objects *bpf.CaptureObjects // nil before Start and after Close
-	// Links and iter must stay referenced: a finalizer would detach them silently.
+	// Links and iterators must stay referenced: a finalizer would detach them silently.
 	links []io.Closer
-	iter  *link.Iter
-	walks walks
+	// slots and hashed open the two parts of a walk.
+	slots, hashed *link.Iter
+	walks         walks
 	// last are the counters at Close, so that the final report is complete.
 	last   Counters
 	closed bool
@@ -136,12 +138,15 @@ func (p *Probe) load() (*bpf.CaptureObjects, error) {
 		return nil, err
 	}
 	spec.Maps[bpf.CaptureMapEvents].MaxEntries = p.opts.RingBytes
-	spec.Maps[bpf.CaptureMapOpenSockets].MaxEntries = p.opts.OpenSockets
+	slots, shift := slotsOf(p.opts.OpenSockets)
+	spec.Maps[bpf.CaptureMapOpenSlots].MaxEntries = max(slots, 1)
+	spec.Maps[bpf.CaptureMapOpenSockets].MaxEntries = p.opts.OpenSockets - slots
 	for name, value := range map[string]any{
 		bpf.CaptureVarScopeNetns:    p.opts.NetnsInum,
 		bpf.CaptureVarScopeCgroup:   p.opts.CgroupID,
 		bpf.CaptureVarWatchConnects: flag(p.opts.FailedConnects),
 		bpf.CaptureVarTickUs:        tick,
+		bpf.CaptureVarSlotsShift:    shift,
 		bpf.CaptureVarOwnComm:       comm,
 		bpf.CaptureVarFillMarkBytes: uint64(p.opts.FillMarkBytes),
 		bpf.CaptureVarActiveFirstNs: uint64(p.opts.ActiveFirst),
@@ -160,12 +165,24 @@ func (p *Probe) load() (*bpf.CaptureObjects, error) {
 	return objects, nil
 }
 
-func (p *Probe) attach() error {
-	iter, err := link.AttachIter(link.IterOptions{Program: p.objects.ReportOpenSockets, Map: p.objects.OpenSockets})
-	if err != nil {
+// slotsOf returns how many of the open sockets have a slot, a power of two or 0, and how far a hash is shifted to be an index of one
+// (see bpf/follow.h).
+func slotsOf(openSockets uint32) (slots, shift uint32) {
+	const share, fewest = 16, 64
+	if openSockets < share*fewest {
+		return 0, 0
+	}
+	indexBits := bits.Len32(openSockets/share) - 1
+	return 1 << indexBits, uint32(32 - indexBits)
+}
+
+func (p *Probe) attach() (err error) {
+	if p.slots, err = link.AttachIter(link.IterOptions{Program: p.objects.ReportOpenSockets, Map: p.objects.OpenSlots}); err != nil {
+		return fmt.Errorf("attach the walk of slots: %w", err)
+	}
+	if p.hashed, err = link.AttachIter(link.IterOptions{Program: p.objects.ReportOpenSockets, Map: p.objects.OpenSockets}); err != nil {
 		return fmt.Errorf("attach the walk of open sockets: %w", err)
 	}
-	p.iter = iter
 	if p.inventory, err = link.AttachIter(link.IterOptions{Program: p.objects.FindSockets}); err != nil {
 		return fmt.Errorf("attach the inventory: %w", err)
 	}
@@ -294,13 +311,13 @@ func (p *Probe) Close() error {
 // release needs mu and objects.
 func (p *Probe) release() error {
 	errs := []error{p.detach()}
-	for _, iter := range []*link.Iter{p.iter, p.inventory, p.listeners, p.holders.iter} {
+	for _, iter := range []*link.Iter{p.slots, p.hashed, p.inventory, p.listeners, p.holders.iter} {
 		if iter != nil {
 			errs = append(errs, iter.Close())
 		}
 	}
 	errs = append(errs, p.objects.Close())
-	p.iter, p.inventory, p.listeners, p.holders.iter = nil, nil, nil, nil
+	p.slots, p.hashed, p.inventory, p.listeners, p.holders.iter = nil, nil, nil, nil, nil
 	p.objects = nil
 	return errors.Join(errs...)
 }

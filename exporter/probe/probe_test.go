@@ -122,7 +122,7 @@ func TestStartFailureLeavesNothing(t *testing.T) {
 	if strings.Contains(err.Error(), "\n") {
 		t.Errorf("more than a sentence: %v", err)
 	}
-	if p.objects != nil || p.links != nil || p.iter != nil {
+	if p.objects != nil || p.links != nil || p.slots != nil || p.hashed != nil {
 		t.Error("something is left")
 	}
 }

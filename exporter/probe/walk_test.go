@@ -110,10 +110,13 @@ func TestCommonMoments(t *testing.T) {
 			}
 		}
 		now, dues := clock.Boot(), map[uint64]int{}
-		var socket uint64
+		var slot uint32
 		var open bpf.CaptureOpenSocket
-		entries := p.objects.OpenSockets.Iterate()
-		for entries.Next(&socket, &open) {
+		entries := p.objects.OpenSlots.Iterate()
+		for entries.Next(&slot, &open) {
+			if open.Sock == 0 {
+				continue
+			}
 			dues[open.DueNs]++
 			if open.DueNs <= now || open.DueNs > now+uint64(every+time.Second) {
 				t.Errorf("every %v: due in %v", every, time.Duration(open.DueNs-now))
