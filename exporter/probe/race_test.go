@@ -16,9 +16,14 @@ import (
 // showed to no program (docs/capture.md) may be missing, if it is counted; a second probe,
 // which does not walk, tells how many those were.
 func TestWalkAndCloseRace(t *testing.T) {
+	t.Run("slots", func(t *testing.T) { raceWalkAndClose(t, 0) })
+	t.Run("most are hashed", func(t *testing.T) { raceWalkAndClose(t, 4096) })
+}
+
+func raceWalkAndClose(t *testing.T, openSockets uint32) {
 	s := newSpace(t)
 	other := start(t, Options{ActiveFirst: time.Hour, SynFirst: time.Hour}, s.inum)
-	c := newCapture(t, Options{ActiveFirst: 1, ActiveEvery: 1, SynFirst: time.Hour}, s.inum)
+	c := newCapture(t, Options{OpenSockets: openSockets, ActiveFirst: 1, ActiveEvery: 1, SynFirst: time.Hour}, s.inum)
 	l := s.listen("127.0.0.1:0")
 	const workers, rounds, total = 4, 250, 2 * 4 * 250
 	var mu sync.Mutex

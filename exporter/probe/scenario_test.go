@@ -54,13 +54,19 @@ type world struct {
 	child uint32 // pid of the helper process, if there is one
 }
 
-// TestScenarios runs the whole table; every scenario has namespaces of its own, and one probe sees them all.
+// TestScenarios plays the whole table: with entries in slots, as is usual, and in the hash table alone, where they go when slots are taken.
 func TestScenarios(t *testing.T) {
 	testenv.NeedRoot(t)
 	testenv.NeedCommand(t, "nft", "apt-get install nftables")
+	t.Run("slots", func(t *testing.T) { playAll(t, 0) })
+	t.Run("hashed", func(t *testing.T) { playAll(t, 1000) })
+}
+
+// playAll gives every scenario namespaces of its own, and one probe sees them all.
+func playAll(t *testing.T, openSockets uint32) {
 	// no scenario lasts so long; it is for ends that this kernel shows no program (docs/capture.md), which the walk records
 	const late, never = 7 * time.Second, time.Hour
-	c := newCapture(t, Options{ActiveFirst: late, ActiveEvery: never, SynFirst: late, SynEvery: never, FailedConnects: true})
+	c := newCapture(t, Options{OpenSockets: openSockets, ActiveFirst: late, ActiveEvery: never, SynFirst: late, SynEvery: never, FailedConnects: true})
 	var table []scenario
 	for _, rows := range [][]scenario{orderly, openings, processes, resets, timeouts, failures, unsent, asked} {
 		table = append(table, rows...)
