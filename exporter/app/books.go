@@ -156,6 +156,8 @@ func entries() []entry {
 		{"nat.skipped", nil, "", func(r *reading) uint64 { return r.nat.Skipped }},
 		{"nat.failed", nil, "", func(r *reading) uint64 { return r.nat.Failed }},
 		{"nat.unavailable", nil, "", func(r *reading) uint64 { return r.nat.Unavailable }},
+		{"nat.missed_events", nil, "", func(r *reading) uint64 { return r.nat.MissedEvents }},
+		{"nat.skipped_looks", nil, "", func(r *reading) uint64 { return r.nat.SkippedLooks }},
 		{"budget.step", nil, "", func(r *reading) uint64 { return uint64(r.budget.Step) }},
 		{"budget.downs", nil, "", func(r *reading) uint64 { return r.budget.Downs }},
 		{"budget.ups", nil, "", func(r *reading) uint64 { return r.budget.Ups }},

@@ -35,6 +35,7 @@ func Doctor(ctx context.Context, c config.Config, out io.Writer) error {
 	d.kubernetes(ctx, c)
 	if c.Conntrack {
 		d.Should(nat.Check(), "connection tracking answers: connections to virtual addresses (DNAT) show their real servers")
+		d.Should(nat.CheckEvents(), "connection tracking tells of new connections: an address that begins to stand for others is claimed for nobody in time")
 	}
 	d.budget(limitsHere(c.Budget))
 	d.spool(c.Spool.Dir)

@@ -27,6 +27,7 @@ type names struct {
 	book       *identity.Book
 	containers *containers.Watcher // nil in a sidecar
 	nat        *nat.Table          // nil: addresses are what sockets say
+	sharing    *nat.Sharing        // nil where nat is
 }
 
 // newNames makes the rooms; run has to run.
@@ -53,7 +54,10 @@ func newNames(c config.Config, h host, registerer prometheus.Registerer, logger 
 		if n.nat, err = nat.New(asking, registerer, logger); err != nil {
 			return nil, err
 		}
-		options.Shared = nat.NewSharing(asking).Among
+		if n.sharing, err = nat.NewSharing(asking, registerer, logger); err != nil {
+			return nil, err
+		}
+		options.Shared = n.sharing.Among
 	}
 	n.book, err = identity.New(options, registerer, logger)
 	return n, err
@@ -68,6 +72,7 @@ func (n *names) run(ctx context.Context) error {
 	}
 	if n.nat != nil {
 		watching.Go(func() error { return n.nat.Run(ctx) })
+		watching.Go(func() error { return n.sharing.Run(ctx) })
 	}
 	return watching.Wait()
 }
@@ -88,7 +93,7 @@ func (n *names) translations() nat.Stats {
 	if n == nil || n.nat == nil {
 		return nat.Stats{}
 	}
-	return n.nat.Stats()
+	return n.sharing.Add(n.nat.Stats())
 }
 
 // missing says what this host does not allow of what the configuration asks for; nil if nothing.

@@ -36,8 +36,8 @@ type Options struct {
 	Containers Containers // nil: nobody knows of any
 
 	// Shared returns which of a network namespace's own addresses stand for connections of others too, because this host translates theirs; nil: none does.
-	// It is called with each watermark and may take its time.
-	Shared func(netns uint32, own []netip.Addr) []netip.Addr
+	// whole are those of them that are not known to be. It is called with each watermark, of each namespace with such an address, and may take its time.
+	Shared func(netns uint32, own, whole []netip.Addr) []netip.Addr
 }
 
 // Book keeps names and claims. Its methods are safe for concurrent use; Run once.

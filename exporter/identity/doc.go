@@ -18,9 +18,8 @@
 // programs, and their peers are named by the mirror record.
 //
 // An address that stands for others too (Options.Shared: a masquerade, or a port that leads elsewhere) is claimed for nobody, but for the ports that
-// entries list. That is asked with each watermark, before it: of the own namespace and of four others at most, the rest in turn. So a connection under somebody
-// else's address is never verified to be the owner's, from the first one on; but for where a list of the translated connections takes over 5 ms or
-// namespaces take turns: there it is asked less often, and what is verified goes on meanwhile.
+// entries list. That is asked with each watermark, before it, of every namespace. So a connection under somebody else's address is never verified to be the owner's,
+// from the first one on, wherever the kernel tells of translated connections (exporter/nat says where it does not).
 //
 // Presence is known from one netlink socket that hears the address notifications of all namespaces (NETLINK_LISTEN_ALL_NSID).
 // No thread ever enters a namespace, and no socket of ours keeps a namespace alive. It needs CAP_NET_ADMIN and CAP_NET_BROADCAST; without

@@ -3,26 +3,22 @@ package identity
 import (
 	"math"
 	"net/netip"
-	"slices"
 	"sync"
 	"time"
 )
 
 const (
 	// sharedFor is how long an address is claimed for nobody after it was last seen to stand for others too; while it is, that is looked at again every sharedAgain.
-	// It is long, because the first translations after it may be seen late (docs/ownership.md): a container that connects once an hour must not be a first each time.
+	// It is long, because where the kernel does not tell of them the first translations after it are seen late (docs/ownership.md), and because it is the news of first ones that cost.
 	sharedFor, sharedAgain = 24 * time.Hour, time.Minute
 	// sharedEdge is how long before a check the verified moment lies: what begins within a collector's tolerance (100 ms by default) after the end of a range is
 	// still its owner's, as an address is that is handed on; one that stands for others from a moment on is not.
 	sharedEdge = 200 * time.Millisecond
-	// checkedAtOnce bounds the namespaces beside the own one that are asked about with one watermark; more take their turns.
-	checkedAtOnce = 4
 )
 
 // sharing is what is known of addresses that stand for others.
 type sharing struct {
 	checking sync.Mutex // held during a check, while Book.mu is not
-	turn     int
 
 	// Guarded by Book.mu.
 	whole   map[uint32][]netip.Addr // of each namespace the addresses that would be claimed whole
@@ -49,8 +45,8 @@ func (b *Book) checkSharing() (verified int64) {
 	ask := b.unsharedSpaces(began)
 	b.mu.Unlock()
 	answers := make(map[sharedKey]int64)
-	for inum, own := range ask {
-		for _, a := range b.opts.Shared(inum, own) {
+	for inum, of := range ask {
+		for _, a := range b.opts.Shared(inum, of.own, of.whole) {
 			answers[sharedKey{inum, a}] = began
 		}
 	}
@@ -78,26 +74,25 @@ func (b *Book) checkSharing() (verified int64) {
 	return s.checked
 }
 
-// unsharedSpaces returns the namespaces to ask about: the own one, and some of the others in turn; but not for what is known. The caller holds mu.
-func (b *Book) unsharedSpaces(now int64) map[uint32][]netip.Addr {
+// asked are the addresses of a namespace that would be claimed whole, and those that are.
+type asked struct{ own, whole []netip.Addr }
+
+// unsharedSpaces returns the namespaces to ask about: those with addresses that are claimed whole, and those of which nothing was seen for a while. The caller holds mu.
+func (b *Book) unsharedSpaces(now int64) map[uint32]asked {
 	s := &b.sharing
-	var others []uint32
-	ask := map[uint32][]netip.Addr{}
+	ask := map[uint32]asked{}
 	for inum, own := range s.whole {
-		if !slices.ContainsFunc(own, func(a netip.Addr) bool { return s.seen[sharedKey{inum, a}] < now-int64(sharedAgain) }) {
-			continue
+		of, due := asked{own: own}, false
+		for _, a := range own {
+			at, shared := s.seen[sharedKey{inum, a}]
+			if !shared {
+				of.whole = append(of.whole, a)
+			}
+			due = due || at < now-int64(sharedAgain)
 		}
-		if inum == b.presence.own {
-			ask[inum] = own
-		} else {
-			others = append(others, inum)
+		if due {
+			ask[inum] = of
 		}
-	}
-	slices.Sort(others)
-	for range min(checkedAtOnce, len(others)) {
-		inum := others[s.turn%len(others)]
-		ask[inum] = s.whole[inum]
-		s.turn++
 	}
 	return ask
 }

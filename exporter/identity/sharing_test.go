@@ -2,6 +2,7 @@ package identity
 
 import (
 	"net/netip"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -16,7 +17,7 @@ type sharers struct {
 	asked  map[uint32]int
 }
 
-func (s *sharers) among(netns uint32, own []netip.Addr) (out []netip.Addr) {
+func (s *sharers) among(netns uint32, own, _ []netip.Addr) (out []netip.Addr) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.asked[netns]++
@@ -80,34 +81,27 @@ func later(b *Book, by time.Duration) {
 	}
 }
 
-// TestSharingInTurn: each namespace is asked about, a few at a time, and the own one always.
-func TestSharingInTurn(t *testing.T) {
-	b := &Book{opts: Options{}, clock: now, presence: newPresence()}
-	own := b.presence.own
-	b.sharing.whole = map[uint32][]netip.Addr{own: {netip.MustParseAddr("10.0.0.1")}}
-	for i := range uint32(9) {
-		b.sharing.whole[own+1+i] = []netip.Addr{netip.MustParseAddr("10.0.0.2")}
-	}
-	asked := map[uint32]int{}
-	for range 9 {
-		ask := b.unsharedSpaces(now().wall)
-		if len(ask) != 1+checkedAtOnce || ask[own] == nil {
-			t.Fatalf("asked about %d, the own one among them: %v", len(ask), ask[own] != nil)
-		}
-		for inum := range ask {
-			asked[inum]++
+// TestUnsharedSpaces: each namespace is asked about that has a claim, and one where all is shared when that was long ago.
+func TestUnsharedSpaces(t *testing.T) {
+	b := &Book{presence: newPresence()}
+	const at = int64(1e18)
+	first, second := netip.MustParseAddr("10.0.0.1"), netip.MustParseAddr("10.0.0.2")
+	b.sharing.whole = map[uint32][]netip.Addr{1: {first, second}, 2: {first, second}, 3: {first}, 4: {first}}
+	b.sharing.seen = map[sharedKey]int64{{2, first}: at, {3, first}: at, {4, first}: at - int64(sharedAgain) - 1}
+	ask := b.unsharedSpaces(at)
+	for inum, whole := range map[uint32][]netip.Addr{1: {first, second}, 2: {second}, 4: nil} {
+		if of, ok := ask[inum]; !ok || !slices.Equal(of.whole, whole) || !slices.Equal(of.own, b.sharing.whole[inum]) {
+			t.Errorf("namespace %d: asked %t, %+v", inum, ok, of)
 		}
 	}
-	for inum, n := range asked {
-		if want := map[bool]int{true: 9, false: 4}[inum == own]; n != want {
-			t.Errorf("namespace %d was asked about %d times, want %d", inum, n, want)
-		}
+	if len(ask) != 3 {
+		t.Errorf("asked about %v", ask)
 	}
 }
 
 // TestSharedEdge: what is verified ends before each check by more than a collector's tolerance, and never goes back.
 func TestSharedEdge(t *testing.T) {
-	b := &Book{opts: Options{Shared: func(uint32, []netip.Addr) []netip.Addr { return nil }}, clock: now, presence: newPresence()}
+	b := &Book{opts: Options{Shared: func(uint32, []netip.Addr, []netip.Addr) []netip.Addr { return nil }}, clock: now, presence: newPresence()}
 	last := int64(0)
 	for range 3 {
 		before := now().wall

@@ -8,7 +8,10 @@
 // after a reset), so it is there when the record is read. An attempt that was refused leaves none: its record has the virtual
 // address alone. Nor is there one where a rule says notrack, or on another host that translates.
 //
-// Sharing says which addresses of the host stand for connections of others, so that they are not claimed for one workload.
+// Sharing says which addresses of the host stand for connections of others, so that they are not claimed for one workload. Where rules can translate it listens to
+// connection tracking, with one socket for all namespaces: the news of a new connection is queued when its entry is made, before its first packet leaves. (The kernel keeps which groups
+// of news are listened to for all namespaces together, so with nf_conntrack_events at 2, its default, a listener here makes it tell in all of them, and one in a single namespace would cost
+// the host's connections the same.) Where none can, and where the kernel does not tell, it lists.
 //
 // Bounds. One question takes some 10 us. Where nothing is tracked at all, one answers for every connection before it. Untranslated destinations are remembered for a second, so that plain connections cost next
 // to nothing; where there is little to do they are asked for all the same (0.1 % of a core). All questions together take at most 5 % of a core (processor time):

@@ -1,241 +1,379 @@
 package nat
 
 import (
-	"encoding/binary"
+	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/netip"
-	"runtime"
 	"slices"
 	"sync"
-	"syscall"
+	"sync/atomic"
 	"time"
 
 	"github.com/mdlayher/netlink"
-	"github.com/ti-mo/conntrack"
-	"github.com/ti-mo/netfilter"
-	"golang.org/x/sys/unix"
+	"github.com/prometheus/client_golang/prometheus"
 
+	"tributary/exporter/clock"
 	"tributary/exporter/netns"
+	"tributary/service/log"
 )
 
 const (
-	listPatience = time.Second // for one list of translated connections
-	listPause    = 200         // times the processor time that a list took nothing is listed: at most 0.5 % of a core
+	listPause = 200       // times the processor time that a list took nothing is listed where nothing is watched: at most 0.5 % of a core
+	listAgain = time.Hour // after which connections are listed where they are watched, for those that last
+	// watchSettle is how long after the subscription the list is made: the kernel may be about to enter a connection that it began before.
+	watchSettle = 5 * time.Millisecond
+	watchIdle   = 3 * time.Second // after which a namespace that nobody asks about is not watched
+	maxSpaces   = 1024
+	forgetSpace = 2 * time.Minute
 )
 
 // Sharing knows which addresses of this host stand for connections of others: by a masquerade, or because a port of theirs leads elsewhere.
+// Its methods are safe for concurrent use; Run once.
 type Sharing struct {
-	opts Options
+	opts  Options
+	log   *slog.Logger
+	bytes int // for events that wait; tests make it small
 
-	mu    sync.Mutex
-	pause map[uint32]time.Time // namespaces that were listed at some cost, until when they are left alone
+	mu      sync.Mutex
+	spaces  map[uint32]*space
+	watch   *watch
+	watched []netip.Addr // what the watch is about
+	refused time.Time    // until then no watch is tried
+	changes *watch       // of rules; nil: they are looked at each time
+	rules   uint64       // counts those
+	looks   budget       // for rules, and the lists that they lead to
+	lists   budget       // for the other ones
+
+	missed  atomic.Uint64 // times that events were lost
+	skipped atomic.Uint64 // looks for which there was no time
 }
 
 // NewSharing returns a Sharing that has asked nothing.
-func NewSharing(opts Options) *Sharing {
-	return &Sharing{opts: opts, pause: make(map[uint32]time.Time)}
+func NewSharing(opts Options, registerer prometheus.Registerer, logger *slog.Logger) (*Sharing, error) {
+	s := &Sharing{
+		opts: opts, log: log.Limited(logger.With(log.Component, "nat"), 10*time.Second), bytes: watchBuffer,
+		spaces: make(map[uint32]*space), looks: budget{rate: 20e6, most: 200e6, have: 200e6}, lists: budget{rate: 20e6, most: 20e6, have: 20e6},
+	}
+	if err := registerer.Register(s); err != nil {
+		return nil, fmt.Errorf("register the metrics of nat: %w", err)
+	}
+	return s, nil
 }
 
 // Among returns which of a network namespace's own addresses stand for others at present: connections that began elsewhere leave under them,
-// or connections to them go elsewhere. An entry of connection tracking outlives its connection, so whoever asks again within ten seconds misses none.
-// Where connection tracking cannot be read no address is known to; where a list takes over 5 ms, as it does wherever anything is tracked at all
-// (the kernel walks every bucket of its table, 262,144 by default, twice), it is not listed at each call.
-func (s *Sharing) Among(inum uint32, own []netip.Addr) []netip.Addr {
-	if s.opts.OwnOnly && inum != s.opts.Own {
+// or connections to them go elsewhere. whole are those of them that are not known to. The namespace has an id in ours.
+//
+// Where rules can translate, the kernel tells of each such connection before its first packet leaves, and Among has read all that it told. What was before it listened, or was
+// lost, is found in a list: an entry of connection tracking outlives its connection by ten seconds. Where none can, or the kernel does not tell, there are lists alone, and as
+// they take 18 ms and more wherever anything is tracked (the kernel walks every bucket of its table, 262,144 by default, twice), not at each call.
+// Where connection tracking cannot be read no address is known to.
+func (s *Sharing) Among(inum uint32, own, whole []netip.Addr) []netip.Addr {
+	if s.opts.OwnOnly && inum != s.opts.Own || !tracking() {
 		return nil
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if time.Now().Before(s.pause[inum]) {
+	now := time.Now()
+	sp := s.space(inum, now)
+	if sp == nil {
 		return nil
 	}
-	runtime.LockOSThread() // whose time is measured: on a busy host that of the clock would be the others'
-	defer runtime.UnlockOSThread()
-	before := threadTime()
-	shared, err := s.list(inum, own)
-	if len(s.pause) >= maxSockets*16 {
-		clear(s.pause)
+	s.hear()
+	s.ask(sp, own, whole, now)
+	shared := sp.heard
+	sp.heard = nil
+	if sp.complete && !sp.mute() && now.Before(sp.again) {
+		return shared
 	}
-	pause := listPause * (threadTime() - before)
+	found, err := s.look(sp, now)
 	if err != nil {
-		pause = retry
+		s.giveUp(sp, err, now)
 	}
-	s.pause[inum] = time.Now().Add(pause)
-	return shared
+	return append(shared, found...)
 }
 
-// threadTime is the processor time of the calling thread.
-func threadTime() time.Duration {
-	var at unix.Timespec
-	_ = unix.ClockGettime(unix.CLOCK_THREAD_CPUTIME_ID, &at) // it exists on every kernel this runs on
-	return time.Duration(at.Nano())
+// ask notes what a namespace is asked about. What is new there may have stood for others while nobody heard of it.
+func (s *Sharing) ask(sp *space, own, whole []netip.Addr, now time.Time) {
+	sp.asked, sp.own = now, own
+	if slices.Equal(whole, sp.whole) {
+		return
+	}
+	if !within(whole, sp.whole) {
+		sp.complete = false
+	}
+	sp.whole = whole
+	s.cover(now)
 }
 
-func (s *Sharing) list(inum uint32, own []netip.Addr) ([]netip.Addr, error) {
-	config := &netlink.Config{}
-	if inum != s.opts.Own {
-		f, err := netns.Open(s.opts.Path(inum, 0), inum)
-		if err != nil {
-			return nil, err
-		}
-		defer f.Close()
-		config.NetNS = int(f.Fd())
-	}
-	tracking, err := conntrack.Dial(config)
-	if err != nil {
-		return nil, err
-	}
-	defer func() { _ = tracking.Close() }() // nothing was written
-	if all, err := tracking.StatsGlobal(); err != nil || all.Entries == 0 {
-		return nil, err
-	}
-	var shared []netip.Addr
-	note := func(a netip.Addr) {
-		if !slices.Contains(shared, a) {
-			shared = append(shared, a)
-		}
-	}
-	for _, status := range []conntrack.Status{conntrack.StatusSrcNAT, conntrack.StatusDstNAT} {
-		if err := eachTranslated(config, status, func(orig, reply addresses) (more bool) {
-			if from, as := orig.from, reply.to; from != as && slices.Contains(own, as) && !slices.Contains(own, from) {
-				note(as)
-			}
-			if at, to := orig.to, reply.from; at != to && slices.Contains(own, at) && !slices.Contains(own, to) && !to.IsLoopback() {
-				note(at)
-			}
-			return len(shared) < len(own)
-		}); err != nil {
-			return shared, err
-		}
-	}
-	return shared, nil
+func within(some, all []netip.Addr) bool {
+	return !slices.ContainsFunc(some, func(a netip.Addr) bool { return !slices.Contains(all, a) })
 }
 
-// addresses are those of one direction of a connection.
-type addresses struct{ from, to netip.Addr }
-
-// eachTranslated calls each with the connections that have a status, as long as it wants more. It holds one message of the kernel's at a time: a gateway has
-// millions of entries, which the library would collect.
-func eachTranslated(config *netlink.Config, status conntrack.Status, each func(orig, reply addresses) (more bool)) error {
-	conn, err := netlink.Dial(unix.NETLINK_NETFILTER, config)
-	if err != nil {
-		return err
+// hear takes what the kernel has told.
+func (s *Sharing) hear() {
+	if s.watch == nil {
+		return
 	}
-	defer func() { _ = conn.Close() }() // that ends the list, where it is not read to its end
-	request, err := netfilter.MarshalNetlink(netfilter.Header{
-		SubsystemID: netfilter.NFSubsysCTNetlink, MessageType: ctGet, Flags: netlink.Request | netlink.Dump,
-	}, []netfilter.Attribute{
-		{Type: ctaStatus, Data: netfilter.Uint32Bytes(uint32(status))}, {Type: ctaStatusMask, Data: netfilter.Uint32Bytes(uint32(status))},
+	err := s.watch.connections(func(orig, reply addresses) {
+		for _, sp := range s.spaces {
+			sp.hear(orig, reply)
+		}
 	})
-	if err != nil {
-		return err
+	if err == nil {
+		return
 	}
-	if _, err := conn.Send(request); err != nil {
-		return fmt.Errorf("ask for translated connections: %w", err)
+	s.missed.Add(1)
+	for _, sp := range s.spaces {
+		sp.complete = false
 	}
-	if err := conn.SetReadDeadline(time.Now().Add(listPatience)); err != nil {
-		return err
-	}
-	raw, err := conn.SyscallConn()
-	if err != nil {
-		return err
-	}
-	for buffer := make([]byte, 64<<10); ; {
-		n, received := 0, error(nil)
-		if err := raw.Read(func(fd uintptr) bool {
-			n, _, received = unix.Recvfrom(int(fd), buffer, 0)
-			return !errors.Is(received, unix.EAGAIN)
-		}); err != nil || received != nil {
-			return fmt.Errorf("list translated connections: %w", errors.Join(err, received))
-		}
-		if end, err := entries(buffer[:n], status, each); err != nil || end {
-			return err
-		}
+	if !errors.Is(err, errMissed) {
+		s.log.Warn("translated connections are not heard of any more: they are listed", "error", err)
+		s.stop()
 	}
 }
 
-// The numbers of linux/netfilter/nfnetlink_conntrack.h.
-const (
-	ctGet = 1
-
-	ctaTupleOrig, ctaTupleReply, ctaStatus, ctaStatusMask = 1, 2, 3, 26
-
-	ctaTupleIP                                     = 1
-	ctaIPv4Src, ctaIPv4Dst, ctaIPv6Src, ctaIPv6Dst = 1, 2, 3, 4
-)
-
-// entries reads what came in one piece; end says that it was the last one, or that no more is wanted. Kernels before 5.15 do not know the filter by status.
-func entries(data []byte, status conntrack.Status, each func(orig, reply addresses) bool) (end bool, err error) {
-	messages, err := syscall.ParseNetlinkMessage(data)
-	if err != nil {
-		return false, fmt.Errorf("list translated connections: %w", err)
+func (s *Sharing) stop() {
+	if s.watch != nil {
+		s.watch.close()
+		s.watch, s.watched = nil, nil
 	}
-	for i := range messages {
-		m := &messages[i]
-		switch m.Header.Type {
-		case unix.NLMSG_DONE:
-			return true, nil
-		case unix.NLMSG_ERROR:
-			if len(m.Data) < 4 {
-				return true, errEntry
+}
+
+// look finds out what was not heard of: whether the namespace's rules translate, and what is translated now.
+func (s *Sharing) look(sp *space, now time.Time) (shared []netip.Addr, err error) {
+	if now.Before(sp.failed) {
+		return nil, nil
+	}
+	known := sp.translates && now.Before(sp.again)
+	if !known && sp.nothingTracked() {
+		s.forget(sp, now)
+		return nil, nil
+	}
+	stale := !known && s.stale(sp)
+	switch {
+	case !stale && !sp.translates && now.Before(sp.rest):
+		return nil, nil
+	case stale && !s.looks.left(clock.Boot()):
+		s.skipped.Add(1)
+		return nil, nil
+	}
+	err = sp.in(s.opts.Own, func(config *netlink.Config) (err error) {
+		took := uint64(0)
+		if stale {
+			if timed(&took, func() { err = s.lookAtRules(sp, config, now) }); err != nil {
+				return err
 			}
-			return true, fmt.Errorf("list translated connections: %w", syscall.Errno(-int32(binary.NativeEndian.Uint32(m.Data))))
 		}
-		orig, reply, has, err := entry(m.Data)
-		if err != nil {
-			return false, err
+		heard, spent := s.heard(sp, now), &s.looks
+		if !heard {
+			spent = &s.lists
 		}
-		if has&status != 0 && !each(orig, reply) {
-			return true, nil
+		if heard || now.After(sp.rest) && spent.left(clock.Boot()) {
+			timed(&took, func() { shared, err = sp.list(config, now) })
+			sp.complete = heard && err == nil
 		}
-	}
-	return false, nil
+		spent.take(took)
+		return err
+	})
+	return shared, err
 }
 
-var errEntry = errors.New("an entry of connection tracking is not understood")
+// stale says whether a namespace's rules may be others than when they were looked at.
+func (s *Sharing) stale(sp *space) bool {
+	s.hearOfRules()
+	return !s.sameChains(sp) || hasLegacy()
+}
 
-func entry(data []byte) (orig, reply addresses, status conntrack.Status, err error) {
-	const header = 4 // struct nfgenmsg
-	if len(data) < header {
-		return orig, reply, 0, errEntry
+func (s *Sharing) hearOfRules() {
+	if s.changes == nil {
+		s.rules++
+		s.changes, _ = watchRules() // without it nothing stays the same
+		return
 	}
-	attributes, err := netlink.NewAttributeDecoder(data[header:])
+	told := false
+	if err := s.changes.read(func([]byte) error { told = true; return nil }); err != nil || told {
+		s.rules++
+	}
+}
+
+func (s *Sharing) sameChains(sp *space) bool {
+	return s.changes != nil && (s.changes.all || sp.at.Inum == s.opts.Own) && sp.rules == s.rules
+}
+
+func (s *Sharing) lookAtRules(sp *space, config *netlink.Config, now time.Time) error {
+	could := sp.translates
+	legacy, err := legacyTables(sp.at)
+	if err == nil && !s.sameChains(sp) {
+		sp.chains, err = translates(config)
+	}
 	if err != nil {
-		return orig, reply, 0, errEntry
+		return err
 	}
-	attributes.ByteOrder = binary.BigEndian
-	for attributes.Next() {
-		switch attributes.Type() {
-		case ctaTupleOrig:
-			attributes.Nested(func(in *netlink.AttributeDecoder) error { return inTuple(in, &orig) })
-		case ctaTupleReply:
-			attributes.Nested(func(in *netlink.AttributeDecoder) error { return inTuple(in, &reply) })
-		case ctaStatus:
-			status = conntrack.Status(attributes.Uint32())
-		}
+	sp.translates, sp.rules = legacy || sp.chains, s.rules
+	if could && !sp.translates {
+		s.cover(now)
 	}
-	return orig, reply, status, attributes.Err()
+	return nil
 }
 
-func inTuple(tuple *netlink.AttributeDecoder, a *addresses) error {
-	for tuple.Next() {
-		if tuple.Type() == ctaTupleIP {
-			tuple.Nested(func(in *netlink.AttributeDecoder) error { return inAddresses(in, a) })
-		}
+// forget unlearns the rules of a namespace where nothing is tracked: whatever is, later, is listed.
+func (s *Sharing) forget(sp *space, now time.Time) {
+	could := sp.translates
+	sp.translates, sp.rules, sp.complete = false, 0, false
+	if could {
+		s.cover(now)
 	}
-	return tuple.Err()
 }
 
-func inAddresses(ip *netlink.AttributeDecoder, a *addresses) error {
-	for ip.Next() {
-		addr, _ := netip.AddrFromSlice(ip.Bytes()) // one of another length is no address of ours
-		switch ip.Type() {
-		case ctaIPv4Src, ctaIPv6Src:
-			a.from = addr
-		case ctaIPv4Dst, ctaIPv6Dst:
-			a.to = addr
+// heard makes sure that each connection of the namespace is heard of that is translated from now on, if it matters; false: it is not.
+func (s *Sharing) heard(sp *space, now time.Time) bool {
+	if !sp.translates || len(sp.whole) == 0 {
+		return false
+	}
+	was := sp.silent
+	if sp.silent = sp.mute(); sp.silent {
+		if !was {
+			s.log.Warn(errMute.Error(), "netns", sp.at.Inum)
+		}
+		return false
+	}
+	return s.cover(now) && (s.watch.all || sp.at.Inum == s.opts.Own)
+}
+
+// cover makes the watch one of all addresses that are asked about and may be translated, and says whether there is one.
+func (s *Sharing) cover(now time.Time) bool {
+	var addrs []netip.Addr
+	for _, sp := range s.spaces {
+		if sp.translates && !sp.silent {
+			addrs = append(addrs, sp.whole...)
 		}
 	}
-	return ip.Err()
+	slices.SortFunc(addrs, netip.Addr.Compare)
+	addrs = slices.Compact(addrs)
+	switch {
+	case len(addrs) == 0:
+		s.stop()
+		return false
+	case s.watch != nil && slices.Equal(addrs, s.watched):
+		return true
+	case now.Before(s.refused):
+		return false
+	}
+	err := s.open(addrs)
+	if err != nil {
+		s.log.Warn("the first translated connections under an address may be named after it: the kernel does not tell of them, so they are listed", "error", err)
+		s.stop()
+		s.refused = now.Add(retry)
+		for _, sp := range s.spaces {
+			sp.complete = false
+		}
+		return false
+	}
+	s.watched = addrs
+	return true
 }
+
+func (s *Sharing) open(addrs []netip.Addr) (err error) {
+	if s.watch != nil {
+		return s.watch.narrow(addrs)
+	}
+	if s.watch, err = watchConnections(addrs, s.bytes); err == nil {
+		time.Sleep(watchSettle)
+	}
+	return err
+}
+
+func (s *Sharing) giveUp(sp *space, err error, now time.Time) {
+	s.log.Warn("it is not known whether addresses of a network namespace stand for others", "netns", sp.at.Inum, "error", err)
+	sp.close() // it may be elsewhere by now
+	sp.complete, sp.failed = false, now.Add(retry)
+}
+
+// space returns what is known of a namespace, nil if it cannot be looked at.
+func (s *Sharing) space(inum uint32, now time.Time) *space {
+	if sp, ok := s.spaces[inum]; ok && (sp.count != nil || now.Before(sp.failed)) {
+		return sp.usable()
+	}
+	if len(s.spaces) >= maxSpaces {
+		s.skipped.Add(1)
+		return nil
+	}
+	at := netns.Namespace{Inum: inum, Path: netns.Own}
+	if inum != s.opts.Own {
+		at.Path = s.opts.Path(inum, 0)
+	}
+	sp, err := openSpace(at)
+	s.spaces[inum] = sp
+	if err != nil {
+		s.giveUp(sp, err, now)
+	}
+	sp.asked = now
+	return sp.usable()
+}
+
+// Run lets go of namespaces that nobody asks about any more, until ctx ends.
+func (s *Sharing) Run(ctx context.Context) error {
+	for {
+		select {
+		case <-ctx.Done():
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			s.stop()
+			if s.changes != nil {
+				s.changes.close()
+				s.changes = nil
+			}
+			return nil
+		case now := <-time.After(clock.Beat(idle / 2)):
+			s.letGo(now)
+		}
+	}
+}
+
+func (s *Sharing) letGo(now time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	changed := false
+	for inum, sp := range s.spaces {
+		unasked := now.Sub(sp.asked)
+		if unasked > watchIdle && len(sp.whole) > 0 {
+			sp.whole, sp.complete, changed = nil, false, true
+		}
+		if unasked > forgetSpace {
+			sp.close()
+			delete(s.spaces, inum)
+		}
+	}
+	if changed {
+		s.cover(now)
+	}
+}
+
+// CheckEvents says why translated connections of our own namespace are not heard of in time; nil if they are, or if nothing translates here.
+func CheckEvents() error {
+	if !tracking() {
+		return nil
+	}
+	s := &Sharing{}
+	sp, err := openSpace(netns.Namespace{Path: netns.Own})
+	if err != nil {
+		return err
+	}
+	defer sp.close()
+	if err := s.lookAtRules(sp, nil, time.Time{}); err != nil || !sp.translates {
+		return err
+	}
+	if sp.mute() {
+		return errMute
+	}
+	w, err := watchConnections(nil, watchBuffer)
+	if err != nil {
+		return fmt.Errorf("the first translated connections under an address may be named after it: %w", err)
+	}
+	w.close()
+	return nil
+}
+
+var errMute = errors.New("net.netfilter.nf_conntrack_events is 0, so nobody is told of new connections: the first translated ones under an address may be named after it")

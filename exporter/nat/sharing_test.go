@@ -2,8 +2,6 @@ package nat
 
 import (
 	"encoding/binary"
-	"net/netip"
-	"os"
 	"slices"
 	"testing"
 	"time"
@@ -16,35 +14,12 @@ import (
 // A gateway stands for those behind it: for clients by a masquerade, for a server by a port that leads to it. It does not for its own connections, nor
 // for those that it only forwards.
 func TestSharedAddresses(t *testing.T) {
-	gate, inside, outside := newPlace(t), newPlace(t), newPlace(t)
-	wire(inside, gate, "wi", "10.178.1.2/24 fd78:1::2/64", "10.178.1.1/24 fd78:1::1/64")
-	wire(outside, gate, "wo", "10.178.2.2/24 fd78:2::2/64", "10.178.2.1/24 10.178.2.9/24 fd78:2::1/64")
-	inside.run("", "ip", "route", "add", "default", "via", "10.178.1.1")
-	inside.run("", "ip", "-6", "route", "add", "default", "via", "fd78:1::1")
-	outside.run("", "ip", "route", "add", "10.178.1.0/24", "via", "10.178.2.1")
-	for _, file := range []string{"/proc/sys/net/ipv4/ip_forward", "/proc/sys/net/ipv6/conf/all/forwarding"} {
-		gate.do(func() error { return os.WriteFile(file, []byte("1"), 0) })
-	}
-	s := NewSharing(Options{Own: outside.inum, Path: func(inum, _ uint32) string {
-		if inum == gate.inum {
-			return gate.path()
-		}
-		return ""
-	}})
-	own := []netip.Addr{
-		netip.MustParseAddr("10.178.1.1"), netip.MustParseAddr("10.178.2.1"), netip.MustParseAddr("10.178.2.9"), netip.MustParseAddr("fd78:1::1"), netip.MustParseAddr("fd78:2::1"),
-	}
+	g := newGateway(t)
+	gate, inside, outside := g.gate, g.inside, g.outside
 	want := func(what string, shared ...string) {
 		t.Helper()
-		var got []string
-		outside.do(func() error {
-			clear(s.pause)
-			for _, a := range s.Among(gate.inum, own) {
-				got = append(got, a.String())
-			}
-			return nil
-		})
-		slices.Sort(got)
+		g.sharing.letGo(time.Now().Add(time.Hour))
+		got := g.among()
 		if !slices.Equal(got, shared) {
 			t.Errorf("%s: %v, want %v", what, got, shared)
 		}
@@ -70,28 +45,6 @@ func TestSharedAddresses(t *testing.T) {
 	gate.run("table ip d { chain i { type nat hook prerouting priority -100; policy accept\nip daddr 10.178.2.9 tcp dport 80 dnat to 10.178.1.2:8080\n}\n}\n", "nft", "-f", "-")
 	outside.dial("10.178.2.9:80")
 	want("a port that leads inside", "10.178.2.1", "10.178.2.9", "fd78:2::1")
-}
-
-// TestSharingIsBounded: what took time is not asked again at once, and what cannot be asked is left alone.
-func TestSharingIsBounded(t *testing.T) {
-	host := newPlace(t)
-	s := NewSharing(Options{Own: host.inum, Path: func(uint32, uint32) string { return "" }})
-	own := []netip.Addr{netip.MustParseAddr("10.0.0.1")}
-	host.do(func() error {
-		s.Among(host.inum, own)
-		s.Among(1, own)
-		return nil
-	})
-	if !time.Now().Before(s.pause[1]) || time.Until(s.pause[1]) < retry-time.Second {
-		t.Errorf("a namespace that cannot be entered is asked again at %v", s.pause[1])
-	}
-	if until := s.pause[host.inum]; until.IsZero() || time.Until(until) > listPatience {
-		t.Errorf("the own one is left alone until %v", until)
-	}
-	s.opts.OwnOnly = true
-	if s.Among(2, own); len(s.pause) != 2 {
-		t.Error("a sidecar asks in other namespaces")
-	}
 }
 
 func FuzzEntries(f *testing.F) {
