@@ -278,6 +278,44 @@ func TestMuteTracking(t *testing.T) {
 	g.gate.do(CheckEvents)
 }
 
+// TestWithoutCapabilities: an exporter that may not listen in other namespaces lists those, with pauses; one that may not ask at all knows nothing, and leaves it alone.
+func TestWithoutCapabilities(t *testing.T) {
+	for _, c := range []struct {
+		missing         int
+		listed, watched bool
+	}{{unix.CAP_NET_BROADCAST, true, true}, {unix.CAP_NET_ADMIN, false, false}} {
+		g := newGateway(t)
+		g.gate.run(masquerade, "nft", "-f", "-")
+		g.outside.listen("10.178.2.2:80")
+		g.inside.dial("10.178.2.2:80")
+		var first, second []netip.Addr
+		g.outside.do(func() error {
+			if err := withoutCapability(c.missing); err != nil {
+				return err
+			}
+			first, second = g.sharing.Among(g.gate.inum, g.own, g.own), g.sharing.Among(g.gate.inum, g.own, g.own)
+			return nil
+		})
+		if len(first) == 1 != c.listed || second != nil {
+			t.Errorf("without capability %d: %v, then %v", c.missing, first, second)
+		}
+		if sp := g.sharing.spaces[g.gate.inum]; sp.complete || time.Now().Before(sp.failed) == c.listed || (g.sharing.watch != nil) != c.watched {
+			t.Errorf("without capability %d: %+v, watched %t", c.missing, sp, g.sharing.watch != nil)
+		}
+	}
+}
+
+// withoutCapability takes a capability from the calling thread.
+func withoutCapability(n int) error {
+	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var sets [2]unix.CapUserData
+	if err := unix.Capget(&header, &sets[0]); err != nil {
+		return err
+	}
+	sets[n/32].Effective &^= 1 << (n % 32)
+	return unix.Capset(&header, &sets[0])
+}
+
 // TestSharingIsBounded: what took time is not listed again at once, what cannot be looked at is left alone, what nobody asks about is not watched, and a sidecar
 // looks at its own namespace alone.
 func TestSharingIsBounded(t *testing.T) {
