@@ -70,6 +70,9 @@ func (b *Book) refresh(lastSeen int64) {
 	}
 	want := b.wanted(b.clock().wall)
 	b.noteHere()
+	if b.opts.Shared != nil && !b.sharing.asked {
+		return // of what stands for others nothing is claimed, not even for a moment
+	}
 	held := map[Key]bool{}
 	for _, c := range want {
 		held[c.Key] = true

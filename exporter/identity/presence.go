@@ -42,6 +42,7 @@ func (b *Book) watchAddresses(ctx context.Context) error {
 		return err
 	}
 	defer b.stopPresence()
+	b.learnSharing()
 	socket, err := poller.New(b.presence.socket.fd, "the notifications of addresses")
 	if err != nil {
 		return err

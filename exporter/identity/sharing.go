@@ -24,6 +24,7 @@ type sharing struct {
 	whole   map[uint32][]netip.Addr // of each namespace the addresses that would be claimed whole
 	seen    map[sharedKey]int64     // when an address was last seen to stand for others, wall clock ns
 	checked int64                   // until when the check before verified
+	asked   bool                    // about what was there at the start
 }
 
 type sharedKey struct {
@@ -74,15 +75,25 @@ func (b *Book) checkSharing() (verified int64) {
 	return s.checked
 }
 
-// asked are the addresses of a namespace that would be claimed whole, and those that are.
-type asked struct{ own, whole []netip.Addr }
+// learnSharing asks about the addresses that are there at the start, before any is claimed. A collector bridges the seconds of a restart between two claims of one owner: a
+// first translation in them is still tracked now, and there is no second claim.
+func (b *Book) learnSharing() {
+	b.checkSharing()
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.sharing.asked = true
+	b.refresh(b.verified)
+}
+
+// question are the addresses of a namespace that would be claimed whole, and those that are.
+type question struct{ own, whole []netip.Addr }
 
 // unsharedSpaces returns the namespaces to ask about: those with addresses that are claimed whole, and those of which nothing was seen for a while. The caller holds mu.
-func (b *Book) unsharedSpaces(now int64) map[uint32]asked {
+func (b *Book) unsharedSpaces(now int64) map[uint32]question {
 	s := &b.sharing
-	ask := map[uint32]asked{}
+	ask := map[uint32]question{}
 	for inum, own := range s.whole {
-		of, due := asked{own: own}, false
+		of, due := question{own: own}, false
 		for _, a := range own {
 			at, shared := s.seen[sharedKey{inum, a}]
 			if !shared {

@@ -54,6 +54,9 @@ workloads:
 	running(t, b)
 	heard := listen(t, b)
 	heard.after(b, func() {})
+	if n := b.metrics.releases[Stopped].Load(); n != 0 {
+		t.Errorf("%d addresses were claimed that stood for others from the start", n)
+	}
 	heard.want(b, s.set("10.209.1.1", true), "default 10.209.1.1 not s/whole: stopped")
 	if len(heard.open) != 1 {
 		t.Errorf("open: %v", heard.open)

@@ -20,7 +20,7 @@ import (
 )
 
 const (
-	listPause = 200       // times the processor time that a list took nothing is listed where nothing is watched: at most 0.5 % of a core
+	listPause = 200 // times the processor time that a list took nothing is listed where nothing is watched: at most 0.5 % of a core
 	// listAgain is after how long connections are listed where they are watched: for those that last, and for those that the kernel was told not to tell of.
 	listAgain = 10 * time.Minute
 	// watchSettle is how long after the subscription the list is made: the kernel may be about to enter a connection that it began before.
