@@ -45,7 +45,7 @@ func (b *bench) loads() (loads []load, stop func()) {
 	}
 	loads = append(loads,
 		load{"nginx under wrk, Connection: close", "connection", b.pairs, some, func(d time.Duration) (loadResult, error) { return w.load(false, d) }},
-		load{"nginx under wrk, keep-alive", "request", b.pairs, named(some, noise, tributary), func(d time.Duration) (loadResult, error) { return w.load(true, d) }},
+		load{"nginx under wrk, keep-alive", "request", b.pairs, named(all, noise, tributary, withoutFailedConnects), func(d time.Duration) (loadResult, error) { return w.load(true, d) }},
 	)
 	return loads, w.stop
 }
@@ -105,8 +105,9 @@ func (b *bench) compare(l load) error {
 
 // The names of the tracers that every load has.
 const (
-	noise     = "none again (the noise)"
-	tributary = "Tributary"
+	noise                 = "none again (the noise)"
+	tributary             = "Tributary"
+	withoutFailedConnects = "Tributary, --failed-connects=false"
 )
 
 // usable are the tracers that start on this machine, and none; it says what is left out.

@@ -42,7 +42,7 @@ const tcplife = `tracepoint:sock:inet_sock_set_state /args->protocol == 6/ {
 func (b *bench) tracers() (list []tracer, why []string) {
 	list = []tracer{{name: "empty tp_btf program", start: startEmpty}}
 	for name, args := range map[string][]string{
-		tributary: nil, "Tributary, --failed-connects=false": {"--failed-connects=false"}, "Tributary, sidecar of a neighbour": {"--scope", "netns"},
+		tributary: nil, withoutFailedConnects: {"--failed-connects=false"}, "Tributary, sidecar of a neighbour": {"--scope", "netns"},
 	} {
 		list = append(list, tracer{name: name, start: func() (running, error) { return b.startExporter(args...) }})
 	}

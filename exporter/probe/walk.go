@@ -142,6 +142,7 @@ func (p *Probe) mayBeDue(now uint64) (bool, error) {
 	age := uint64(min(p.opts.ActiveFirst, p.opts.SynFirst))
 	if !oldEnough(perCPU, now, 0) { // there is none: one that comes has its age before it
 		p.walks.quietTo = now + age
+		return false, nil
 	}
 	return oldEnough(perCPU, now, age), nil
 }
