@@ -72,12 +72,12 @@ static __always_inline int add_open(const struct open_socket *open)
 /* Removes an entry; only for who has set OPEN_CLOSING. */
 static __always_inline void remove_open(__u64 sock, struct open_socket *open)
 {
-	if (open == slot_of(sock)) {
+	if (open == slot_of(sock))
 		__sync_lock_test_and_set(&open->sock, 0);
-	} else {
-		bpf_map_delete_elem(&open_sockets, &sock);
+	else if (!bpf_map_delete_elem(&open_sockets, &sock))
 		__sync_fetch_and_add(&hashed_sockets, -1);
-	}
+	else
+		return;
 	count(FLOW_COUNTER_REMOVED);
 }
 
