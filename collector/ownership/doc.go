@@ -20,7 +20,8 @@
 // atomic; on amd64 such a load is a plain load. What readers read at each look-up and what writers write at each claim lie on different cache lines: sharing them cost readers a twentieth of their processor time.
 //
 // Speed. A look-up of a random address among a million waits twice for memory: for the index and for the record. Find looks for many addresses at once, so
-// that the waits overlap; package attribute does so for 64 rows at a time. benchmarks/table measures it.
+// that the waits overlap; package attribute does so for 64 rows at a time. The rest is branches that cannot be foreseen: whether the address is known, in which
+// slot, with one range or two. So four slots are compared at once, and a second range is read in any case. benchmarks/table measures it.
 //
 // Memory. A record is a key of 8 bytes (IPv4) or 24 (IPv6) and 16 bytes a range, in a log of chunks without pointers; an index of 4 bytes a slot finds it.
 // Records that were replaced leave holes; when those make up more than a 16th, records are moved together. Times are kept to the millisecond, which

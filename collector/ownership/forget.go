@@ -56,7 +56,7 @@ func (t *Table) makeRoom(keep uint32, now int64) bool {
 	needEntry := keep == noSlot && t.addresses >= t.cfg.MaxAddresses
 	e, ix := &t.other, t.index.Load()
 	in, best, seen := uint32(noSlot), int64(open), 0
-	for steps := min(len(ix.slots), mostSteps); steps > 0 && seen < look; steps-- {
+	for steps := min(ix.len(), mostSteps); steps > 0 && seen < look; steps-- {
 		if t.step(ix, e); e.slot == noSlot || e.slot == keep || needEntry && len(e.pieces) > 1 {
 			continue
 		}
@@ -79,15 +79,15 @@ func (t *Table) makeRoom(keep uint32, now int64) bool {
 
 // step moves the hand to the next slot and takes what is there apart.
 func (t *Table) step(ix *index, e *entry) {
-	t.hand = (t.hand + 1) & ix.mask
+	t.hand = (t.hand + 1) % uint32(ix.len())
 	t.take(ix, t.hand, e)
 }
 
 // take takes apart what is in a slot; the entry has no slot if nothing is.
 func (t *Table) take(ix *index, slot uint32, e *entry) {
 	e.slot = noSlot
-	if s := ix.slots[slot].Load(); s > slotGone {
-		e.read(t.log.at(s & refMask))
+	if s := ix.at(slot); s > slotGone {
+		e.read(t.log.at(s >> tagBits))
 		e.slot = slot
 	}
 }
@@ -100,7 +100,7 @@ func (t *Table) Expire(now int64, budget int) {
 	defer t.mu.Unlock()
 	limit := now - int64(t.cfg.Retention)
 	e, ix := &t.other, t.index.Load()
-	for steps := len(ix.slots); steps > 0 && budget > 0; steps-- {
+	for steps := ix.len(); steps > 0 && budget > 0; steps-- {
 		if t.step(ix, e); e.slot == noSlot {
 			continue
 		}

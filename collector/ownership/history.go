@@ -52,8 +52,8 @@ func (v View) read(net NetworkID, addr Addr, f func([]span)) {
 	var in Found
 	for {
 		v.t.findOne(Key{net, addr}, &in)
-		if in.rec != nil {
-			f(v.spans(in.rec, buf[:0]))
+		if !in.nobody() {
+			f(v.spans(v.t.log.at(in.ref), buf[:0]))
 		} else {
 			f(nil)
 		}

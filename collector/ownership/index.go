@@ -1,30 +1,60 @@
 package ownership
 
 import (
+	"math"
 	"math/bits"
 	"sync/atomic"
 )
 
 const (
-	refBits    = 27
-	refMask    = 1<<refBits - 1
+	tagBits    = 5
+	tagMask    = 1<<tagBits - 1
+	refBits    = 32 - tagBits
 	slotEmpty  = 0
-	slotGone   = 1 // a tombstone: readers probe past it
+	slotGone   = 1 << tagBits // a tombstone: readers look past it
 	maxEntries = 16 << 20
 )
 
-// index finds the record of a key: open addressing with linear probing, 4 bytes a slot: 5 bits of the hash and 27 of the record's
-// place in the log. A deleted slot stays a tombstone until the next rebuild, because moving its neighbours could hide them from a
-// reader that is on its way.
+// index finds the record of a key: open addressing, 4 bytes a slot: 27 bits of the record's place in the log and 5 of the hash. Slots come in groups of four,
+// two in a word, so that a reader looks at four without a branch: which of them has the key cannot be foreseen. A key is in the first slot of its group that was
+// free, or of the next group that had one: a group whose last slot is empty was never full. A deleted slot stays a tombstone until the next rebuild,
+// because moving its neighbours could hide them from a reader that is on its way.
 type index struct {
-	mask  uint32
-	slots []atomic.Uint32
+	mask   uint32
+	groups []group
 }
 
-func newIndex(size uint32) *index {
-	slots := make([]atomic.Uint32, size)
-	advise(slots)
-	return &index{mask: size - 1, slots: slots}
+type group [2]atomic.Uint64
+
+const groupLen = 4
+
+func newIndex(slots uint32) *index {
+	groups := make([]group, slots/groupLen)
+	advise(groups)
+	return &index{mask: slots/groupLen - 1, groups: groups}
+}
+
+func (ix *index) len() int { return len(ix.groups) * groupLen }
+
+// at is what a slot says, set changes it: there is one writer.
+func (ix *index) at(slot uint32) uint32 { return ix.groups[slot/groupLen].at(slot % groupLen) }
+
+func (ix *index) set(slot, s uint32) {
+	w, shift := &ix.groups[slot/groupLen][slot/2%2], slot%2*32
+	w.Store(w.Load()&^(math.MaxUint32<<shift) | uint64(s)<<shift)
+}
+
+func (g *group) at(slot uint32) uint32 { return uint32(g[slot/2].Load() >> (slot % 2 * 32)) }
+
+// wasFull: keys that belong here may be in the next group.
+func (g *group) wasFull() bool { return g.at(groupLen-1) != slotEmpty }
+
+// lanes has a 1 in the place of each slot of a word.
+const lanes = 1<<32 | 1
+
+// alike has the sixth bit for each slot of a word whose tag is the same.
+func alike(word, tags uint64) uint64 {
+	return ((word^tags)&(tagMask*lanes)+tagMask*lanes)&(32*lanes) ^ 32*lanes
 }
 
 func (t *Table) hash(net uint32, a Addr) uint64 {
@@ -33,18 +63,8 @@ func (t *Table) hash(net uint32, a Addr) uint64 {
 	return hi ^ lo
 }
 
-// tagOf is the part of the hash that stands in the slot: the home of a key comes from other bits.
-func tagOf(h uint64) uint32 { return uint32(h>>(64-32+refBits)) << refBits }
-
-// probe goes on from slot i to the first that is empty or has the tag.
-func (ix *index) probe(tag, i uint32) (at, said uint32) {
-	for ; ; i++ {
-		s := ix.slots[i&ix.mask].Load()
-		if s&^refMask == tag && s != slotGone || s == slotEmpty {
-			return i, s
-		}
-	}
-}
+// tagOf is the part of the hash that stands in the slot: the home of a key comes from other bits. It is not 0, which slots without a record have.
+func tagOf(h uint64) uint32 { return uint32(h>>32*tagMask>>32) + 1 }
 
 // slotOf gives the slot and the place of a key's record, or noSlot. For writers.
 func (t *Table) slotOf(net uint32, a Addr) (slot, ref uint32) {
@@ -52,37 +72,41 @@ func (t *Table) slotOf(net uint32, a Addr) (slot, ref uint32) {
 		return noSlot, 0
 	}
 	k, h, ix := Key{NetworkID(net), a}, t.hash(net, a), t.index.Load()
-	for i := uint32(h); ; i++ {
-		at, s := ix.probe(tagOf(h), i)
-		if s == slotEmpty {
+	for home := uint32(h) & ix.mask; ; home = (home + 1) & ix.mask {
+		g := &ix.groups[home]
+		for i := range uint32(groupLen) {
+			if s := g.at(i); s&tagMask == tagOf(h) && t.log.front(s>>tagBits).is(&k) {
+				return home*groupLen + i, s >> tagBits
+			}
+		}
+		if !g.wasFull() {
 			return noSlot, 0
 		}
-		if t.log.at(s & refMask).is(k) {
-			return at & ix.mask, s & refMask
-		}
-		i = at
 	}
 }
 
 // insert links a record of a key that is not there, and says in which slot.
 func (t *Table) insert(net uint32, a Addr, ref uint32) (slot uint32) {
-	if ix := t.index.Load(); uint64(t.used+1)*10 > uint64(len(ix.slots))*7 {
+	if ix := t.index.Load(); uint64(t.used+1)*10 > uint64(ix.len())*7 {
 		t.rebuild()
 	}
-	h := t.hash(net, a)
-	ix := t.index.Load()
-	for i := uint32(h) & ix.mask; ; i = (i + 1) & ix.mask {
-		s := ix.slots[i].Load()
-		if s > slotGone {
-			continue
-		}
-		if s == slotEmpty {
-			t.used++
-		}
-		ix.slots[i].Store(tagOf(h) | ref)
-		t.added.Add(1)
-		return i
+	h, ix := t.hash(net, a), t.index.Load()
+	slot = ix.free(h)
+	if ix.at(slot) == slotEmpty {
+		t.used++
 	}
+	ix.set(slot, ref<<tagBits|tagOf(h))
+	t.added.Add(1)
+	return slot
+}
+
+// free is the first slot without a record for a key.
+func (ix *index) free(h uint64) uint32 {
+	slot := uint32(h) & ix.mask * groupLen
+	for ix.at(slot) > slotGone {
+		slot = (slot + 1) % uint32(ix.len())
+	}
+	return slot
 }
 
 // rebuild writes a new index without tombstones, large enough for half as many entries again, and publishes it whole.
@@ -93,17 +117,10 @@ func (t *Table) rebuild() {
 	}
 	old, ix := t.index.Load(), newIndex(size)
 	t.used = 0
-	for i := range old.slots {
-		s := old.slots[i].Load()
-		if s <= slotGone {
-			continue
-		}
-		for j := uint32(t.hash(t.log.at(s&refMask).key())) & ix.mask; ; j = (j + 1) & ix.mask {
-			if ix.slots[j].Load() == slotEmpty {
-				ix.slots[j].Store(s)
-				t.used++
-				break
-			}
+	for i := range uint32(old.len()) {
+		if s := old.at(i); s > slotGone {
+			ix.set(ix.free(t.hash(t.log.at(s>>tagBits).key())), s)
+			t.used++
 		}
 	}
 	t.index.Store(ix)

@@ -69,100 +69,105 @@ func (v *View) LookupFound(f *Found, port uint16, at, tolerance int64) (a Answer
 	return a
 }
 
+// lookup fills an empty answer.
 func (v *View) lookup(f *Found, port uint16, at, tolerance int64, a *Answer) {
-	q := query{port, at, at - tolerance, at + tolerance}
 	for {
 		switch {
-		case f.rec == nil:
-			*a = v.absent(f.key.Addr, &q)
-		case !v.fast(f.rec, &q, a):
-			*a = v.slow(f.rec, q)
+		case f.nobody():
+			v.absent(f.key.Addr, at+tolerance, a)
+		case !f.rec.is(&f.key): // it looks alike only
+			v.t.findOne(f.key, f)
+			continue
+		case !v.fast(f, at, tolerance, a):
+			*a = v.slow(v.t.log.at(f.ref), query{port, at, at - tolerance, at + tolerance})
 		}
 		if f.stands(v.t) {
 			return
 		}
 		v.t.findOne(f.key, f)
+		*a = Answer{}
 	}
 }
 
-func (v *View) absent(addr Addr, q *query) Answer {
+// absent is the answer about an address that is not in the table. It writes field by field: to copy an answer whose small fields were just written makes
+// the processor wait until they have left its store buffer.
+func (v *View) absent(addr Addr, hi int64, a *Answer) {
 	if !v.t.isInternal(addr) {
-		return Answer{Why: External, From: math.MinInt64, Until: math.MaxInt64}
+		a.Why, a.From, a.Until = External, math.MinInt64, math.MaxInt64
+		return
 	}
-	return v.absentAnswer(q.hi)
+	a.Why, a.Wait = v.nobody(hi)
 }
 
-// absentAnswer is what is known where nobody is known to have had the address.
-func (v *View) absentAnswer(hi int64) Answer {
+// nobody is what is known where nobody is known to have had the address.
+func (v *View) nobody(hi int64) (why Why, wait bool) {
 	if v.horizon < hi {
 		// In the quiet time nobody knows when evidence comes, or whether: the row goes on and is named later.
-		return Answer{Why: Pending, Wait: !v.quiet}
+		return Pending, !v.quiet
 	}
-	return Answer{Why: NoEvidence}
+	return NoEvidence, false
 }
 
-// fast answers the two common cases without copying: one range around the whole of at ± tolerance, or one that its living exporter
-// has not verified that far yet, and nothing else near it. ok false means that the case is not that simple.
-func (v *View) fast(r record, q *query, a *Answer) bool {
-	first, word, n, _ := r.shape()
-	tol, most := q.hi-q.at, v.t.mostSlack.Load()
-	others, ok, began := false, false, int64(open) // a range before; whether one answers; when the one that names did
-	from, until := tol, int64(math.MaxInt64)
-	if first&(hasPorts|hasLost) != 0 || q.at < from {
+// fast answers the two common cases without copying, where the newest range decides and all others ended before: it lies around the whole of
+// at ± tolerance, or its living exporter has not verified it that far yet. False means that the case is not that simple. Whether an address has one range
+// or two cannot be foreseen: the second is read in any case, and counts if there is one.
+func (v *View) fast(f *Found, at, tol int64, a *Answer) bool {
+	first, most := f.rec[0].Load(), v.t.mostSlack.Load()
+	i, n := newest(first), first&countMask
+	if first&(hasPorts|hasLost) != 0 || at < tol {
 		return false
 	}
-	*a = Answer{}
-	for ; n > 0; n, word = n-1, word+2 {
-		w0, w1 := r[word].Load(), r[word+1].Load()
-		begin, end := times(w0, w1)
-		switch {
-		case begin-most > q.hi:
-			until = min(until, begin-most-tol-1)
-			continue
-		case end < q.lo-most:
-			from, others = max(from, end+most+tol+1), true
-			continue
-		case ok:
-			return false
-		}
-		x := v.t.exporters.at(exporterOf(w1))
-		isOpen := end == open
-		if isOpen {
-			end = max(begin, x.verified.Load()) // as spans says it
-		}
-		if most != 0 {
-			if x.barred.Load() {
-				return false
-			}
-			slack := x.slack.Load()
-			begin, end = begin+slack, end-slack
-		}
-		o := v.t.owners.at(ownerOf(w1))
-		owner := o.owner.Load()
-		switch {
-		case owner == nil || o.assigned.Load() || x.who.Load() == nil, v.tooYoung(q.hi, begin, end):
-			return false
-		case begin <= q.lo && end >= q.hi:
-			a.Owner, began = owner, begin
-			from, until = max(from, begin+tol), min(until, end-tol)
-		case isOpen && begin <= q.hi && end < q.hi && v.alive(x.advanced.Load()):
-			a.Why, a.Wait = Pending, true
-			from = max(from, begin-tol, end-tol+1)
-		default:
-			return false
-		}
-		ok = true
+	w0, w1 := f.rec[i].Load(), f.rec[i+1].Load()
+	begin, end := times(w0, w1)
+	_, last := times(f.rec[i+2].Load(), f.rec[i+3].Load()) // when the others were over
+	others := -int64(n >> 1)                               // all ones if there are any
+	if n > 2 {
+		last, others = v.lastOf(f, i+2, n-1), -1
 	}
-	a.From, a.Until = v.lasting(from, began, others), until
-	return ok && q.at >= a.From
+	if last&others >= at-tol-most {
+		return false
+	}
+	x, o, isOpen := v.t.exporters.at(exporterOf(w1)), v.t.owners.at(ownerOf(w1)), end == open
+	if isOpen {
+		end = max(begin, x.verified.Load()) // as spans says it
+	}
+	if most != 0 {
+		if x.barred.Load() {
+			return false
+		}
+		slack := x.slack.Load()
+		begin, end = begin+slack, end-slack
+	}
+	owner := o.owner.Load()
+	if owner == nil || o.assigned.Load() || x.who.Load() == nil || v.tooYoung(at+tol, begin, end) {
+		return false
+	}
+	a.From = tol + (last+most+1)&others
+	switch {
+	case begin <= at-tol && end >= at+tol:
+		a.Owner = owner
+		// For a while after others had it there is doubt.
+		a.From, a.Until = max(a.From, begin+tol, begin+int64(v.t.cfg.Bridge)&others), end-tol
+	case isOpen && begin <= at+tol && end < at+tol && v.alive(x.advanced.Load()):
+		a.Why, a.Wait = Pending, true
+		a.From, a.Until = max(a.From, begin-tol, end-tol+1), math.MaxInt64
+	default:
+		return false
+	}
+	return at >= a.From
 }
 
-// lasting is from when on an answer holds: where others had the address before, doubt has a say in the beginning.
-func (v *View) lasting(from, began int64, others bool) int64 {
-	if !others || began == open {
-		return from
+// lastOf says when the last of n ranges ended that stand at a word of a record; open, if one has not.
+func (v *View) lastOf(f *Found, word, n uint64) (ended int64) {
+	r := v.t.log.at(f.ref)
+	if word+2*n > uint64(len(r)) {
+		return open // what is being written over may say anything
 	}
-	return max(from, began+int64(v.t.cfg.Bridge))
+	for r = r[word : word+2*n]; len(r) >= 2; r = r[2:] {
+		_, end := times(r[0].Load(), r[1].Load())
+		ended = max(ended, end)
+	}
+	return ended
 }
 
 // young: the owner was not seen for long. In the quiet time that may be the claim of a host that froze and does not know yet that it lost the

@@ -13,6 +13,8 @@ const (
 	maxChunks  = 1 << (refBits - chunkShift)
 	// fullWords is how many words claims may fill: what is left is for what replaces records, and for what died and is not cleaned up yet.
 	fullWords = maxChunks * chunkWords / 8 * 7
+	// nobodys is the first word where no record is but Find may look: of no key.
+	nobodys   = 1 << 10
 	noRecords = -1 // of a chunk that is not in use
 	// minFresh and maxFresh bound the chunks that are made at once when there are many: 2 MiB, a huge page, to 16 MiB.
 	minFresh, maxFresh = hugePage / 8 / chunkWords, 256
@@ -41,6 +43,8 @@ func newRecordLog() *recordLog {
 	l := &recordLog{}
 	l.dir.Store(new([]*atomic.Uint64))
 	l.next()
+	l.at(0)[0].Store(nobodys)
+	l.at(0)[1].Store(nobodys)
 	return l
 }
 
@@ -48,6 +52,11 @@ func newRecordLog() *recordLog {
 // chunks begin at addresses that share a few sets of the cache, so that each look-up waited for one more line.
 func (l *recordLog) at(ref uint32) record {
 	return unsafe.Slice((*l.dir.Load())[ref>>chunkShift], chunkWords)[ref&(chunkWords-1):]
+}
+
+// front gives the first words of a record. A chunk has as many behind the beginning of its last record, too.
+func (l *recordLog) front(ref uint32) *front {
+	return (*front)(unsafe.Add(unsafe.Pointer((*l.dir.Load())[ref>>chunkShift]), ref%chunkWords*8))
 }
 
 // append writes a record and says where.
@@ -90,7 +99,7 @@ func (l *recordLog) next() {
 	}
 	l.live[c] = 0
 	l.head = firstRecord(c)
-	l.room = (c+1)<<chunkShift - l.head
+	l.room = (c+1)<<chunkShift - l.head - (frontWords - shortestRec)
 }
 
 // pieceAfter is how many chunks are made at once after so many.
@@ -102,7 +111,7 @@ func pieceAfter(chunks int) int {
 }
 
 // firstRecord is where the records of a chunk begin: none has the number of a free slot.
-func firstRecord(c uint32) uint32 { return max(c<<chunkShift, slotGone+1) }
+func firstRecord(c uint32) uint32 { return max(c<<chunkShift, slotGone>>tagBits+1) }
 
 // wasteful says that holes take too much room.
 func (l *recordLog) wasteful() bool {
@@ -153,7 +162,7 @@ func (t *Table) evacuate(c uint32) {
 				t.words = append(t.words, r[i].Load())
 			}
 			t.log.count(ref, -size)
-			ix.slots[slot].Store(ix.slots[slot].Load()&^refMask | t.log.append(t.words))
+			ix.set(slot, ix.at(slot)&tagMask|t.log.append(t.words)<<tagBits)
 		}
 		ref += uint32(size)
 	}
@@ -166,7 +175,7 @@ func (t *Table) askAhead(ix *index, c uint32) {
 		r := t.log.at(ref)
 		_, _, _, size := r.shape()
 		if size > 1 { // what lies behind the last record may be anything
-			ix.slots[uint32(t.hash(r.key()))&ix.mask].Load()
+			ix.groups[uint32(t.hash(r.key()))&ix.mask][0].Load()
 		}
 		ref += uint32(size)
 	}

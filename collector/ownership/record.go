@@ -24,14 +24,16 @@ const (
 	wideKey   = 1 << 9
 	varying   = countMask | hasPorts | hasLost // what is not of the key
 
-	narrowNet  = 1 << 20 // networks below it fit a narrow key
-	fromShift  = 22
-	latestFrom = 1<<42 - 1 // in ticks: the year 2109
-	durLowBits = 20
-	endless    = 1<<34 - 1 // in ticks, 198 days: the duration of a range without an end
-	ownerShift = 40
-	maxOwners  = 1<<24 - 2
-	longestRec = 3 + 2*maxWalk + maxWalk/2 + 1
+	narrowNet   = 1 << 20 // networks below it fit a narrow key
+	fromShift   = 22
+	latestFrom  = 1<<42 - 1 // in ticks: the year 2109
+	durLowBits  = 20
+	endless     = 1<<34 - 1 // in ticks, 198 days: the duration of a range without an end
+	ownerShift  = 40
+	maxOwners   = 1<<24 - 2
+	shortestRec = 3
+	frontWords  = 7 // a wide key and two ranges
+	longestRec  = 3 + 2*maxWalk + maxWalk/2 + 1
 )
 
 // narrow: IPv4 in one of the first million networks is one word at the beginning of a record; every other key is three.
@@ -39,14 +41,20 @@ func narrow(net uint32, a Addr) bool         { return a.Hi == 0 && a.Lo>>32 == 0
 func narrowKey(net uint32, lo uint64) uint64 { return lo<<32 | uint64(net)<<12 }
 func wideKeyOf(net uint32) uint64            { return uint64(net)<<32 | wideKey }
 
-// is compares without a branch: which form a key has cannot be foreseen. No record is shorter than three words.
-func (r record) is(k Key) bool {
+// front is what most look-ups read of a record: the key and the two newest ranges, if there are two.
+type front [frontWords]atomic.Uint64
+
+// is compares without a branch: which form a key has cannot be foreseen.
+func (r *front) is(k *Key) bool {
 	first, net := r[0].Load()&^varying, uint32(k.Network)
 	wide := -(first / wideKey & 1) // all ones: the second and third word count
 	asWide := (first ^ wideKeyOf(net)) | (r[1].Load() ^ k.Addr.Hi) | (r[2].Load() ^ k.Addr.Lo)
 	asNarrow := (first ^ narrowKey(net, k.Addr.Lo)) | k.Addr.Hi | (k.Addr.Lo>>32 ^ 0xffff) | uint64(net)/narrowNet
 	return asWide&wide|asNarrow&^wide == 0
 }
+
+// newest says where the newest range begins.
+func newest(first uint64) uint64 { return 1 + first/wideKey&1*2 }
 
 // key gives back the key.
 func (r record) key() (net uint32, a Addr) {

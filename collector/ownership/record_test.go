@@ -23,8 +23,8 @@ func TestRecordIs(t *testing.T) {
 			t.Fatalf("%+v comes back as %d %+v", own, net, addr)
 		}
 		for _, k := range keys {
-			if r.is(k) != (k == own) {
-				t.Fatalf("the record of %+v is that of %+v: %t", own, k, r.is(k))
+			if (*front)(r).is(&k) != (k == own) {
+				t.Fatalf("the record of %+v is that of %+v: %t", own, k, (*front)(r).is(&k))
 			}
 		}
 	}

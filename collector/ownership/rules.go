@@ -6,7 +6,8 @@ func judge(v View, q query, all []span) Answer {
 	if len(assigned) == 0 {
 		return judgePlain(v, q, claimed)
 	}
-	a := v.absentAnswer(q.hi) // a claim may still come
+	var a Answer
+	a.Why, a.Wait = v.nobody(q.hi) // a claim may still come
 	if len(claimed) > 0 {
 		a = judgePlain(v, q, claimed)
 	}

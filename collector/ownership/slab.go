@@ -2,6 +2,7 @@ package ownership
 
 import (
 	"sync/atomic"
+	"unsafe"
 
 	"golang.org/x/sys/cpu"
 )
@@ -31,10 +32,11 @@ func newSlab[T any]() *slab[T] {
 	return s
 }
 
-// at gives a record; of an index that was never handed out, one that nobody wrote to: a reader may see any.
+// at gives a record; of an index that was never handed out, one that nobody wrote to: a reader may see any. To index a pointer to an array would read
+// its first word, to see whether it is nil.
 func (s *slab[T]) at(i uint32) *T {
 	if dir := *s.dir.Load(); int(i>>slabBits) < len(dir) {
-		return &dir[i>>slabBits][i&slabMask]
+		return (*T)(unsafe.Add(unsafe.Pointer(dir[i>>slabBits]), uintptr(i&slabMask)*unsafe.Sizeof(s.none)))
 	}
 	return &s.none
 }

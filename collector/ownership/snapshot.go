@@ -77,16 +77,16 @@ func (s *snapshotWriter) entries() (more bool) {
 		s.ix, s.next = ix, 0
 		s.restarts++
 	}
-	last := min(s.next+slotsAtOnce, len(s.ix.slots))
+	last := min(s.next+slotsAtOnce, s.ix.len())
 	if s.restarts > 2 {
-		last = len(s.ix.slots)
+		last = s.ix.len()
 	}
 	for ; s.next < last; s.next++ {
 		if t.take(s.ix, uint32(s.next), &s.e); s.e.slot != noSlot {
 			s.entry()
 		}
 	}
-	return last < len(s.ix.slots)
+	return last < s.ix.len()
 }
 
 func (s *snapshotWriter) entry() {
@@ -355,7 +355,7 @@ func (t *Table) Open(f func(c *Claim, verified int64) bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	e, ix := &t.other, t.index.Load()
-	for slot := range uint32(len(ix.slots)) {
+	for slot := range uint32(ix.len()) {
 		if t.take(ix, slot, e); e.slot == noSlot {
 			continue
 		}

@@ -65,7 +65,7 @@ func (t *Table) Stats() Stats {
 			s.BadClocks++
 		}
 	}
-	s.Bytes = len(t.index.Load().slots)*4 + t.log.bytes() + t.owners.bytes() + t.exporters.bytes()
+	s.Bytes = t.index.Load().len()*4 + t.log.bytes() + t.owners.bytes() + t.exporters.bytes()
 	return s
 }
 

@@ -184,13 +184,13 @@ func (t *Table) load(network string, a Addr, e *entry) {
 func (t *Table) save(e *entry) {
 	ix := t.index.Load()
 	if e.slot != noSlot {
-		ref := ix.slots[e.slot].Load() & refMask
+		ref := ix.at(e.slot) >> tagBits
 		_, _, _, size := t.log.at(ref).shape()
 		t.log.count(ref, -size)
 	}
 	switch {
 	case len(e.pieces) == 0:
-		ix.slots[e.slot].Store(slotGone)
+		ix.set(e.slot, slotGone)
 		e.slot = noSlot
 		t.addresses--
 		t.dropNetwork(e.net)
@@ -201,7 +201,7 @@ func (t *Table) save(e *entry) {
 		e.slot = t.insert(e.net, e.addr, t.log.append(t.words))
 	default:
 		t.words = e.pack(t.words)
-		ix.slots[e.slot].Store(ix.slots[e.slot].Load()&^refMask | t.log.append(t.words))
+		ix.set(e.slot, ix.at(e.slot)&tagMask|t.log.append(t.words)<<tagBits)
 	}
 	for _, owner := range t.parting {
 		t.dropOwner(owner)

@@ -1,0 +1,64 @@
+package ownership
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"testing"
+)
+
+// TestFindManyAddresses: what Find says of many addresses at once is what one look-up at a time says and what was claimed, for an index as full as it gets, in
+// which groups overflow and tags are alike; with one range, two and three; before and after every other address was forgotten, which leaves tombstones.
+func TestFindManyAddresses(t *testing.T) {
+	tab := New(Config{})
+	rng := rand.New(rand.NewPCG(3, 3))
+	const n = 22_000 // of 32,768 slots: two thirds
+	keys := make([]Key, 0, n+3)
+	for i := range n {
+		a := Addr{0, 0xffff<<32 | 10<<24 | uint64(i)}
+		if i%3 == 0 {
+			a = Addr{0xfd << 56, rng.Uint64()}
+		}
+		for r := range 1 + i%4%3 {
+			o := Owner{Workload: fmt.Sprint("w", i%50), Instance: fmt.Sprint(i%50, "-", r)}
+			if err := tab.Claim(&Claim{Exporter: "x", Network: "n", Addr: a, Owner: o, From: sec(float64(100 * r))}, sec(300)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if i%2 == 0 {
+			if err := tab.Release(&Release{Exporter: "x", Network: "n", Addr: a, At: sec(350)}, sec(350)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		keys = append(keys, Key{tab.Network("n"), a})
+	}
+	_ = tab.Watermark(&Watermark{"x", "x", sec(400), sec(400), 0})
+	keys = append(keys, Key{}, Key{0, Addr{0, 0xffff << 32}}, Key{tab.Network("n"), Addr{0, 0xffff<<32 | 11<<24}})
+	if full := float64(tab.used) / float64(tab.index.Load().len()); full < 0.6 {
+		t.Fatalf("%.2f of the index are used: too few for groups that overflow", full)
+	}
+	check := func(at float64, forgotten bool) {
+		found := make([]Found, len(keys))
+		v := tab.View(sec(401))
+		v.Find(keys, found)
+		for i, k := range keys {
+			want := ""
+			if i < n && !(forgotten && i%2 == 0) {
+				want = fmt.Sprint(i%50, "-", i%4%3)
+			}
+			a, b := v.LookupFound(&found[i], 0, sec(at), second/10), v.Lookup(k.Network, k.Addr, 0, sec(at), second/10)
+			if got := instanceOf(&a); a != b || got != want {
+				t.Fatalf("key %d of %d: found %+v, looked up %+v, want %q", i, n, a, b, want)
+			}
+		}
+	}
+	check(340, false)
+	tab.Expire(sec(351)+int64(tab.cfg.Retention), n)
+	check(340, true)
+}
+
+func instanceOf(a *Answer) string {
+	if a.Owner == nil {
+		return ""
+	}
+	return a.Owner.Instance
+}
