@@ -286,32 +286,33 @@ func (s *Sharing) open(addrs []netip.Addr) (err error) {
 	return err
 }
 
+// giveUp leaves a namespace alone for a while: what the kernel tells of it is heard all the same.
 func (s *Sharing) giveUp(sp *space, err error, now time.Time) {
 	s.log.Warn("it is not known whether addresses of a network namespace stand for others", "netns", sp.at.Inum, "error", err)
-	sp.close() // it may be elsewhere by now
 	sp.complete, sp.failed = false, now.Add(retry)
 }
 
-// space returns what is known of a namespace, nil if it cannot be looked at.
+// space returns what is known of a namespace, nil if there are too many. One that could not be looked at may be found elsewhere by now.
 func (s *Sharing) space(inum uint32, now time.Time) *space {
-	if sp, ok := s.spaces[inum]; ok && (sp.count != nil || now.Before(sp.failed)) {
-		return sp.usable()
-	}
-	if len(s.spaces) >= maxSpaces {
+	sp := s.spaces[inum]
+	switch {
+	case sp == nil && len(s.spaces) >= maxSpaces:
 		s.skipped.Add(1)
 		return nil
+	case sp == nil:
+		sp = &space{}
+		s.spaces[inum] = sp
+	case sp.failed.IsZero() || now.Before(sp.failed):
+		return sp
 	}
 	at := netns.Namespace{Inum: inum, Path: netns.Own}
 	if inum != s.opts.Own {
 		at.Path = s.opts.Path(inum, 0)
 	}
-	sp, err := openSpace(at)
-	s.spaces[inum] = sp
-	if err != nil {
+	if err := sp.open(at); err != nil {
 		s.giveUp(sp, err, now)
 	}
-	sp.asked = now
-	return sp.usable()
+	return sp
 }
 
 // Run lets go of namespaces that nobody asks about any more, until ctx ends.
@@ -357,12 +358,11 @@ func CheckEvents() error {
 	if !tracking() {
 		return nil
 	}
-	s := &Sharing{}
-	sp, err := openSpace(netns.Namespace{Path: netns.Own})
-	if err != nil {
+	s, sp := &Sharing{}, &space{}
+	defer sp.close()
+	if err := sp.open(netns.Namespace{Path: netns.Own}); err != nil {
 		return err
 	}
-	defer sp.close()
 	if err := s.lookAtRules(sp, nil, time.Time{}); err != nil || !sp.translates {
 		return err
 	}

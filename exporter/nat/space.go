@@ -40,9 +40,10 @@ func tracking() bool {
 	return err == nil
 }
 
-// openSpace returns a space in any case.
-func openSpace(at netns.Namespace) (*space, error) {
-	sp := &space{at: at}
+// open finds the namespace at a path, whatever was known of it before.
+func (sp *space) open(at netns.Namespace) error {
+	sp.close()
+	sp.at, sp.failed = at, time.Time{}
 	err := netns.Do(at, func() (err error) {
 		if sp.count, err = os.Open(countPath); err == nil {
 			sp.events, _ = os.Open(eventsPath) // a kernel without it tells nothing
@@ -50,16 +51,9 @@ func openSpace(at netns.Namespace) (*space, error) {
 		return err
 	})
 	if err != nil {
-		return sp, fmt.Errorf("look at connection tracking: %w", err)
+		return fmt.Errorf("look at connection tracking: %w", err)
 	}
-	return sp, nil
-}
-
-func (sp *space) usable() *space {
-	if sp.count == nil {
-		return nil
-	}
-	return sp
+	return nil
 }
 
 func (sp *space) close() {

@@ -244,6 +244,24 @@ func TestMissedEvents(t *testing.T) {
 	}
 }
 
+// TestHeardWithoutList: where a list cannot be made, what the kernel tells is known all the same.
+func TestHeardWithoutList(t *testing.T) {
+	g := newGateway(t)
+	g.gate.run(masquerade, "nft", "-f", "-")
+	l := g.outside.listen("10.178.2.2:80")
+	g.track()
+	g.among()
+	sp := g.sharing.spaces[g.gate.inum]
+	g.sharing.giveUp(sp, os.ErrDeadlineExceeded, time.Now())
+	if got := g.arrival(l, "10.178.2.2:80"); !slices.Equal(got, []string{"10.178.2.1"}) || sp.complete {
+		t.Errorf("%v, complete %t", got, sp.complete)
+	}
+	sp.failed = time.Now().Add(-1)
+	if got := g.among(); !slices.Equal(got, []string{"10.178.2.1"}) || !sp.complete || !sp.failed.IsZero() {
+		t.Errorf("later: %v, %+v", got, sp)
+	}
+}
+
 // TestMuteTracking: where the kernel tells nobody of connections, translated ones are listed, with pauses; it is heard of again when it tells.
 func TestMuteTracking(t *testing.T) {
 	g := newGateway(t)
