@@ -84,6 +84,22 @@ static __always_inline int keepalive_unanswered(struct sock *sk, struct tcp_sock
 	       tp->snd_una == tp->write_seq;
 }
 
+/*
+ * With IP_RECVERR the error of an ICMP message stays with a connection that lives on, until
+ * the program takes it. It is the end's where the kernel gave up sending.
+ */
+static __always_inline int is_leftover(const struct flow_record *rec, struct tcp_sock *tp)
+{
+	switch (rec->sk_err) {
+	case EPIPE:
+	case ECONNABORTED:
+	case ECONNRESET:
+	case ETIMEDOUT:
+		return 0;
+	}
+	return (rec->flags & FLOW_FLAG_ESTABLISHED) && !tp->inet_conn.icsk_retransmits && !tp->inet_conn.icsk_probes_out;
+}
+
 static __always_inline void emit_end(struct sock *sk, struct tcp_sock *tp, struct open_socket *open, int oldstate,
 				     __u16 reported)
 {
@@ -106,6 +122,8 @@ static __always_inline void emit_end(struct sock *sk, struct tcp_sock *tp, struc
 		rec->sock_cookie = bpf_get_socket_cookie(sk);
 		count(FLOW_COUNTER_ENDS_UNOBSERVED);
 	}
+	if (rec->sk_err && is_leftover(rec, tp))
+		rec->sk_err = 0;
 	if (keepalive_unanswered(sk, tp))
 		rec->flags |= FLOW_FLAG_KEEPALIVE;
 	if (!rec->sk_err && !(rec->flags & FLOW_FLAG_RST_RECEIVED) && reset_by_us(sk, tp, oldstate))

@@ -92,16 +92,20 @@ enum {
 
 #define IPPROTO_TCP 6
 #define IPPROTO_MPTCP 262
-#define ETIMEDOUT 110 /* include/uapi/asm-generic/errno.h */
+/* include/uapi/asm-generic/errno.h */
 #define EEXIST 17
+#define EPIPE 32
+#define EAFNOSUPPORT 97
+#define ECONNABORTED 103
+#define ECONNRESET 104
+#define EISCONN 106
+#define ETIMEDOUT 110
+#define EINPROGRESS 115
 #define AF_INET 2
 #define AF_INET6 10
 #define S_IFMT 0170000
 #define S_IFSOCK 0140000
 #define SOCK_STREAM 1
-#define EAFNOSUPPORT 97
-#define EISCONN 106
-#define EINPROGRESS 115
 #define PF_KTHREAD 0x00200000
 #define RCV_SHUTDOWN 1
 /* enum sock_flags, unchanged since 2.6 */

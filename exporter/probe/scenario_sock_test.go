@@ -213,6 +213,18 @@ func (c sock) await(events int16) unix.Errno {
 	return unix.Errno(value)
 }
 
+// failed waits for an error and leaves it on the socket.
+func (c sock) failed() {
+	c.w.Helper()
+	fds := []unix.PollFd{{Fd: int32(c.fd)}}
+	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); {
+		if n, _ := unix.Poll(fds, 100); n == 1 && fds[0].Revents&unix.POLLERR != 0 {
+			return
+		}
+	}
+	c.w.Fatal("no error came")
+}
+
 // unread waits until n bytes lie in the socket's receive queue.
 func (c sock) unread(n int) {
 	c.w.Helper()
@@ -222,6 +234,17 @@ func (c sock) unread(n int) {
 		}
 	}
 	c.w.Fatalf("%d bytes did not arrive", n)
+}
+
+// acknowledged waits until all that was sent is.
+func (c sock) acknowledged() {
+	c.w.Helper()
+	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+		if info, err := unix.GetsockoptTCPInfo(c.fd, unix.IPPROTO_TCP, unix.TCP_INFO); err == nil && info.Unacked == 0 {
+			return
+		}
+	}
+	c.w.Fatal("what was sent was not acknowledged")
 }
 
 // unsent waits until all that was sent is acknowledged and more lies in the socket's send queue.

@@ -88,6 +88,19 @@ var timeouts = []scenario{
 		{role: cl, reason: event.CloseTimeout, tx: 200, errno: unix.ETIMEDOUT, state: event.StateFinWait1},
 		{role: sv, reason: event.CloseRstLocal},
 	}},
+	{"unreachable for a while, the error never taken", func(w *world) {
+		c, s := w.pair(opt(unix.IPPROTO_IP, unix.IP_RECVERR, 1))
+		w.nft(w.b, "input", "meta l4proto tcp reject with icmp type host-unreachable")
+		c.send(100)
+		c.failed()
+		w.open(w.b)
+		s.receive(100)
+		c.acknowledged()
+		finish(c, s)
+	}, []want{
+		{role: cl, reason: event.CloseFinLocal, tx: 100, also: retransmitted},
+		{role: sv, reason: event.CloseFinRemote, rx: 100},
+	}},
 	{"unreachable in mid-connection", func(w *world) {
 		c, s := w.pair(tcpOpt(unix.TCP_USER_TIMEOUT, 400))
 		transfer(c, s, 14)
