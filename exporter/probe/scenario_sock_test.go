@@ -107,9 +107,18 @@ func (c sock) name() netip.AddrPort {
 	return netip.AddrPort{}
 }
 
+// again repeats a call that a signal of Go's runtime has interrupted: the kernel does not where a socket has a time limit.
+func again(call func() (int, error)) (int, error) {
+	for {
+		if n, err := call(); err != unix.EINTR {
+			return n, err
+		}
+	}
+}
+
 func (c sock) accept() sock {
 	c.w.Helper()
-	fd, _, err := unix.Accept4(c.fd, unix.SOCK_CLOEXEC)
+	fd, err := again(func() (int, error) { fd, _, err := unix.Accept4(c.fd, unix.SOCK_CLOEXEC); return fd, err })
 	c.w.check(err)
 	limit := unix.Timeval{Sec: 10}
 	c.w.check(unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &limit))
@@ -148,7 +157,7 @@ func (c sock) connected() unix.Errno {
 func (c sock) send(n int) {
 	c.w.Helper()
 	for n > 0 {
-		sent, err := unix.SendmsgN(c.fd, make([]byte, n), nil, nil, unix.MSG_NOSIGNAL)
+		sent, err := again(func() (int, error) { return unix.SendmsgN(c.fd, make([]byte, n), nil, nil, unix.MSG_NOSIGNAL) })
 		c.w.check(err)
 		n -= sent
 	}
@@ -158,7 +167,7 @@ func (c sock) receive(n int) {
 	c.w.Helper()
 	buf := make([]byte, 64<<10)
 	for n > 0 {
-		got, err := unix.Read(c.fd, buf[:min(n, len(buf))])
+		got, err := again(func() (int, error) { return unix.Read(c.fd, buf[:min(n, len(buf))]) })
 		if err == nil && got == 0 {
 			c.w.Fatalf("%d bytes too few", n)
 		}
@@ -175,7 +184,9 @@ func transfer(from, to sock, n int) {
 		var err error
 		for left := n; left > 0 && err == nil; {
 			var sent int
-			sent, err = unix.SendmsgN(from.fd, make([]byte, min(left, 1<<20)), nil, nil, unix.MSG_NOSIGNAL)
+			sent, err = again(func() (int, error) {
+				return unix.SendmsgN(from.fd, make([]byte, min(left, 1<<20)), nil, nil, unix.MSG_NOSIGNAL)
+			})
 			left -= sent
 		}
 		done <- err
@@ -187,7 +198,7 @@ func transfer(from, to sock, n int) {
 // ended expects the end of the input: an orderly one, or an error.
 func (c sock) ended(want unix.Errno) {
 	c.w.Helper()
-	n, err := unix.Read(c.fd, make([]byte, 1))
+	n, err := again(func() (int, error) { return unix.Read(c.fd, make([]byte, 1)) })
 	if want == 0 && (n != 0 || err != nil) || want != 0 && !errors.Is(err, want) {
 		c.w.Fatalf("read: %d, %v, want the end (%d)", n, err, int(want))
 	}
