@@ -19,6 +19,27 @@ This page is made from the table of fields in collector/schema by ` + "`go test 
 |---|---|---|---|---|
 `
 
+const recordTail = `
+## Where a record is not what ss or tcpdump show
+
+Each line was met in a test that compared the record with the socket's own counters and with the packets.
+
+* What a sockmap program hands from one socket to another passes TCP by: neither ` + "`ss`" + ` nor ` + "`tx_bytes`" + ` counts it.
+* Data that comes after the program has closed its socket, and after the peer has acknowledged the FIN, is answered with a reset that belongs to no socket:
+  the record says ` + "`fin_local`" + ` and no ` + "`rst_sent`" + `, the peer's says ` + "`rst_remote`" + `. Before that, or if the program has only shut it down both ways, it is ` + "`rst_local`" + `
+  on this side; its ` + "`errno`" + ` is 104, because the kernel treats its own reset like one that came in.
+* Fast Open: a server's connection that ends before its handshake does is ` + "`failed`" + `, although a program may have accepted it and read (` + "`accepted`, `rx_bytes`" + `); its start is
+  then the moment when it was closed. A client with TCP_FASTOPEN_CONNECT starts with connect; its SYN goes out with the first write, and until then ` + "`tx_segs`" + ` is 0.
+* MPTCP: each subflow is a connection. Those that the kernel adds have no ` + "`pid`" + `, and ` + "`accepted`" + ` of a server's is mostly false: the program has another socket.
+* A socket that is connected a second time (connect to AF_UNSPEC between) keeps ` + "`min_rtt_us`" + ` for the kernel's window. If it is given up while it waits, the errno of an ICMP message
+  for the attempt before may be told; if it times out a second time and the program never took the first error, the second is told as ` + "`rst_local`" + `. If it listens
+  instead, its children begin with its ` + "`lost_segs`" + `, ` + "`busy_us`, `rwnd_limited_us` and `sndbuf_limited_us`" + `.
+* Sockets made by TCP_REPAIR (CRIU) are clients on both ends, with one byte too few in ` + "`tx_bytes`" + `; one that is taken away by it ends as ` + "`rst_local`" + `, although nothing is sent.
+* A link-local address is told without its interface.
+* Connections older than the exporter in a network namespace that no process is in and that is mounted nowhere are not found at its start. Their end has a record, with
+  everything in ` + "`tx_bytes_before` and `rx_bytes_before`" + `.
+`
+
 // RecordDocs returns docs/record.md.
 func RecordDocs() string {
 	var b strings.Builder
@@ -30,6 +51,7 @@ func RecordDocs() string {
 		}
 		fmt.Fprintf(&b, "| `%s` | %s | %s | %s | %s |\n", f.Name, plainType(f.Type), missing, f.Doc, f.Origin)
 	}
+	b.WriteString(recordTail)
 	return b.String()
 }
 

@@ -11,7 +11,7 @@ func identityFields() []Field {
 		header(Host, "host", typeText, codecPlain, "exporter", "name of the host the exporter ran on"),
 		header(BootID, "boot_id", typeText, codecPlain, "/proc/sys/kernel/random/boot_id", "one boot of that host"),
 		column(flow.Network, "exporter/identity", "address space of both addresses, of translated ones as the remote end knows them: equal addresses in different networks are different machines"),
-		column(flow.Comm, "kernel, task comm", "name of the program's thread (at most 15 bytes) that opened, accepted or closed the socket"),
+		column(flow.Comm, "kernel, task comm", "name of the process (at most 15 bytes) that opened, accepted or closed the socket"),
 		column(flow.Netns, "exporter/identity", "network namespace of the socket: its inode number, as in /proc/PID/ns/net"),
 		wide(flow.FlowID, "exporter", "one end of one connection; counts up within exporter_id"),
 		column(flow.RecordSeq, "exporter", "number of the record within its flow, from 0"),
@@ -59,7 +59,7 @@ func addressFields() []Field {
 
 func trafficFields() []Field {
 	return []Field{
-		wide(flow.TxBytes, "tcp_sock bytes_sent, bytes_retrans", "payload bytes sent in the interval, without retransmissions, SYN and FIN"),
+		wide(flow.TxBytes, "tcp_sock bytes_acked, snd_nxt, snd_una", "payload bytes sent in the interval, without retransmissions, SYN and FIN"),
 		wide(flow.RxBytes, "tcp_sock bytes_received", "payload bytes received in the interval, without SYN and FIN"),
 		wide(flow.TxBytesBefore, "tcp_sock, at the inventory", "payload bytes sent before the exporter found the connection; in its first record only; never part of sums"),
 		wide(flow.RxBytesBefore, "tcp_sock, at the inventory", "payload bytes received before the exporter found the connection; in its first record only; never part of sums"),
@@ -72,7 +72,7 @@ func trafficFields() []Field {
 		column(flow.LostSegs, "tcp_sock lost", "segments the kernel took for lost in the interval"),
 		column(flow.ReordSeen, "tcp_sock reord_seen", "reorderings the kernel noticed in the interval"),
 		column(flow.DeliveredCe, "tcp_sock delivered_ce", "segments acknowledged with a congestion mark (ECN) in the interval"),
-		column(flow.RstSent, "kernel, tcp_send_reset", "resets sent on the connection"),
+		column(flow.RstSent, "exporter, how the socket closed", "resets sent on the connection"),
 		column(flow.RstReceived, "kernel, tcp_receive_reset", "resets received on the connection"),
 		column(flow.Rto, "tcp_sock total_rto", "retransmission timeouts in the interval"),
 	}

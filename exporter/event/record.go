@@ -234,12 +234,15 @@ func (r *Record) fill(e *Event) {
 		RetransSegs: r.RetransSegs, RetransSyn: r.RetransSyn, RetransClosing: r.RetransClosing,
 		LostSegs: r.LostSegs, ReordSeen: r.ReordSeen, DeliveredCE: r.DeliveredCE, RTO: r.RTO,
 		SrttUs: r.SrttUs, MinRttUs: minRtt(r.MinRttUs), RttvarUs: r.RttvarUs,
-		ConnectUs: r.ConnectUs, SndCwnd: r.SndCwnd, MSS: r.MSS,
+		SndCwnd: r.SndCwnd, MSS: r.MSS,
 		BusyUs: uint64(r.BusyJiffies) * uint64(r.TickUs), RwndLimitedUs: uint64(r.RwndJiffies) * uint64(r.TickUs),
 		SndbufLimitedUs: uint64(r.SndbufJiffies) * uint64(r.TickUs),
 	}
 	if r.Flags&FlagRoleGuessed != 0 {
 		e.RoleSource = RoleGuessed
+	}
+	if e.Role == RoleClient { // of a server it is the round trip of its SYN-ACK
+		e.ConnectUs = r.ConnectUs
 	}
 	if r.Flags&FlagRstReceived != 0 {
 		e.RstReceived = 1

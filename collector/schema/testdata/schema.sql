@@ -9,7 +9,7 @@ CREATE TABLE IF NOT EXISTS tributary.flows_raw
     host LowCardinality(String) COMMENT 'name of the host the exporter ran on' CODEC(ZSTD(1)),
     boot_id LowCardinality(String) COMMENT 'one boot of that host' CODEC(ZSTD(1)),
     network LowCardinality(String) COMMENT 'address space of both addresses, of translated ones as the remote end knows them: equal addresses in different networks are different machines' CODEC(ZSTD(1)),
-    comm LowCardinality(String) COMMENT 'name of the program\'s thread (at most 15 bytes) that opened, accepted or closed the socket' CODEC(ZSTD(1)),
+    comm LowCardinality(String) COMMENT 'name of the process (at most 15 bytes) that opened, accepted or closed the socket' CODEC(ZSTD(1)),
     netns LowCardinality(String) COMMENT 'network namespace of the socket: its inode number, as in /proc/PID/ns/net' CODEC(ZSTD(1)),
     flow_id UInt64 COMMENT 'one end of one connection; counts up within exporter_id' CODEC(T64, ZSTD(1)),
     record_seq UInt32 COMMENT 'number of the record within its flow, from 0' CODEC(T64, ZSTD(1)),
