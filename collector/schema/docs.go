@@ -27,7 +27,10 @@ Each line was met in a test that compared the record with the socket's own count
 * What a sockmap program hands from one socket to another passes TCP by: neither ` + "`ss`" + ` nor ` + "`tx_bytes`" + ` counts it.
 * Data that comes after the program has closed its socket, and after the peer has acknowledged the FIN, is answered with a reset that belongs to no socket:
   the record says ` + "`fin_local`" + ` and no ` + "`rst_sent`" + `, the peer's says ` + "`rst_remote`" + `. Before that, or if the program has only shut it down both ways, it is ` + "`rst_local`" + `
-  on this side; its ` + "`errno`" + ` is 104, because the kernel treats its own reset like one that came in.
+  on this side; its ` + "`errno`" + ` is 104, because the kernel treats its own reset like one that came in. If a copy of data that was received before comes
+  after our FIN, and then a reset of the peer's, that looks the same and is told as ` + "`rst_local`" + ` too.
+* ` + "`tx_segs` and `rx_segs`" + ` are the socket's: without a server's SYN-ACK, without resets that we send, and without what is sent and received in TIME_WAIT (on the side that closes first
+  the peer's FIN and the last acknowledgement). A server's ` + "`rx_segs`" + ` has the SYN.
 * Fast Open: a server's connection that ends before its handshake does is ` + "`failed`" + `, although a program may have accepted it and read (` + "`accepted`, `rx_bytes`" + `); its start is
   then the moment when it was closed. A client with TCP_FASTOPEN_CONNECT starts with connect; its SYN goes out with the first write, and until then ` + "`tx_segs`" + ` is 0.
 * MPTCP: each subflow is a connection. Those that the kernel adds have no ` + "`pid`" + `, and ` + "`accepted`" + ` of a server's is mostly false: the program has another socket.

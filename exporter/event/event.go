@@ -153,7 +153,7 @@ type Event struct {
 	SrttUs    uint32 // smoothed RTT, taken at the first FIN where there was one
 	MinRttUs  uint32
 	RttvarUs  uint32
-	ConnectUs uint32 // SYN_SENT to ESTABLISHED; 0 of a server
+	ConnectUs uint32 // SYN_SENT to ESTABLISHED; 0 of a server, and where the start was not observed
 	SndCwnd   uint32
 	MSS       uint32
 }

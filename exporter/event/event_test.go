@@ -77,6 +77,26 @@ func TestDecodeUnobserved(t *testing.T) {
 	}
 }
 
+// A server does not connect, and a client that was found while it waited has waited longer than we know.
+func TestConnectTime(t *testing.T) {
+	for _, c := range []struct {
+		role  Role
+		flags uint16
+		want  uint32
+	}{
+		{RoleClient, FlagStartObserved, 33},
+		{RoleClient, FlagFound, 0},
+		{RoleServer, FlagStartObserved, 0},
+	} {
+		r := sample()
+		r.Role, r.Flags = uint8(c.role), FlagEstablished|c.flags
+		var e Event
+		if err := Decode(r.Encode(), &e); err != nil || e.ConnectUs != c.want {
+			t.Errorf("role %d, flags %#x: %d us, %v; want %d us", c.role, r.Flags, e.ConnectUs, err, c.want)
+		}
+	}
+}
+
 func TestDecodeRefuses(t *testing.T) {
 	for _, c := range []struct {
 		name  string

@@ -241,7 +241,7 @@ func (r *Record) fill(e *Event) {
 	if r.Flags&FlagRoleGuessed != 0 {
 		e.RoleSource = RoleGuessed
 	}
-	if e.Role == RoleClient { // of a server it is the round trip of its SYN-ACK
+	if e.Role == RoleClient && e.StartObserved { // of a server it is the round trip of its SYN-ACK; of one that was found it begins too late
 		e.ConnectUs = r.ConnectUs
 	}
 	if r.Flags&FlagRstReceived != 0 {
