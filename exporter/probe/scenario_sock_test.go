@@ -110,7 +110,7 @@ func (c sock) name() netip.AddrPort {
 // again repeats a call that a signal of Go's runtime has interrupted: the kernel does not where a socket has a time limit.
 func again(call func() (int, error)) (int, error) {
 	for {
-		if n, err := call(); err != unix.EINTR {
+		if n, err := call(); !errors.Is(err, unix.EINTR) {
 			return n, err
 		}
 	}
@@ -258,10 +258,11 @@ func (c sock) acknowledged() {
 	c.w.Fatal("what was sent was not acknowledged")
 }
 
-// unsent waits until all that was sent is acknowledged and more lies in the socket's send queue.
-func (c sock) unsent() {
+// fill writes until all that was sent is acknowledged and more lies in the socket's send queue, which grows meanwhile.
+func (c sock) fill() {
 	c.w.Helper()
 	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+		_, _ = unix.Write(c.fd, make([]byte, 1<<20))
 		info, err := unix.GetsockoptTCPInfo(c.fd, unix.IPPROTO_TCP, unix.TCP_INFO)
 		if err == nil && info.Unacked == 0 && info.Notsent_bytes > 0 {
 			return

@@ -46,10 +46,7 @@ var timeouts = []scenario{
 	{"closed window unanswered", func(w *world) {
 		c, s := w.pair(opt(unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1), tcpOpt(unix.TCP_USER_TIMEOUT, 700))
 		nonblock(c)
-		for _, err := unix.Write(c.fd, make([]byte, 1<<20)); err == nil; {
-			_, err = unix.Write(c.fd, make([]byte, 1<<20))
-		}
-		c.unsent()
+		c.fill()
 		w.block(w.b)
 		if err := c.await(unix.POLLERR); err != unix.ETIMEDOUT {
 			w.Fatal(err)
