@@ -18,18 +18,25 @@ func TestFindManyAddresses(t *testing.T) {
 		if i%3 == 0 {
 			a = Addr{0xfd << 56, rng.Uint64()}
 		}
-		for r := range 1 + i%4%3 {
+		keys = append(keys, Key{1, a})
+	}
+	for r := range 3 { // the owners of 100 s each
+		for i, k := range keys {
 			o := Owner{Workload: fmt.Sprint("w", i%50), Instance: fmt.Sprint(i%50, "-", r)}
-			if err := tab.Claim(&Claim{Exporter: "x", Network: "n", Addr: a, Owner: o, From: sec(float64(100 * r))}, sec(300)); err != nil {
+			if i%4%3 < r {
+				continue
+			}
+			if err := tab.Claim(&Claim{Exporter: "x", Network: "n", Addr: k.Addr, Owner: o, From: sec(float64(100 * r))}, sec(300)); err != nil {
 				t.Fatal(err)
 			}
 		}
-		if i%2 == 0 {
-			if err := tab.Release(&Release{Exporter: "x", Network: "n", Addr: a, At: sec(350)}, sec(350)); err != nil {
-				t.Fatal(err)
-			}
+		_ = tab.Watermark(&Watermark{"x", "x", sec(float64(100*r + 100)), sec(300), 0})
+	}
+	_ = tab.Watermark(&Watermark{"x", "x", sec(350), sec(350), 0})
+	for i := 0; i < n; i += 2 {
+		if err := tab.Release(&Release{Exporter: "x", Network: "n", Addr: keys[i].Addr, At: sec(350)}, sec(350)); err != nil {
+			t.Fatal(err)
 		}
-		keys = append(keys, Key{tab.Network("n"), a})
 	}
 	_ = tab.Watermark(&Watermark{"x", "x", sec(400), sec(400), 0})
 	keys = append(keys, Key{}, Key{0, Addr{0, 0xffff << 32}}, Key{tab.Network("n"), Addr{0, 0xffff<<32 | 11<<24}})
@@ -41,17 +48,22 @@ func TestFindManyAddresses(t *testing.T) {
 		v := tab.View(sec(401))
 		v.Find(keys, found)
 		for i, k := range keys {
-			want := ""
+			want, r := "", min(i%4%3, int(at)/100)
 			if i < n && !(forgotten && i%2 == 0) {
-				want = fmt.Sprint(i%50, "-", i%4%3)
+				want = fmt.Sprint(i%50, "-", r)
 			}
 			a, b := v.LookupFound(&found[i], 0, sec(at), second/10), v.Lookup(k.Network, k.Addr, 0, sec(at), second/10)
 			if got := instanceOf(&a); a != b || got != want {
 				t.Fatalf("key %d of %d: found %+v, looked up %+v, want %q", i, n, a, b, want)
 			}
+			if want != "" && (r > 0 && a.HoldsAt(sec(float64(100*r+5))) || r < i%4%3 && a.HoldsAt(sec(float64(100*r+105)))) {
+				t.Fatalf("key %d at %.0f: %+v holds where another answer may be the right one", i, at, a)
+			}
 		}
 	}
 	check(340, false)
+	check(150, false) // before the newest of three
+	check(50, false)
 	tab.Expire(sec(351)+int64(tab.cfg.Retention), n)
 	check(340, true)
 }

@@ -108,21 +108,27 @@ func (v *View) nobody(hi int64) (why Why, wait bool) {
 	return NoEvidence, false
 }
 
-// fast answers the two common cases without copying, where the newest range decides and all others ended before: it lies around the whole of
-// at ± tolerance, or its living exporter has not verified it that far yet. False means that the case is not that simple. Whether an address has one range
+// fast answers the two common cases without copying, where the newest range that had begun decides and all before it ended before: it lies around the
+// whole of at ± tolerance, or its living exporter has not verified it that far yet. False means that the case is not that simple. Whether an address has one range
 // or two cannot be foreseen: the second is read in any case, and counts if there is one.
 func (v *View) fast(f *Found, at, tol int64, a *Answer) bool {
 	first, most := f.rec[0].Load(), v.t.mostSlack.Load()
-	i, n := newest(first), first&countMask
+	rec, i, n, until := f.rec, newest(first), first&countMask, int64(math.MaxInt64)
 	if first&(hasPorts|hasLost) != 0 || at < tol {
 		return false
 	}
-	w0, w1 := f.rec[i].Load(), f.rec[i+1].Load()
+	if beginOf(rec[i].Load())-most > at+tol {
+		if rec, n, until = v.begun(f, at+tol+most); n == 0 {
+			return false
+		}
+		until -= most + tol + 1
+	}
+	w0, w1 := rec[i].Load(), rec[i+1].Load()
 	begin, end := times(w0, w1)
-	_, last := times(f.rec[i+2].Load(), f.rec[i+3].Load()) // when the others were over
-	others := -int64(n >> 1)                               // all ones if there are any
+	_, last := times(rec[i+2].Load(), rec[i+3].Load()) // when the others were over
+	others := -int64(n >> 1)                           // all ones if there are any
 	if n > 2 {
-		last, others = v.lastOf(f, i+2, n-1), -1
+		last, others = v.lastOf(f, n-1), -1
 	}
 	if last&others >= at-tol-most {
 		return false
@@ -147,24 +153,39 @@ func (v *View) fast(f *Found, at, tol int64, a *Answer) bool {
 	case begin <= at-tol && end >= at+tol:
 		a.Owner = owner
 		// For a while after others had it there is doubt.
-		a.From, a.Until = max(a.From, begin+tol, begin+int64(v.t.cfg.Bridge)&others), end-tol
+		a.From, a.Until = max(a.From, begin+tol, begin+int64(v.t.cfg.Bridge)&others), min(until, end-tol)
 	case isOpen && begin <= at+tol && end < at+tol && v.alive(x.advanced.Load()):
 		a.Why, a.Wait = Pending, true
-		a.From, a.Until = max(a.From, begin-tol, end-tol+1), math.MaxInt64
+		a.From, a.Until = max(a.From, begin-tol, end-tol+1), until
 	default:
 		return false
 	}
 	return at >= a.From
 }
 
-// lastOf says when the last of n ranges ended that stand at a word of a record; open, if one has not.
-func (v *View) lastOf(f *Found, word, n uint64) (ended int64) {
+// begun leaves out the ranges that began after a moment: it gives the record as if they were not there, how many are left, and when the last one left out began.
+func (v *View) begun(f *Found, by int64) (rec *front, n uint64, until int64) {
 	r := v.t.log.at(f.ref)
-	if word+2*n > uint64(len(r)) {
+	_, at, left, _ := r.shape()
+	for skipped := uint32(0); left > 0; left, at, skipped = left-1, at+2, skipped+2 {
+		begin := beginOf(r[at].Load())
+		if begin <= by {
+			return v.t.log.front(f.ref + skipped), uint64(left), until
+		}
+		until = begin
+	}
+	return nil, 0, 0
+}
+
+// lastOf says when the last of the n oldest ranges ended; open, if one has not.
+func (v *View) lastOf(f *Found, n uint64) (ended int64) {
+	r := v.t.log.at(f.ref)
+	_, at, all, _ := r.shape()
+	if int(n) > all {
 		return open // what is being written over may say anything
 	}
-	for r = r[word : word+2*n]; len(r) >= 2; r = r[2:] {
-		_, end := times(r[0].Load(), r[1].Load())
+	for i := at + 2*(all-int(n)); i < at+2*all; i += 2 {
+		_, end := times(r[i].Load(), r[i+1].Load())
 		ended = max(ended, end)
 	}
 	return ended

@@ -95,9 +95,11 @@ type piece struct {
 	ports           ports
 }
 
+func beginOf(a uint64) int64 { return int64(a>>fromShift) * tick }
+
 // times are the bounds of a range, from its first word and its second.
 func times(a, b uint64) (from, to int64) {
-	from = int64(a>>fromShift) * tick
+	from = beginOf(a)
 	dur := int64(a>>8&(1<<(fromShift-8)-1)<<durLowBits | b&(1<<durLowBits-1))
 	if dur == endless {
 		return from, open
