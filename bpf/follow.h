@@ -4,8 +4,8 @@
  *
  * Most connections are short and few are open at once. So an entry lies in open_slots, at
  * the one place that the address gives, or in the hash table open_sockets if somebody else
- * is there. A slot takes a tenth of the time of a hash table's element, for which the
- * kernel takes locks and memory.
+ * is there. A hash table's element costs more: the kernel takes locks and memory for it
+ * (docs/benchmarks.md has the difference).
  *
  * Only a socket's own transitions and the inventory add its entry, all of them under its
  * lock, and it has one entry at most. The walk on another CPU may meet one at any moment:

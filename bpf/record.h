@@ -19,7 +19,7 @@ enum flow_role {
 };
 
 enum flow_flag {
-	FLOW_FLAG_START_OBSERVED = 1, /* its entry of open_sockets was found */
+	FLOW_FLAG_START_OBSERVED = 1, /* its entry was found */
 	FLOW_FLAG_ESTABLISHED = 2,
 	FLOW_FLAG_ACCEPTED = 4,	    /* a server's connection that got a file descriptor */
 	FLOW_FLAG_REPORTED = 8,	    /* an active record may have gone out before */

@@ -244,14 +244,19 @@ func TestMissedEvents(t *testing.T) {
 	}
 }
 
-// TestHeardWithoutList: where a list cannot be made, what the kernel tells is known all the same.
-func TestHeardWithoutList(t *testing.T) {
+// heardGateway is one that masquerades and is listened to, with what is known of it and a listener outside, on 10.178.2.2:80.
+func heardGateway(t *testing.T) (*gateway, *space, net.Listener) {
 	g := newGateway(t)
 	g.gate.run(masquerade, "nft", "-f", "-")
 	l := g.outside.listen("10.178.2.2:80")
 	g.track()
 	g.among()
-	sp := g.sharing.spaces[g.gate.inum]
+	return g, g.sharing.spaces[g.gate.inum], l
+}
+
+// TestHeardWithoutList: where a list cannot be made, what the kernel tells is known all the same.
+func TestHeardWithoutList(t *testing.T) {
+	g, sp, l := heardGateway(t)
 	g.sharing.giveUp(sp, os.ErrDeadlineExceeded, time.Now())
 	if got := g.arrival(l, "10.178.2.2:80"); !slices.Equal(got, []string{"10.178.2.1"}) || sp.complete {
 		t.Errorf("%v, complete %t", got, sp.complete)
@@ -264,12 +269,7 @@ func TestHeardWithoutList(t *testing.T) {
 
 // TestMuteTracking: where the kernel tells nobody of connections, translated ones are listed, with pauses; it is heard of again when it tells.
 func TestMuteTracking(t *testing.T) {
-	g := newGateway(t)
-	g.gate.run(masquerade, "nft", "-f", "-")
-	four := g.outside.listen("10.178.2.2:80")
-	g.track()
-	g.among()
-	sp := g.sharing.spaces[g.gate.inum]
+	g, sp, four := heardGateway(t)
 	tell := func(value string) {
 		g.gate.do(func() error { return os.WriteFile(eventsPath, []byte(value), 0) })
 	}

@@ -93,13 +93,7 @@ func TestConnectAgainAfterAnUnseenEnd(t *testing.T) {
 		first.ended(unix.ECONNRESET)
 		w.check(disconnect(first.fd))
 		w.check(c.probe.capture(true))
-		first.connect(l.name().String(), 0)
-		peer = l.accept()
-		l.close()
-		transfer(first, peer, 77)
-		first.close()
-		peer.ended(0)
-		peer.close()
+		first.connectAgain(l, 77)
 	}, []want{
 		{role: cl, reason: event.CloseFinLocal, tx: 77},
 		{role: sv, reason: event.CloseFinRemote, rx: 77},

@@ -48,11 +48,7 @@ var openings = []scenario{
 		w.check(disconnect(c.fd))
 		s.ended(unix.ECONNRESET)
 		s.close()
-		c.connect(l.name().String(), 0)
-		s = l.accept()
-		transfer(c, s, 70)
-		finish(c, s)
-		l.close()
+		c.connectAgain(l, 70)
 	}, []want{
 		{role: cl, reason: event.CloseRstLocal, tx: 500},
 		{role: cl, reason: event.CloseFinLocal, tx: 70},
@@ -67,11 +63,7 @@ var openings = []scenario{
 		w.open(w.b)
 		w.check(disconnect(c.fd))
 		s.close()
-		c.connect(l.name().String(), 0)
-		s = l.accept()
-		transfer(c, s, 70)
-		finish(c, s)
-		l.close()
+		c.connectAgain(l, 70)
 	}, []want{
 		{role: cl, reason: event.CloseRstLocal, tx: 1 << 20, also: retransmitted},
 		{role: cl, reason: event.CloseFinLocal, tx: 70, also: func(e *event.Event) error {
@@ -264,6 +256,16 @@ var openings = []scenario{
 		{role: cl, reason: event.CloseRstRemote, tx: 41, errno: unix.ECONNRESET, state: event.StateEstablished},
 		{role: sv, reason: event.CloseRstLocal, rx: 41, queued: true},
 	}},
+}
+
+// connectAgain is the second connection of a socket, whole; the listener ends with it.
+func (c sock) connectAgain(l sock, n int) {
+	c.w.Helper()
+	c.connect(l.name().String(), 0)
+	s := l.accept()
+	transfer(c, s, n)
+	finish(c, s)
+	l.close()
 }
 
 // fastListener listens in b, where a SYN may bring data: 7 is client and server, and no cookie asked for (0x200) nor needed (4).

@@ -48,7 +48,7 @@ func (p *Probe) Readable() error {
 // and the ones after that nothing: so a reader that walks once more before it ends
 // has all bytes up to then.
 //
-// A pass over 262,144 buckets takes 3 to 8 ms, even of an empty table, and one over their slots a tenth of that; so one is left out while the last one's
+// A pass over the slots takes 1.4 ms where few are taken, and one over 262,144 buckets behind them 3 to 8 (BenchmarkWalk); so one is left out while the last one's
 // earliest due time has not come, unless sockets opened since, over which no walk has passed, are old enough to be due.
 func (p *Probe) Walk() (io.ReadCloser, error) {
 	p.mu.Lock()
