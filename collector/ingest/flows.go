@@ -23,6 +23,8 @@ func (s *Server) Flows(stream grpc.BidiStreamingServer[flowv1.FlowsRequest, flow
 
 // flows is the life of a stream of batches, whatever carries it.
 func (s *Server) flows(stream flowsCarrier) error {
+	s.flowing.Add(1)
+	defer s.flowing.Add(-1)
 	s.metrics.streams.WithLabelValues("flows").Inc()
 	defer s.metrics.streams.WithLabelValues("flows").Dec()
 	first, err := stream.Recv()
@@ -55,11 +57,17 @@ func (s *Server) flows(stream flowsCarrier) error {
 	return <-received
 }
 
+// lingerAfterEOF is how long a stream whose exporter has sent everything is still open for what it brought to be acknowledged and told.
+const lingerAfterEOF = 30 * time.Second
+
 func (s *Server) receive(ctx context.Context, r *runs, stream flowsCarrier) error {
 	for {
 		m, err := stream.Recv()
 		if errors.Is(err, io.EOF) {
-			return waitUntilTold(ctx, r)
+			told, cancel := context.WithTimeout(ctx, lingerAfterEOF)
+			defer cancel()
+			waitUntil(told, r.idle)
+			return nil
 		}
 		if err != nil {
 			return err
@@ -74,33 +82,10 @@ func (s *Server) receive(ctx context.Context, r *runs, stream flowsCarrier) erro
 	}
 }
 
-// lingerAfterEOF is how long a stream whose exporter has sent everything still waits for acknowledgements.
-const lingerAfterEOF = 30 * time.Second
-
-// waitUntilTold keeps a half-closed stream open until everything that it brought is acknowledged and told.
-func waitUntilTold(ctx context.Context, r *runs) error {
-	deadline := time.NewTimer(lingerAfterEOF)
-	defer deadline.Stop()
-	tick := time.NewTicker(50 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		if r.idle() {
-			return nil
-		}
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-deadline.C:
-			return nil
-		case <-tick.C:
-		}
-	}
-}
-
 // take validates a batch, waits for room, and hands it on. The error ends the stream; a batch that is refused does not.
 func (s *Server) take(ctx context.Context, r *runs, m *flowv1.Batch) error {
 	select {
-	case <-s.quiet:
+	case <-s.shut:
 		<-ctx.Done() // the batch is sent again elsewhere, or here after a restart
 		return status.FromContextError(ctx.Err()).Err()
 	default:

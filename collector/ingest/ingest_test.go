@@ -227,6 +227,42 @@ func TestStreamsAreSpread(t *testing.T) {
 	}
 }
 
+// TestQuiesceTakesWhatWasUnderWay: a batch that an exporter sent before it read that it is to leave is stored and acknowledged, not sent twice; what
+// comes after all have had their time stays unread.
+func TestQuiesceTakesWhatWasUnderWay(t *testing.T) {
+	r := start(t, Config{})
+	leaving, staying := r.flows(t, "e1"), r.flows(t, "e2")
+	send(t, staying, batch("e2", 1, 20))
+	r.server.Done(r.pipeline.wait(t, 1)[0])
+	waitAcked(t, staying, 1)
+	quiet := make(chan struct{})
+	go func() {
+		defer close(quiet)
+		r.server.Quiesce(t.Context())
+	}()
+	for drain := false; !drain; {
+		m, err := leaving.Recv()
+		if err != nil {
+			t.Fatal(err)
+		}
+		drain = m.GetDrain()
+	}
+	send(t, leaving, batch("e1", 1, 20))
+	r.server.Done(r.pipeline.wait(t, 2)[1])
+	waitAcked(t, leaving, 1)
+	<-quiet
+	send(t, staying, batch("e2", 2, 20))
+	if err := staying.CloseSend(); err != nil {
+		t.Fatal(err)
+	}
+	stop, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	r.server.Stop(stop)
+	if taken := r.pipeline.wait(t, 2); len(taken) != 2 {
+		t.Errorf("%d batches taken in", len(taken))
+	}
+}
+
 // TestStoredBeforeAcknowledged: what the sinks have needs no room, and is acknowledged when it is said.
 func TestStoredBeforeAcknowledged(t *testing.T) {
 	r := start(t, Config{PendingBytes: 30 * rowBytes})

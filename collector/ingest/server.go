@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -122,8 +123,10 @@ type Server struct {
 	grpc      *grpc.Server
 	door      *door
 	epoch     epoch
-	quiet     chan struct{} // closed by Quiesce
-	quietOnce sync.Once
+	flowing   atomic.Int64  // streams of batches
+	quiet     chan struct{} // closed by Quiesce: exporters are asked to go elsewhere
+	shut      chan struct{} // closed by Quiesce: nothing more is taken in
+	stopping  sync.Once
 }
 
 // New makes an inert server. Batches go to pipeline, claims to book; wake is called after evidence has arrived.
@@ -139,7 +142,7 @@ func New(cfg Config, book Book, pipeline Pipeline, wake func(), reg prometheus.R
 	s := &Server{
 		cfg: cfg, log: log, book: book, pipeline: pipeline, wake: wake, metrics: newMetrics(reg), exporters: known,
 		tickets: tickets{open: make(map[*flow.Batch]ticket)}, room: semaphore.NewWeighted(cfg.PendingBytes),
-		quiet: make(chan struct{}), epoch: epoch{name: cfg.StoreEpoch, changed: make(chan struct{})},
+		quiet: make(chan struct{}), shut: make(chan struct{}), epoch: epoch{name: cfg.StoreEpoch, changed: make(chan struct{})},
 	}
 	if s.datagrams, err = datagrams.New(s.takeDatagram, reg, log); err != nil {
 		return nil, fmt.Errorf("datagrams: %w", err)
@@ -180,15 +183,30 @@ func (s *Server) options() []grpc.ServerOption {
 // Serve answers on the listener until Stop.
 func (s *Server) Serve(l net.Listener) error { return s.grpc.Serve(s.limit(l, "grpc")) }
 
-// Quiesce makes the server take no more batches: exporters are asked to go elsewhere, new ones are refused, and what comes stays unread on
-// its stream, while acknowledgements, claims and watermarks still flow. It returns when everything that was taken in is done, or ctx ends. Datagrams
-// are taken until then: exporters that are asked to go elsewhere send no more.
+// leaveMost is how long what exporters had sent before they read that they are to go elsewhere is still taken in.
+const leaveMost = 2 * time.Second
+
+// Quiesce makes the server take no more batches: exporters are asked to go elsewhere and new ones are refused. What they send before they
+// have read that is taken in, until all have left or leaveMost is over; then what comes stays unread on its stream, while acknowledgements, claims
+// and watermarks still flow. It returns when everything that was taken in is done, or ctx ends. Datagrams are taken until then: exporters
+// that are asked to go elsewhere send no more.
 func (s *Server) Quiesce(ctx context.Context) {
-	s.quietOnce.Do(func() { close(s.quiet) })
+	s.stopping.Do(func() {
+		close(s.quiet)
+		leaving, cancel := context.WithTimeout(ctx, leaveMost)
+		defer cancel()
+		waitUntil(leaving, func() bool { return s.flowing.Load() == 0 })
+		close(s.shut)
+	})
 	defer s.datagrams.Close()
+	waitUntil(ctx, func() bool { return s.tickets.count() == 0 })
+}
+
+// waitUntil looks until it is so or ctx ends.
+func waitUntil(ctx context.Context, so func() bool) {
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
-	for s.tickets.count() > 0 {
+	for !so() {
 		select {
 		case <-ctx.Done():
 			return
