@@ -65,8 +65,8 @@ func (p *pipeline) record(b []byte) error {
 	if verdict != filter.Kept {
 		return nil // before Apply: what it counted stays for the next record that is kept
 	}
-	p.tracker.Apply(e)
 	e.SampleRate = stands
+	p.tracker.Apply(e)
 	at := batch.Times{Start: start, IntervalStart: anchor.Wall(e.IntervalStart), End: anchor.Wall(e.End)}
 	p.mu.Lock()
 	defer p.mu.Unlock()

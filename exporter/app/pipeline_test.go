@@ -232,7 +232,7 @@ func TestGapBehindTheRunBefore(t *testing.T) {
 	}
 }
 
-// TestFiltersLoseAndDoubleNothing switches rules at random while connections go on, and compares what the rows say with the totals.
+// TestFiltersLoseAndDoubleNothing switches rules and sampling at random while connections go on, and compares what the rows say with the totals.
 func TestFiltersLoseAndDoubleNothing(t *testing.T) {
 	seed := time.Now().UnixNano()
 	t.Logf("seed %d", seed)
@@ -241,6 +241,7 @@ func TestFiltersLoseAndDoubleNothing(t *testing.T) {
 		tx, rx      uint64
 		closed      int
 		seqs, count uint64
+		stands      map[uint32]bool
 	}
 	got := map[uint64]*sums{}
 	p := testPipeline(t, 100, time.Hour, false, func(b *flowv1.Batch) {
@@ -255,12 +256,13 @@ func TestFiltersLoseAndDoubleNothing(t *testing.T) {
 		for i := range rows.Rows {
 			s := got[rows.Get64(flow.SockCookie, i)]
 			if s == nil {
-				s = &sums{}
+				s = &sums{stands: map[uint32]bool{}}
 				got[rows.Get64(flow.SockCookie, i)] = s
 			}
 			s.tx, s.rx = s.tx+rows.Get64(flow.TxBytes, i), s.rx+rows.Get64(flow.RxBytes, i)
 			s.seqs += uint64(rows.Get32(flow.RecordSeq, i)) // rows of a batch are sorted
 			s.count++
+			s.stands[rows.Get32(flow.SampleRate, i)] = true
 			if rows.Get32(flow.Kind, i) == flow.KindClosed {
 				s.closed++
 			}
@@ -275,7 +277,7 @@ func TestFiltersLoseAndDoubleNothing(t *testing.T) {
 	want := map[uint64]event.Record{}
 	for i := range uint64(4000) {
 		if i%10 == 0 {
-			var s filter.Settings
+			s := filter.Settings{SampleRate: uint32(1 + random.IntN(2))}
 			if text := drop[random.IntN(len(drop))]; text != "" {
 				rule, err := filter.ParseRule(text)
 				if err != nil {
@@ -290,15 +292,22 @@ func TestFiltersLoseAndDoubleNothing(t *testing.T) {
 		if len(open) < 50 {
 			r := closedRecord(i + 1)
 			r.LocalPort, r.RemotePort, r.Role = 40000+uint16(i%200), uint16(79+i%3), uint8(event.RoleClient)+uint8(i%2)
+			r.OpenedNs, r.StartNs, r.EndNs = i+1, i+1, i+1
 			open = append(open, &connection{record: r})
 		}
 		at := random.IntN(len(open))
 		r := &open[at].record
-		r.TxBytes, r.RxBytes, r.EndNs = r.TxBytes+uint64(random.IntN(1000)), r.RxBytes+7, r.EndNs+1
-		if random.IntN(4) > 0 {
+		waits := !open[at].told && random.IntN(4) == 0
+		if !waits {
+			r.TxBytes, r.RxBytes = r.TxBytes+uint64(random.IntN(1000)), r.RxBytes+7
+		}
+		r.EndNs++
+		if waits {
+			r.Kind, r.LastState, r.Flags = uint8(event.KindActive), uint8(event.StateSynSent), 1|8
+		} else if random.IntN(4) > 0 {
 			r.Kind, r.LastState, r.Flags = uint8(event.KindActive), uint8(event.StateEstablished), 1|2|8
 		} else {
-			r.Kind, r.LastState = uint8(event.KindClosed), uint8(event.StateLastAck)
+			r.Kind, r.LastState, r.Flags = uint8(event.KindClosed), uint8(event.StateLastAck), r.Flags|2
 		}
 		kept := p.judged[filter.Kept].Load()
 		if err := p.record(r.Encode()); err != nil {
@@ -317,7 +326,7 @@ func TestFiltersLoseAndDoubleNothing(t *testing.T) {
 		t.Fatalf("%d connections were told", len(want))
 	}
 	for cookie, r := range want {
-		if s := got[cookie]; s == nil || s.tx != r.TxBytes || s.rx != r.RxBytes || s.seqs != s.count*(s.count-1)/2 || s.closed != 1 {
+		if s := got[cookie]; s == nil || s.tx != r.TxBytes || s.rx != r.RxBytes || s.seqs != s.count*(s.count-1)/2 || s.closed != 1 || len(s.stands) != 1 {
 			t.Errorf("connection %d: %+v, want %d and %d bytes", cookie, s, r.TxBytes, r.RxBytes)
 		}
 	}
@@ -325,7 +334,7 @@ func TestFiltersLoseAndDoubleNothing(t *testing.T) {
 	for i := range p.judged {
 		judged += p.judged[i].Load()
 	}
-	if judged != 4000 || p.judged[filter.Filtered].Load() == 0 {
+	if judged != 4000 || p.judged[filter.Filtered].Load() == 0 || p.judged[filter.SampledOut].Load() == 0 {
 		t.Errorf("%d records judged", judged)
 	}
 }

@@ -22,6 +22,7 @@ type flowState struct {
 	id     uint64
 	seq    uint32
 	round  uint32
+	stands uint32
 	end    uint64
 	tx, rx uint64
 	retrB  uint64
@@ -44,21 +45,21 @@ func NewTracker() *Tracker {
 // Open returns how many connections are remembered.
 func (t *Tracker) Open() int { return len(t.open) }
 
-// Told reports whether an earlier record of e's connection was applied; e is as Decode has filled it. It counts as a record in the eyes of
-// Sweep, so that a connection whose records are left out is not forgotten.
-func (t *Tracker) Told(e *Event) bool {
+// Told returns for how many connections the earlier records of e's connection stand, 0 if none was applied; e is as Decode has filled it. It counts as a
+// record in the eyes of Sweep, so that a connection whose records are left out is not forgotten.
+func (t *Tracker) Told(e *Event) (stands uint32) {
 	if !e.Reported {
-		return false
+		return 0
 	}
 	s := t.open[flowKey{e.Sock, e.Opened}]
 	if s == nil {
-		return false
+		return 0
 	}
 	s.round = t.round
-	return true
+	return s.stands
 }
 
-// Apply completes an event that Decode has filled: FlowID, RecordSeq and
+// Apply completes an event that Decode has filled and a filter has judged: FlowID, RecordSeq and
 // IntervalStart are set and counters become what was added since the connection's
 // previous record.
 func (t *Tracker) Apply(e *Event) {
@@ -72,7 +73,7 @@ func (t *Tracker) Apply(e *Event) {
 	if s == nil {
 		t.lastID++
 		s = t.take()
-		*s = flowState{id: t.lastID, end: e.Start}
+		*s = flowState{id: t.lastID, stands: max(1, e.SampleRate), end: e.Start}
 		if e.Kind == KindActive {
 			t.open[key] = s
 		}

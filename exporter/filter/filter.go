@@ -111,19 +111,19 @@ func (f *Filter) Set(s Settings, now uint64) error {
 	return nil
 }
 
-// Judge says whether a record is kept, and for how many connections like it the row stands. told says that an earlier record of its
-// connection was kept.
-func (f *Filter) Judge(e *event.Event, workload string, told bool) (Verdict, uint32) {
+// Judge says whether a record is kept, and for how many connections like it the row stands. told is for how many the earlier records of its
+// connection stand, 0 if none was kept: what was told, of a connection that waited for instance, is told on.
+func (f *Filter) Judge(e *event.Event, workload string, told uint32) (Verdict, uint32) {
 	s := f.state.Load()
-	stands := uint32(1)
-	if established(e) {
+	stands := max(1, told)
+	if told == 0 && established(e) {
 		r := s.rateAt(e.Start)
 		if r.rate > 1 && Hash(e, r.seed) > math.MaxUint64/uint64(r.rate) {
 			return SampledOut, 1
 		}
 		stands = r.rate
 	}
-	if told && e.Kind != event.KindActive || len(s.settings.Keep)+len(s.settings.Drop) == 0 {
+	if told > 0 && e.Kind != event.KindActive || len(s.settings.Keep)+len(s.settings.Drop) == 0 {
 		return Kept, stands
 	}
 	of := subject{e, workload, netip.AddrFrom16(e.LocalAddr).Unmap(), netip.AddrFrom16(e.RemoteAddr).Unmap()}

@@ -60,8 +60,8 @@ func TestRules(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		v1, _ := f.Judge(web, "shop/web", false)
-		v2, _ := f.Judge(syn, "", false)
+		v1, _ := f.Judge(web, "shop/web", 0)
+		v2, _ := f.Judge(syn, "", 0)
 		if got := [2]bool{v1 == Kept, v2 == Kept}; got != want {
 			t.Errorf("%s: %v, want %v", text, got, want)
 		}
@@ -118,10 +118,10 @@ func TestToldToTheEnd(t *testing.T) {
 	}
 	for kind, want := range map[event.Kind]Verdict{event.KindActive: Filtered, event.KindClosed: Kept, event.KindFailed: Kept} {
 		e := ev("10.0.0.1:1", "10.0.0.2:443", kind, event.RoleClient, event.StateEstablished)
-		if got, _ := f.Judge(e, "", true); got != want {
+		if got, _ := f.Judge(e, "", 1); got != want {
 			t.Errorf("told, kind %d: %v", kind, got)
 		}
-		if got, _ := f.Judge(e, "", false); got != Filtered {
+		if got, _ := f.Judge(e, "", 0); got != Filtered {
 			t.Errorf("not told, kind %d: %v", kind, got)
 		}
 	}
@@ -138,8 +138,8 @@ func TestSampling(t *testing.T) {
 	for i := range n {
 		a, b := fmt.Sprintf("10.0.%d.%d:%d", i/250%250, i%250, 30000+i%30000), "10.9.9.9:443"
 		client, server := ev(a, b, event.KindClosed, event.RoleClient, event.StateLastAck), ev(b, a, event.KindClosed, event.RoleServer, event.StateFinWait2)
-		v, rate := f.Judge(client, "", false)
-		if w, _ := f.Judge(server, "", false); v != w {
+		v, rate := f.Judge(client, "", 0)
+		if w, _ := f.Judge(server, "", 0); v != w {
 			t.Fatalf("%s: the ends disagree", a)
 		}
 		if v == Kept {
@@ -151,7 +151,7 @@ func TestSampling(t *testing.T) {
 		failed := ev(a, b, event.KindFailed, event.RoleClient, event.StateSynSent)
 		waiting := ev(a, b, event.KindActive, event.RoleClient, event.StateSynSent)
 		for _, e := range []*event.Event{failed, waiting} {
-			if v, rate := f.Judge(e, "", false); v != Kept || rate != 1 {
+			if v, rate := f.Judge(e, "", 0); v != Kept || rate != 1 {
 				t.Fatal("what was not established is sampled")
 			}
 		}
@@ -165,11 +165,14 @@ func TestSampling(t *testing.T) {
 	before, later := 0, 0
 	for i := range 1000 {
 		e := ev(fmt.Sprintf("10.0.0.1:%d", i), "10.9.9.9:443", event.KindClosed, event.RoleClient, event.StateLastAck)
-		if v, _ := f.Judge(e, "", true); v == Kept {
+		if v, _ := f.Judge(e, "", 0); v == Kept {
 			before++
 		}
+		if v, rate := f.Judge(e, "", 4); v != Kept || rate != 4 {
+			t.Fatalf("told for 4 connections, then %v for %d", v, rate)
+		}
 		e.Start = 5e9
-		if v, rate := f.Judge(e, "", false); v == Kept && rate == 1 {
+		if v, rate := f.Judge(e, "", 0); v == Kept && rate == 1 {
 			later++
 		}
 	}
@@ -220,6 +223,6 @@ func BenchmarkJudge(b *testing.B) {
 	e := ev("10.0.0.1:40000", "10.1.0.2:443", event.KindClosed, event.RoleClient, event.StateLastAck)
 	b.ReportAllocs()
 	for b.Loop() {
-		f.Judge(e, "shop/web", false)
+		f.Judge(e, "shop/web", 0)
 	}
 }
