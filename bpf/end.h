@@ -100,6 +100,24 @@ static __always_inline int is_leftover(const struct flow_record *rec, struct tcp
 	return (rec->flags & FLOW_FLAG_ESTABLISHED) && !tp->inet_conn.icsk_retransmits && !tp->inet_conn.icsk_probes_out;
 }
 
+/*
+ * What an ICMP message said while connect held the socket, as one from the same host always
+ * does, is a soft error. A program that waits by poll is woken and takes it (SO_ERROR), and
+ * then gives up without one; the message itself stays in the queue of errors. IPv4 only.
+ */
+static __always_inline __u16 error_taken(struct sock *sk)
+{
+	struct sock_exterr_skb *about;
+	const int probe = 1;
+
+	if (!sk->sk_error_queue.qlen)
+		return 0;
+	about = (struct sock_exterr_skb *)READ(&sk->sk_error_queue, prev)->cb;
+	if (READ(about, ee.ee_origin) != SO_EE_ORIGIN_ICMP)
+		return 0;
+	return READ(about, ee.ee_errno);
+}
+
 static __always_inline void emit_end(struct sock *sk, struct tcp_sock *tp, struct open_socket *open, int oldstate,
 				     __u16 reported)
 {
@@ -124,6 +142,8 @@ static __always_inline void emit_end(struct sock *sk, struct tcp_sock *tp, struc
 	}
 	if (rec->sk_err && is_leftover(rec, tp))
 		rec->sk_err = 0;
+	if (oldstate == TCP_SYN_SENT && !rec->sk_err && !rec->sk_err_soft)
+		rec->sk_err_soft = error_taken(sk);
 	if (keepalive_unanswered(sk, tp))
 		rec->flags |= FLOW_FLAG_KEEPALIVE;
 	if (!rec->sk_err && !(rec->flags & FLOW_FLAG_RST_RECEIVED) && reset_by_us(sk, tp, oldstate))

@@ -108,6 +108,7 @@ enum {
 #define SOCK_STREAM 1
 #define PF_KTHREAD 0x00200000
 #define RCV_SHUTDOWN 1
+#define SO_EE_ORIGIN_ICMP 2
 /* enum sock_flags, unchanged since 2.6 */
 #define SOCK_DONE 1
 #define SOCK_KEEPOPEN 3
@@ -202,9 +203,29 @@ typedef struct {
 	int owned; /* a system call holds the socket; packets wait in its backlog */
 } socket_lock_t;
 
+struct sk_buff {
+	char cb[48];
+};
+
+struct sk_buff_head {
+	struct sk_buff *prev;
+	__u32 qlen;
+};
+
+struct sock_extended_err {
+	__u32 ee_errno;
+	__u8 ee_origin;
+};
+
+/* what cb of a message in sk_error_queue has */
+struct sock_exterr_skb {
+	struct sock_extended_err ee;
+};
+
 struct sock {
 	struct sock_common __sk_common;
 	socket_lock_t sk_lock;
+	struct sk_buff_head sk_error_queue;
 	atomic_t sk_drops;
 	__u32 sk_ack_backlog;
 	__u32 sk_max_ack_backlog;

@@ -94,6 +94,15 @@ var failures = []scenario{
 		time.Sleep(100 * time.Millisecond)          // unless the machine is busy
 		c.close()
 	}, failed(event.CloseUnreachable, unix.EHOSTUNREACH)},
+	{"abandoned, the soft error taken", func(w *world) {
+		w.nft(w.a, "output", "meta l4proto tcp ip daddr 10.177.0.2 reject with icmp type port-unreachable") // as for a Service without endpoints: it comes while connect holds the socket
+		c := w.socket(w.a, unix.AF_INET, 0, nonblock)
+		c.connect("10.177.0.2:9", unix.EINPROGRESS)
+		if err := c.await(unix.POLLERR); err != unix.ECONNREFUSED {
+			w.Fatalf("the program is told %v", err)
+		}
+		c.close()
+	}, failed(event.CloseRefused, unix.ECONNREFUSED)},
 	{"abandoned for a second connection", func(w *world) {
 		w.block(w.b)
 		c := w.socket(w.a, unix.AF_INET, 0, nonblock)
