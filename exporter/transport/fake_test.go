@@ -291,7 +291,7 @@ func wire(t *testing.T, b *flowv1.Batch) string {
 
 func eventually(t *testing.T, what string, f func() bool) {
 	t.Helper()
-	for end := time.Now().Add(8 * time.Second); !f(); time.Sleep(5 * time.Millisecond) {
+	for end := time.Now().Add(30 * time.Second); !f(); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatalf("waited in vain: %s", what)
 		}
@@ -300,7 +300,7 @@ func eventually(t *testing.T, what string, f func() bool) {
 
 func flush(t *testing.T, r *running) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 8*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
 	if err := r.spool.Flush(ctx); err != nil {
 		t.Fatalf("flush: %v; %+v", err, r.spool.Stats())

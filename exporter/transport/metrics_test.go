@@ -30,12 +30,21 @@ func TestRejectedBatchesLeaveAndMetricsTell(t *testing.T) {
 		}
 	}
 	c.serve(t, "")
-	r := run(t, c.address, nil)
+	verified := true
+	claims := &fakeClaims{verified: func(now int64) int64 { // once, however long this takes
+		if !verified {
+			return 0
+		}
+		verified = false
+		return now
+	}}
+	r := run(t, c.address, func(config *Config) { config.Claims = claims })
 	for seq := range uint64(4) {
 		r.Add(batch(seq+1, 100))
 	}
 	eventually(t, "two are settled", func() bool { return r.spool.Stats().Pending.Batches == 2 && r.Stats().Sent.Batches == 4 })
 	eventually(t, "the rejection is said", func() bool { return r.log.count("quarantine") == 1 })
+	eventually(t, "the watermark is sent", func() bool { return r.books.watermarks.Load() == 1 })
 	r.stop()
 	if s := r.spool.Stats(); s.Acked.Rows != 10 || s.Rejected.Rows != 10 || s.UnderWay != 2 {
 		t.Errorf("books: %+v", s)
