@@ -58,12 +58,14 @@ type App struct {
 	eased    atomic.Uint32 // the budget.Step in force
 	applying sync.Mutex
 	applied  config.Capture
+
+	drainMost time.Duration // the wait for the ring before settings change
 }
 
 // New builds an exporter that does nothing yet. It reads the files that the configuration names, so an error is one a user can
 // mend before the start; --check does no more than this.
 func New(c config.Config, logger *slog.Logger) (*App, error) {
-	a := &App{config: c, log: logger.With(log.Component, "app"), applied: c.Capture}
+	a := &App{config: c, log: logger.With(log.Component, "app"), applied: c.Capture, drainMost: drainMost}
 	registry := metrics.NewRegistry(program)
 	var err error
 	if a.host, err = readHost(); err != nil {

@@ -137,18 +137,20 @@ func (c *collector) keep(b *flow.Batch) {
 	}
 }
 
-// awaitWatermark waits for the first watermark; one is sent every second.
-func (c *collector) awaitWatermark(t *testing.T) {
+// awaitWatermarks waits for n more watermarks; one is sent every second.
+func (c *collector) awaitWatermarks(t *testing.T, n int) {
 	t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
+	marks := func() int {
 		c.mu.Lock()
-		mark := c.mark
-		c.mu.Unlock()
-		if mark != 0 {
-			return
+		defer c.mu.Unlock()
+		return c.mark
+	}
+	began := marks()
+	for deadline := time.Now().Add(30 * time.Second); marks() < began+n; time.Sleep(20 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("%d watermarks within 30 s, want %d", marks()-began, n)
 		}
 	}
-	t.Fatal("no watermark within 10 s")
 }
 
 func (c *collector) count(match func(row) bool) (n int, tx, rx uint64) {

@@ -123,13 +123,13 @@ func TestChangedIdentityFile(t *testing.T) {
 		e := event.Event{NetnsInum: mustNetns(t)}
 		return a.names.local(&e, "", time.Now().UnixNano()).Workload
 	}
-	for end := time.Now().Add(10 * time.Second); now() != "lab/after"; time.Sleep(10 * time.Millisecond) {
+	for end := time.Now().Add(30 * time.Second); now() != "lab/after"; time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatal("the changed file does not take effect")
 		}
 	}
 	after := exchange(t, "127.0.0.1:0", n)
-	time.Sleep(1500 * time.Millisecond) // a watermark, and with it all changes
+	c.awaitWatermarks(t, 2) // one may have been under way; all changes are told before the second
 	if err := stop(); err != nil {
 		t.Fatal(err)
 	}

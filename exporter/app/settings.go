@@ -57,7 +57,7 @@ func (a *App) Change(change func(*config.Capture) error) error {
 const drainMost = 500 * time.Millisecond
 
 func (a *App) drain() {
-	ctx, cancel := context.WithTimeout(context.Background(), drainMost)
+	ctx, cancel := context.WithTimeout(context.Background(), a.drainMost)
 	defer cancel()
 	if err := a.source.get().Drain(ctx); err != nil && !errors.Is(err, ring.ErrNotRunning) {
 		a.log.Warn("the ring was not emptied before the settings changed", "error", err)
