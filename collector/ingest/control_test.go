@@ -33,7 +33,7 @@ func TestClaimsWhileSinksAreBlocked(t *testing.T) {
 	for range 2 {
 		select {
 		case <-r.woken:
-		case <-time.After(5 * time.Second):
+		case <-time.After(30 * time.Second):
 			t.Fatal("claims wait behind batches")
 		}
 	}

@@ -37,7 +37,7 @@ func (p *pipeline) Add(b *flow.Batch) {
 
 func (p *pipeline) wait(t *testing.T, n int) []*flow.Batch {
 	t.Helper()
-	for end := time.Now().Add(10 * time.Second); time.Now().Before(end); time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(30 * time.Second); time.Now().Before(end); time.Sleep(time.Millisecond) {
 		p.mu.Lock()
 		if len(p.taken) >= n {
 			defer p.mu.Unlock()
