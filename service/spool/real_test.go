@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"sync"
 	"testing"
 	"time"
 
@@ -66,7 +67,7 @@ func (n never) Done() <-chan struct{}     { return n }
 func (never) Err() error                  { return nil }
 func (never) Value(any) any               { return nil }
 
-// TestKill kills a writer again and again and looks for what it said was sealed.
+// TestKill kills a writer again and again and looks for what it said was sealed: every other one at any moment of its start, the rest at work.
 func TestKill(t *testing.T) {
 	if testing.Short() {
 		t.Skip("60 kills take some seconds")
@@ -84,8 +85,16 @@ func TestKill(t *testing.T) {
 		if err := cmd.Start(); err != nil {
 			t.Fatal(err)
 		}
-		time.AfterFunc(time.Duration(5+rand.IntN(60))*time.Millisecond, func() { _ = cmd.Process.Kill() })
+		soon := func() {
+			time.AfterFunc(time.Duration(5+rand.IntN(60))*time.Millisecond, func() { _ = cmd.Process.Kill() })
+		}
+		working := sync.OnceFunc(soon)
+		if kill%2 == 0 {
+			soon()
+			working = func() {}
+		}
 		for lines := bufio.NewScanner(out); lines.Scan(); {
+			working()
 			var what, run string
 			var seq uint64
 			if n, _ := fmt.Sscan(lines.Text(), &what, &run, &seq); n < 3 {

@@ -20,7 +20,7 @@ func TestRecall(t *testing.T) {
 	a := start(t, c).scanned()
 	until := func(what string, f func() bool) {
 		t.Helper()
-		for end := time.Now().Add(5 * time.Second); !f(); time.Sleep(time.Millisecond) {
+		for end := time.Now().Add(30 * time.Second); !f(); time.Sleep(time.Millisecond) {
 			if time.Now().After(end) {
 				t.Fatalf("%s: %v; %+v", what, files(t, dir), a.Stats())
 			}

@@ -72,6 +72,25 @@ func (r *running) append(n, size int) {
 	for range n {
 		r.seq++
 		r.Append(r.seq, 10, body(r.config.Run, r.seq, size))
+		r.written()
+	}
+}
+
+// written waits for a real disk that takes longer than Append does; one that is simulated is as slow as its test wants it.
+func (r *running) written() {
+	r.t.Helper()
+	if _, real := r.config.FS.(*dir); real {
+		r.until("a batch is written", func() bool { s := r.Stats(); return s.State != DiskOK || s.InMemory.Batches == 0 })
+	}
+}
+
+// until waits for something that real disks and goroutines do in their own time.
+func (r *running) until(what string, f func() bool) {
+	r.t.Helper()
+	for end := time.Now().Add(30 * time.Second); !f(); time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			r.t.Fatalf("waited in vain until %s: %+v", what, r.Stats())
+		}
 	}
 }
 
@@ -99,14 +118,8 @@ func (r *running) all() []string {
 // scanned waits until the segments of earlier runs are read.
 func (r *running) scanned() *running {
 	r.t.Helper()
-	for range 5000 {
-		if s := r.Stats(); s.State == DiskOK && !s.Scanning {
-			return r
-		}
-		time.Sleep(time.Millisecond)
-	}
-	r.t.Fatal("segments were not read in time")
-	return nil
+	r.until("the segments are read", func() bool { s := r.Stats(); return s.State == DiskOK && !s.Scanning })
+	return r
 }
 
 // balanced checks the books and returns them.
@@ -188,12 +201,7 @@ func TestSegmentsGoOneByOneWhenAllTheirBatchesAreSettled(t *testing.T) {
 	before := a.Stats().Segments
 	a.all()
 	a.Ack("a", 13, 30) // six in each segment
-	for range 1000 {
-		if a.Stats().Segments == before-3 {
-			break
-		}
-		time.Sleep(time.Millisecond)
-	}
+	a.until("three segments are gone", func() bool { return a.Stats().Segments <= before-3 })
 	if got := a.Stats().Segments; got != before-3 {
 		t.Fatalf("%d segments of %d are left", got, before)
 	}

@@ -192,12 +192,7 @@ func TestTwoExportersDoNotShareADirectory(t *testing.T) {
 	a.append(3, 1000)
 	c.FS, c.Run = Dir(dir), "b"
 	b := start(t, c)
-	for range 1000 {
-		if errors.Is(b.Stats().Err, ErrLocked) {
-			break
-		}
-		time.Sleep(time.Millisecond)
-	}
+	b.until("it meets the lock", func() bool { return errors.Is(b.Stats().Err, ErrLocked) })
 	b.append(2, 1000)
 	same(t, "second", b.all(), names("b", 1, 2))
 	if s := b.Stats(); s.State != DiskNone || !errors.Is(s.Err, ErrLocked) {
@@ -220,12 +215,7 @@ func TestNoUsableDirectoryMeansMemory(t *testing.T) {
 			a.append(3, 1000)
 			same(t, "batches", a.all(), names("a", 1, 3))
 			same(t, "rejected", a.Reject("a", 1, "no"), Count{1, 10})
-			for range 1000 {
-				if !errors.Is(a.Stats().Err, errNotStarted) {
-					break
-				}
-				time.Sleep(time.Millisecond)
-			}
+			a.until("it has tried", func() bool { return !errors.Is(a.Stats().Err, errNotStarted) })
 			s := a.balanced()
 			if s.State != DiskNone || s.Err == nil || s.QuarantineErr != 1 {
 				t.Fatalf("%v %v", s.State, s.Err)
