@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -54,6 +55,15 @@ func ask(c net.Conn, line string) (string, error) {
 	return bufio.NewReader(c).ReadString('\n')
 }
 
+func eventually(t *testing.T, what string, f func() bool) {
+	t.Helper()
+	for end := time.Now().Add(30 * time.Second); !f(); time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("waited in vain: %s", what)
+		}
+	}
+}
+
 // TestLink: what passes, what does not, and what counts as a cut before the answer.
 func TestLink(t *testing.T) {
 	lines := make(chan string, 100)
@@ -73,7 +83,7 @@ func TestLink(t *testing.T) {
 			t.Fatal(err)
 		}
 		t.Cleanup(func() { c.Close() })
-		c.SetDeadline(time.Now().Add(10 * time.Second))
+		c.SetDeadline(time.Now().Add(30 * time.Second))
 		return c
 	}
 	long := strings.Repeat("x", request) + "\n"
@@ -86,10 +96,12 @@ func TestLink(t *testing.T) {
 	}
 	swallowed := make(chan struct{})
 	go func() {
-		k.fail(Swallow, 300*ms)
+		k.fail(Swallow, 2*time.Second)
 		close(swallowed)
 	}()
-	time.Sleep(100 * ms)
+	eventually(t, "it swallows", func() bool {
+		return !slices.ContainsFunc(k.present(), func(p *pair) bool { return !p.swallows.Load() })
+	})
 	if got, err := ask(asks, long); err == nil {
 		t.Errorf("an answer passed: %d bytes", len(got))
 	}
@@ -104,10 +116,9 @@ func TestLink(t *testing.T) {
 		t.Errorf("%d cuts before an answer, want 1: nothing was asked on the other connection", n)
 	}
 	go k.fail(OneWay, 300*ms)
-	time.Sleep(100 * ms)
-	began := time.Now()
-	if got, err := ask(dial(), "b\n"); got != "b\n" || err != nil || time.Since(began) < 100*ms {
-		t.Errorf("one way: %q %v after %s, want it late and whole", got, err, time.Since(began))
+	eventually(t, "nothing comes back", func() bool { return k.blindness() != nil })
+	if got, err := ask(dial(), "b\n"); got != "b\n" || err != nil || k.blindness() != nil {
+		t.Errorf("one way: %q %v, blind: %v; want it whole, and when the fault is over", got, err, k.blindness() != nil)
 	}
 }
 
