@@ -101,8 +101,8 @@ func await(t *testing.T, done chan error, want error) {
 		if !errors.Is(err, want) {
 			t.Fatalf("done got %v, want %v", err, want)
 		}
-	case <-time.After(20 * time.Second):
-		t.Fatal("no answer in 20 s")
+	case <-time.After(time.Minute):
+		t.Fatal("no answer in a minute")
 	}
 }
 
@@ -141,16 +141,23 @@ func checkBooks(t *testing.T, r *prometheus.Registry, want map[string]float64) {
 
 func TestOneBlockIsOneInsert(t *testing.T) {
 	f := newFake(t, nil)
-	s, registry := start(t, Config{Server: f.server(), BlockRows: 1000, BlockAge: 30 * time.Millisecond})
+	s, registry := start(t, Config{Server: f.server(), BlockRows: 1000, BlockAge: time.Hour})
 	var all []chan error
 	for i := range 7 {
 		b := makeBatch(i, 300, uint64(i*300), day)
 		all = append(all, write(s, b))
 		b.Reset() // Write has copied
 	}
-	for _, done := range all {
+	for _, done := range all[:6] {
 		await(t, done, nil)
 	}
+	if s.Ready() != nil {
+		t.Errorf("ready %v", s.Ready())
+	}
+	if err := s.Close(t.Context()); err != nil { // the end of what was begun
+		t.Error(err)
+	}
+	await(t, all[6], nil)
 	got := f.requests()
 	rows := []int{}
 	tokens := map[string]bool{}
@@ -165,8 +172,8 @@ func TestOneBlockIsOneInsert(t *testing.T) {
 	if total := rows[0] + rows[len(rows)-1] + rows[1]; len(got) != 3 || total != 2100 || len(tokens) != 3 {
 		t.Errorf("inserts of %v rows under %d tokens", rows, len(tokens))
 	}
-	if s.Pending() != 0 || s.Ready() != nil {
-		t.Errorf("pending %d, ready %v", s.Pending(), s.Ready())
+	if s.Pending() != 0 {
+		t.Errorf("pending %d", s.Pending())
 	}
 	checkBooks(t, registry, map[string]float64{
 		"received_rows_total": 2100, "written_rows_total": 2100, "inserts_total": 3, "insert_duration_seconds": 3, "insert_rows": 3,

@@ -35,14 +35,12 @@ func TestBrokerKilledInTheMiddleLosesNothing(t *testing.T) {
 		}
 		time.Sleep(2 * time.Millisecond)
 	}
-	if err := s.Ready(); err == nil {
-		t.Error("Ready() = nil while the broker is dead")
-	}
+	waitUnready(t, s)
 	if s.Pending() == 0 {
 		t.Error("nothing is pending while the broker is dead")
 	}
 	broker.Restart(t)
-	flush(t, s, 60*time.Second)
+	flush(t, s, 2*time.Minute)
 	d.check(t, batches)
 	got, repeats := rowsIn(t, readTopic(t, cfg))
 	if diff := cmp.Diff(want, got); diff != "" {
@@ -79,27 +77,22 @@ func counterSum(t *testing.T, reg *prometheus.Registry, name string) float64 {
 func TestBrokerThatStopsAnswering(t *testing.T) {
 	broker := kafkatest.New(t, "")
 	cfg := testConfig(t, broker.Addr)
-	cfg.WriteTimeout = 300 * time.Millisecond
+	cfg.WriteTimeout = time.Second
 	s, _ := newSink(t, cfg)
 	s.Start(t.Context())
 	var d dones
 	s.Write(makeBatch(t, "x", 1, 10), d.done)
-	flush(t, s, 20*time.Second)
+	flush(t, s, time.Minute)
 	if err := broker.Pause(); err != nil {
 		t.Fatal(err)
 	}
 	b := makeBatch(t, "x", 2, 10)
 	s.Write(b, d.done)
-	time.Sleep(1500 * time.Millisecond)
-	if err := s.Ready(); err == nil {
-		t.Error("Ready() = nil while the broker does not answer")
-	} else {
-		t.Log(err)
-	}
+	waitUnready(t, s)
 	if err := broker.Resume(); err != nil {
 		t.Fatal(err)
 	}
-	flush(t, s, 30*time.Second)
+	flush(t, s, time.Minute)
 	d.check(t, 2)
 	got, repeats := rowsIn(t, readTopic(t, cfg))
 	if len(got) != 20 {
@@ -114,13 +107,13 @@ func TestTopicDeletedWhileWriting(t *testing.T) {
 	s.Start(t.Context())
 	var d dones
 	s.Write(makeBatch(t, "x", 1, 10), d.done)
-	flush(t, s, 20*time.Second)
-	client := &kafka.Client{Addr: kafka.TCP(cfg.Brokers...), Timeout: 10 * time.Second, Transport: &kafka.Transport{}}
+	flush(t, s, time.Minute)
+	client := &kafka.Client{Addr: kafka.TCP(cfg.Brokers...), Timeout: 30 * time.Second, Transport: &kafka.Transport{}}
 	if _, err := client.DeleteTopics(t.Context(), &kafka.DeleteTopicsRequest{Topics: []string{cfg.Topic}}); err != nil {
 		t.Fatal(err)
 	}
 	s.Write(makeBatch(t, "x", 2, 10), d.done)
-	flush(t, s, 60*time.Second)
+	flush(t, s, 2*time.Minute)
 	d.check(t, 2)
 	if got, _ := rowsIn(t, readTopic(t, cfg)); len(got) != 10 {
 		t.Errorf("%d rows in the topic created again, want the 10 written after", len(got))
@@ -142,7 +135,7 @@ func TestOneBadBatchTakesNoOtherWithIt(t *testing.T) {
 	s.Write(makeBatch(t, "x", 1, 10), good.done)
 	s.Write(bad, refused.done)
 	s.Write(makeBatch(t, "x", 3, 10), good.done)
-	flush(t, s, 20*time.Second)
+	flush(t, s, time.Minute)
 	good.check(t, 2)
 	if len(refused.errs) != 1 || !errors.Is(refused.errs[0], errTooLarge) || !errors.Is(refused.errs[0], ErrDropped) {
 		t.Errorf("done of the bad batch: %v, want once errTooLarge", refused.errs)
@@ -161,11 +154,10 @@ func TestUnreachableBrokerIsAStateNotAnError(t *testing.T) {
 	var d dones
 	s.Write(makeBatch(t, "x", 1, 10), d.done)
 	var reason string
-	for range 100 {
+	for end := time.Now().Add(30 * time.Second); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
 		if reason = s.Ready().Error(); strings.Contains(reason, "refused") {
 			break
 		}
-		time.Sleep(50 * time.Millisecond)
 	}
 	if !strings.Contains(reason, addr) || !strings.Contains(reason, "connection refused") || strings.Contains(reason, "\n") {
 		t.Errorf("Ready() = %q, want one sentence with the address and the reason", reason)

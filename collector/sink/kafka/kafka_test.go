@@ -79,7 +79,7 @@ func (d *dones) check(t *testing.T, want int) {
 // readTopic reads every message of the topic, partition by partition.
 func readTopic(t testing.TB, cfg Config) []kafka.Message {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	partitions, err := kafka.DefaultDialer.LookupPartitions(ctx, "tcp", cfg.Brokers[0], cfg.Topic)
 	if err != nil {
@@ -207,7 +207,7 @@ func TestJSONThroughTheBroker(t *testing.T) {
 	s.Start(t.Context())
 	var d dones
 	s.Write(makeBatch(t, "node-1/7", 3, 500), d.done)
-	flush(t, s, 20*time.Second)
+	flush(t, s, time.Minute)
 	d.check(t, 1)
 	rows := map[string]bool{}
 	for _, m := range readTopic(t, cfg) {
@@ -228,7 +228,7 @@ func TestCreatesTheTopicAsConfigured(t *testing.T) {
 	s, _ := newSink(t, cfg)
 	s.Start(t.Context())
 	waitReady(t, s)
-	client := &kafka.Client{Addr: kafka.TCP(cfg.Brokers...), Timeout: 10 * time.Second}
+	client := &kafka.Client{Addr: kafka.TCP(cfg.Brokers...), Timeout: 30 * time.Second}
 	answer, err := client.DescribeConfigs(t.Context(), &kafka.DescribeConfigsRequest{Resources: []kafka.DescribeConfigRequestResource{{
 		ResourceType: kafka.ResourceTypeTopic, ResourceName: cfg.Topic,
 		ConfigNames: []string{"retention.ms", "max.message.bytes", "min.insync.replicas", "cleanup.policy"},
@@ -254,13 +254,22 @@ func TestCreatesTheTopicAsConfigured(t *testing.T) {
 
 func waitReady(t *testing.T, s *Sink) {
 	t.Helper()
-	for range 500 {
-		if s.Ready() == nil {
-			return
+	for end := time.Now().Add(time.Minute); s.Ready() != nil; time.Sleep(20 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("not ready: %v", s.Ready())
 		}
-		time.Sleep(20 * time.Millisecond)
 	}
-	t.Fatalf("not ready: %v", s.Ready())
+}
+
+// waitUnready waits until the sink says what is wrong with its broker.
+func waitUnready(t *testing.T, s *Sink) {
+	t.Helper()
+	for end := time.Now().Add(time.Minute); s.Ready() == nil; time.Sleep(20 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("Ready() = nil while the broker does not answer")
+		}
+	}
+	t.Log(s.Ready())
 }
 
 // TestTopicOfSomebodyElse has three partitions and takes small messages only: the first is kept, the second leads to parts.
@@ -275,7 +284,7 @@ func TestTopicOfSomebodyElse(t *testing.T) {
 	}
 	var d dones
 	s.Write(b, d.done)
-	flush(t, s, 20*time.Second)
+	flush(t, s, time.Minute)
 	d.check(t, 1)
 	messages := readTopic(t, cfg)
 	got, _ := rowsIn(t, messages)
@@ -287,7 +296,7 @@ func TestTopicOfSomebodyElse(t *testing.T) {
 
 func createTopic(t *testing.T, cfg Config, partitions int, maxBytes string) {
 	t.Helper()
-	client := &kafka.Client{Addr: kafka.TCP(cfg.Brokers...), Timeout: 10 * time.Second, Transport: &kafka.Transport{}}
+	client := &kafka.Client{Addr: kafka.TCP(cfg.Brokers...), Timeout: 30 * time.Second, Transport: &kafka.Transport{}}
 	answer, err := client.CreateTopics(t.Context(), &kafka.CreateTopicsRequest{Topics: []kafka.TopicConfig{{
 		Topic: cfg.Topic, NumPartitions: partitions, ReplicationFactor: 1,
 		ConfigEntries: []kafka.ConfigEntry{{ConfigName: "max.message.bytes", ConfigValue: maxBytes}},

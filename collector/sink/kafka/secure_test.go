@@ -72,12 +72,11 @@ func secureSink(t *testing.T, broker string, tlsConfig *tls.Config, sasl SASL) *
 func expectReason(t *testing.T, s *Sink, want string) {
 	t.Helper()
 	var got error
-	for range 200 {
+	for end := time.Now().Add(time.Minute); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
 		if got = s.Ready(); got != nil && strings.Contains(got.Error(), want) {
 			t.Log(got)
 			return
 		}
-		time.Sleep(50 * time.Millisecond)
 	}
 	t.Errorf("Ready() = %v, want a sentence with %q", got, want)
 }
