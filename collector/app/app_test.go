@@ -55,7 +55,7 @@ func serve(t *testing.T, cfg *config.Config) {
 func get(t *testing.T, url string) (int, string) {
 	t.Helper()
 	var last error
-	for end := time.Now().Add(10 * time.Second); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
+	for end := time.Now().Add(30 * time.Second); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
 		r, err := http.Get(url)
 		if err != nil {
 			last = err
@@ -81,7 +81,7 @@ func TestUnreachableStoreAndBusAreStates(t *testing.T) {
 		t.Errorf("healthz answers %d", code)
 	}
 	var body string
-	for end := time.Now().Add(10 * time.Second); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
+	for end := time.Now().Add(30 * time.Second); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
 		var code int
 		code, body = get(t, "http://"+cfg.MetricsListen+"/readyz")
 		if code == 503 && strings.Contains(body, "refused") && strings.Contains(body, "kafka: ") {
@@ -215,7 +215,7 @@ func welcomed(t *testing.T, address string, conf *tls.Config) bool {
 		t.Fatal(err)
 	}
 	defer conn.Close()
-	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	s, err := flowv1.NewCollectorClient(conn).Control(ctx, grpc.WaitForReady(false))
 	if err != nil {

@@ -63,7 +63,7 @@ func TestTwoRegions(t *testing.T) {
 	}
 	want := "edge/lb us assignment named"
 	got := ""
-	for end := time.Now().Add(15 * time.Second); got != want && time.Now().Before(end); time.Sleep(100 * time.Millisecond) {
+	for end := time.Now().Add(60 * time.Second); got != want && time.Now().Before(end); time.Sleep(100 * time.Millisecond) {
 		got = whois(eu, "10.64.0.1")
 	}
 	if got != want {

@@ -126,7 +126,6 @@ type regions struct {
 
 	mu  sync.Mutex
 	got map[uint64]string // by flow: what its row said last
-	at  map[uint64]time.Time
 }
 
 func newRegions(t *testing.T, allowed bool) *regions {
@@ -145,7 +144,7 @@ func newRegions(t *testing.T, allowed bool) *regions {
 	}
 	r := &regions{
 		T: t, here: ownership.New(ownership.Config{}), there: ownership.New(ownership.Config{}), reg: prometheus.NewRegistry(),
-		file: filepath.Join(dir, "regions.yaml"), got: map[uint64]string{}, at: map[uint64]time.Time{},
+		file: filepath.Join(dir, "regions.yaml"), got: map[uint64]string{},
 	}
 	server, err := NewServer("there", r.there, func(context.Context) bool { return allowed }, time.Now, r.reg)
 	if err != nil {
@@ -234,12 +233,17 @@ func (r *regions) emit(b *flow.Batch) {
 			text = flow.WhyNames.Name(b.Get32(flow.RemoteWhy, row))
 		}
 		id := b.Get64(flow.FlowID, row)
-		r.got[id], r.at[id] = text, time.Now()
+		r.got[id] = text
 	}
 }
 
 // flow is a connection that began some time ago; it returns its number.
 func (r *regions) flow(remote string, ago time.Duration) uint64 {
+	r.Helper()
+	return r.flowAt(remote, time.Now().Add(-ago))
+}
+
+func (r *regions) flowAt(remote string, began time.Time) uint64 {
 	r.Helper()
 	r.seq++
 	w := flow.NewBuilder(1)
@@ -251,7 +255,7 @@ func (r *regions) flow(remote string, ago time.Duration) uint64 {
 	w.SetAddr(flow.RemoteAddr, netip.MustParseAddr(remote).As16())
 	w.Set32(flow.RemotePort, 443)
 	w.Set32(flow.StartObserved, 1)
-	at := uint64(time.Now().Add(-ago).UnixNano())
+	at := uint64(began.UnixNano())
 	w.Set64(flow.StartTimeNs, at)
 	w.Set64(flow.IntervalStartNs, at)
 	w.Set64(flow.EndTimeNs, at)
@@ -269,7 +273,7 @@ func (r *regions) flow(remote string, ago time.Duration) uint64 {
 func (r *regions) expect(id uint64, want string) {
 	r.Helper()
 	var got string
-	for end := time.Now().Add(8 * time.Second); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+	for end := time.Now().Add(30 * time.Second); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
 		r.mu.Lock()
 		got = r.got[id]
 		r.mu.Unlock()
