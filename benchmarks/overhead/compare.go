@@ -12,6 +12,7 @@ type load struct {
 	unit    string // what it makes
 	pairs   int    // of runs, without and with each tracer
 	tracers []tracer
+	often   string // the tracer that has four pairs where the others have one, because a bar is about it
 	run     func(time.Duration) (loadResult, error)
 }
 
@@ -29,12 +30,13 @@ func (b *bench) loads() (loads []load, stop func()) {
 	some := named(all, noise, tributary, "bcc libbpf-tools tcplife", "bpftrace, tcplife")
 	loads = []load{
 		{
-			"One client and server in one thread: connect, accept, 100 B, 1,000 B, close", "connection", b.pairs, all,
+			"One client and server in one thread: connect, accept, 100 B, 1,000 B, close", "connection", b.pairs, all, tributary,
 			func(d time.Duration) (loadResult, error) { return b.load(0, d) },
 		},
 		{
-			fmt.Sprintf("The same beside %d sidecars of neighbours", manySidecars), "connection", max(2, b.pairs/3),
+			fmt.Sprintf("The same beside %d sidecars of neighbours", manySidecars), "connection", max(fewestPairs, b.pairs/3),
 			[]tracer{{name: fmt.Sprintf("Tributary, %d sidecars (µs: of each)", manySidecars), each: manySidecars, start: b.startSidecars}},
+			"",
 			func(d time.Duration) (loadResult, error) { return b.load(0, d) },
 		},
 	}
@@ -44,8 +46,8 @@ func (b *bench) loads() (loads []load, stop func()) {
 		return loads, func() {}
 	}
 	loads = append(loads,
-		load{"nginx under wrk, Connection: close", "connection", b.pairs, some, func(d time.Duration) (loadResult, error) { return w.load(false, d) }},
-		load{"nginx under wrk, keep-alive", "request", b.pairs, named(all, noise, tributary, withoutFailedConnects), func(d time.Duration) (loadResult, error) { return w.load(true, d) }},
+		load{"nginx under wrk, Connection: close", "connection", b.pairs, some, "", func(d time.Duration) (loadResult, error) { return w.load(false, d) }},
+		load{"nginx under wrk, keep-alive", "request", b.pairs, named(all, noise, tributary, withoutFailedConnects), "", func(d time.Duration) (loadResult, error) { return w.load(true, d) }},
 	)
 	return loads, w.stop
 }
@@ -67,21 +69,14 @@ func (b *bench) compareAll() error {
 	return nil
 }
 
-// compare runs the pairs of a load, round by round, the tracers in turn forwards and backwards, and so the two runs of a pair.
+// compare runs the pairs of a load, round by round, the tracers in turn forwards and backwards.
 func (b *bench) compare(l load) error {
 	outcomes := make([]outcome, len(l.tracers))
 	var rates []float64
 	for round := range l.pairs {
-		order := make([]int, len(l.tracers))
-		for i := range order {
-			order[i] = i
-		}
-		if round%2 == 1 {
-			slices.Reverse(order)
-		}
-		for _, i := range order {
+		for _, i := range l.turns(round) {
 			t := l.tracers[i]
-			without, with, err := b.pair(l, t, round%2 == 1)
+			without, with, err := b.pair(l, t)
 			if err != nil {
 				return fmt.Errorf("%s: %s: %w", l.name, t.name, err)
 			}
@@ -97,10 +92,25 @@ func (b *bench) compare(l load) error {
 	b.printf("| tracer | ratio | 90 %% interval | least to greatest | µs/%s | pairs |\n|---|--:|--:|--:|--:|--:|\n", l.unit)
 	for _, o := range outcomes {
 		e := estimateOf(o.ratios)
-		b.printf("| %s | %.3f | %.3f to %.3f | %.3f to %.3f | %+.2f | %d |\n", o.name, e.mean, e.low, e.high,
+		b.printf("| %s | %.3f | %.3f to %.3f | %.3f to %.3f | %+.2f | %d |\n", o.name, e.middle, e.low, e.high,
 			slices.Min(o.ratios), slices.Max(o.ratios), median(o.micros), e.n)
 	}
 	return nil
+}
+
+// turns is the order of a round, every second one backwards.
+func (l load) turns(round int) (order []int) {
+	for i, t := range l.tracers {
+		times := 1
+		if t.name == l.often {
+			times = 4
+		}
+		order = append(order, slices.Repeat([]int{i}, times)...)
+	}
+	if round%2 == 1 {
+		slices.Reverse(order)
+	}
+	return order
 }
 
 // The names of the tracers that every load has.
@@ -129,12 +139,11 @@ func (b *bench) usable() []tracer {
 	return list
 }
 
-// pair runs the load without and with the tracer, in that order or the other.
-func (b *bench) pair(l load, t tracer, tracerFirst bool) (without, with loadResult, err error) {
-	if !tracerFirst {
-		if without, err = l.run(b.duration); err != nil {
-			return without, with, err
-		}
+// pair runs the load with the tracer, and as long before and after it without: what the machine gains or loses steadily meanwhile falls on both.
+func (b *bench) pair(l load, t tracer) (without, with loadResult, err error) {
+	before, err := l.run(b.duration)
+	if err != nil {
+		return without, with, err
 	}
 	tracing, err := t.start()
 	if err != nil {
@@ -142,12 +151,12 @@ func (b *bench) pair(l load, t tracer, tracerFirst bool) (without, with loadResu
 	}
 	with, err = l.run(b.duration)
 	tracing.stop()
-	if err != nil || !tracerFirst {
+	if err != nil {
 		return without, with, err
 	}
 	time.Sleep(100 * time.Millisecond) // until the kernel has let go of it
-	without, err = l.run(b.duration)
-	return without, with, err
+	after, err := l.run(b.duration)
+	return before.plus(after), with, err
 }
 
 type nothing struct{}

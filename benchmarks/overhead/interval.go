@@ -5,33 +5,37 @@ import (
 	"slices"
 )
 
-// t95 are the 0.95 quantiles of Student's t by degrees of freedom, from 1.
-var t95 = [...]float64{6.314, 2.920, 2.353, 2.132, 2.015, 1.943, 1.895, 1.860, 1.833, 1.812, 1.796, 1.782, 1.771, 1.761, 1.753, 1.746, 1.740, 1.734, 1.729, 1.725}
-
-// estimate is a ratio with the two-sided 90 % interval of its mean.
+// estimate is a ratio with the two-sided 90 % interval of its middle.
 type estimate struct {
-	mean, low, high float64
-	n               int
+	middle, low, high float64
+	n                 int
 }
 
-// estimateOf takes the pairs' ratios. Their logarithms are averaged: a ratio and its inverse are equally far from 1.
+// estimateOf takes the pairs' ratios. Their logarithms count, because a ratio and its inverse are equally far from 1. The middle is that of Hodges and
+// Lehmann, the median of the means of any two of them, and the interval that of Wilcoxon's signed ranks: where other guests of a host disturb a pair now and
+// then, one such pair moves a mean and Student's interval by more than all that is to be measured.
 func estimateOf(ratios []float64) estimate {
-	n := float64(len(ratios))
-	if n < 2 {
-		return estimate{mean: math.NaN(), low: math.NaN(), high: math.NaN(), n: len(ratios)}
+	n := len(ratios)
+	none := estimate{middle: math.NaN(), low: math.NaN(), high: math.NaN(), n: n}
+	if n < fewestPairs {
+		return none
 	}
-	sum, squares := 0.0, 0.0
-	for _, r := range ratios {
-		sum += math.Log(r)
+	means := make([]float64, 0, n*(n+1)/2)
+	for i, r := range ratios {
+		for _, other := range ratios[:i+1] {
+			means = append(means, (math.Log(r)+math.Log(other))/2)
+		}
 	}
-	mean := sum / n
-	for _, r := range ratios {
-		squares += (math.Log(r) - mean) * (math.Log(r) - mean)
-	}
-	t := t95[min(len(ratios)-1, len(t95))-1]
-	half := t * math.Sqrt(squares/(n-1)/n)
-	return estimate{math.Exp(mean), math.Exp(mean - half), math.Exp(mean + half), len(ratios)}
+	slices.Sort(means)
+	ranks := float64(n * (n + 1))
+	outside := int(ranks/4 - 0.5 - z95*math.Sqrt(ranks*float64(2*n+1)/24)) // of the means, at either end
+	return estimate{math.Exp(median(means)), math.Exp(means[outside]), math.Exp(means[len(means)-1-outside]), n}
 }
+
+const (
+	z95         = 1.645 // the 0.95 quantile of the normal distribution, which the sum of the signed ranks nears
+	fewestPairs = 5     // fewer have no 90 % interval, however wide
+)
 
 func median(values []float64) float64 {
 	if len(values) == 0 {

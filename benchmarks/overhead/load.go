@@ -28,6 +28,11 @@ type loadResult struct {
 // rate is in connections a second of processor time.
 func (r loadResult) rate() float64 { return float64(r.Connections) / r.CPU.Seconds() }
 
+// plus is what both achieved.
+func (r loadResult) plus(more loadResult) loadResult {
+	return loadResult{r.Connections + more.Connections, r.CPU + more.CPU, r.Wall + more.Wall}
+}
+
 // runLoad is the whole of the load's process: it makes connections on one processor for d, at most perSecond of them a second (0: as fast
 // as it can), and prints its result.
 func runLoad(processor, perSecond int, d time.Duration) error {

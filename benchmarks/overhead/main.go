@@ -31,7 +31,7 @@ func main() {
 	args := flag.String("exporter-args", "", "more arguments for it")
 	flag.IntVar(&b.processor, "processor", 0, "the processor of the load")
 	flag.IntVar(&b.pairs, "pairs", 12, "pairs of runs, without and with each tracer")
-	flag.DurationVar(&b.duration, "duration", time.Second, "of each run")
+	flag.DurationVar(&b.duration, "duration", 500*time.Millisecond, "of each run")
 	page := flag.String("write", "", "a page that gets the figures, between the two lines that mark their place (docs/benchmarks.md)")
 	own := flag.Duration("own", 10*time.Second, "how long to measure what the exporter uses itself, three times; 0: not at all")
 	sockets := flag.Int("sockets", 100_000, "open sockets of which to read snapshots; 0: not at all")

@@ -6,8 +6,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
-	"strings"
 	"time"
 
 	"github.com/cilium/ebpf"
@@ -41,12 +39,11 @@ const tcplife = `tracepoint:sock:inet_sock_set_state /args->protocol == 6/ {
 // tracers are those that this machine can run; why says what is left out.
 func (b *bench) tracers() (list []tracer, why []string) {
 	list = []tracer{{name: "empty tp_btf program", start: startEmpty}}
-	for name, args := range map[string][]string{
-		tributary: nil, withoutFailedConnects: {"--failed-connects=false"}, "Tributary, sidecar of a neighbour": {"--scope", "netns"},
-	} {
-		list = append(list, tracer{name: name, start: func() (running, error) { return b.startExporter(args...) }})
+	exporter := func(name string, args ...string) tracer {
+		return tracer{name: name, start: func() (running, error) { return b.startExporter(args...) }}
 	}
-	slices.SortFunc(list[1:], func(x, y tracer) int { return strings.Compare(x.name, y.name) })
+	list = append(list, exporter(tributary), exporter(withoutFailedConnects, "--failed-connects=false"),
+		exporter("Tributary, sidecar of a neighbour", "--scope", "netns"))
 	if path, err := exec.LookPath("tcplife"); err == nil {
 		list = append(list, tracer{name: "bcc libbpf-tools tcplife", start: func() (running, error) { return b.startTool(path) }})
 	} else {
