@@ -74,3 +74,50 @@ func instanceOf(a *Answer) string {
 	}
 	return a.Owner.Instance
 }
+
+// TestFoundInAnOldIndex: what was found before the index was rebuilt is looked for again, for what happens since shows in the new index alone.
+func TestFoundInAnOldIndex(t *testing.T) {
+	w := world{t, New(Config{})}
+	w.claim("a", web, 0)
+	w.mark("a", 10, 10)
+	found, v := make([]Found, 1), w.View(sec(10))
+	v.Find([]Key{{w.Network("n"), addr("10.0.0.1")}}, found)
+	w.rebuild()
+	w.claim("a", api, 10)
+	w.mark("a", 20, 20)
+	v = w.View(sec(20))
+	if a := v.LookupFound(&found[0], 0, sec(15), second/10); show(a) != "shop/api/a1" {
+		t.Errorf("named %s", show(a))
+	}
+}
+
+// TestRecordWrittenOver: a reader that looks at a record for long is told that another was written there, even where the index says the same place again.
+func TestRecordWrittenOver(t *testing.T) {
+	tab := New(Config{MaxPerAddress: 2})
+	change := func(i int) {
+		c := Claim{Exporter: "x", Network: "n", Addr: addr("10.0.0.1"), Owner: Owner{Workload: fmt.Sprint("w", i)}, From: sec(float64(i))}
+		if err := tab.Claim(&c, sec(float64(i))); err != nil {
+			t.Fatal(err)
+		}
+		if err := tab.Release(&Release{Exporter: "x", Network: "n", Addr: c.Addr, At: c.From}, c.From); err != nil {
+			t.Fatal(err)
+		}
+	}
+	found := map[uint64]Found{} // by what the index said
+	for i := range 50_000 {
+		change(i)
+		var f Found
+		tab.findOne(Key{tab.Network("n"), addr("10.0.0.1")}, &f)
+		before, again := found[f.said]
+		found[f.said] = f
+		switch {
+		case f.nobody() || !f.stands(tab):
+			t.Fatalf("not found: %+v", f)
+		case again && before.stands(tab):
+			t.Fatalf("after %d changes the record looks as if it had not changed", i)
+		case again:
+			return
+		}
+	}
+	t.Error("no place was used again: nothing was tested")
+}

@@ -26,8 +26,8 @@ type chunk [chunkWords]atomic.Uint64
 // make up more than a 16th, the emptiest chunk's records are written anew and the chunk is used again. Only writers write.
 type recordLog struct {
 	dir atomic.Pointer[[]*atomic.Uint64] // where the chunks begin
-	// recycled counts whenever something is about to be written over or taken away that readers may be looking at: a reader that saw the same
-	// count before and after has seen nothing of it.
+	// recycled counts whenever readers may be looking at a record that is about to be written over, or at an index that is changed no more: a reader that saw the same
+	// count before and after has seen nothing of it. That another record took the place of the one looked at, shows in the index.
 	recycled atomic.Uint64
 
 	_      cpu.CacheLinePad // what follows belongs to writers

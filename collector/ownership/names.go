@@ -89,13 +89,13 @@ func (t *Table) internOwner(o Owner) (uint32, bool) {
 	return id, true
 }
 
+// dropOwner frees an owner whose last range is gone. A reader that still looks at a record with such a range sees at the end that another has its place in the index.
 func (t *Table) dropOwner(id uint32) {
 	if t.owners.refs[id]--; t.owners.refs[id] > 0 {
 		return
 	}
 	s := t.owners.at(id)
 	delete(t.ownerIDs, *s.owner.Load())
-	t.log.recycled.Add(1)
 	s.owner.Store(nil)
 	t.owners.release(id)
 }
@@ -126,7 +126,6 @@ func (t *Table) dropExporter(n uint32) {
 	s := t.exporters.at(n)
 	delete(t.exporterIDs, s.who.Load().id)
 	t.clocks.Delete(s.who.Load().id)
-	t.log.recycled.Add(1)
 	s.who.Store(nil)
 	t.exporters.release(n)
 }
