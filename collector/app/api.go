@@ -158,5 +158,8 @@ func whoisRange(network string, r *ownership.Range) query.WhoisRange {
 	if r.Released {
 		out.Reason = "released"
 	}
+	if r.Blurred {
+		out.Reason = "released: it stands for others too since, or its end was noticed minutes later"
+	}
 	return out
 }

@@ -84,11 +84,14 @@ func TestHistoryIsTheSame(t *testing.T) {
 	t0 := time.Now().Add(-10 * time.Minute).Truncate(time.Second)
 	at := func(sec int) time.Time { return t0.Add(time.Duration(sec) * time.Second) }
 	a := x.open("a", at(0))
-	x.say(a, &flowv1.Ownership{Full: true, Claims: []*flowv1.Claim{claim("10.0.0.1", "shop/web", at(0)), claim("fd00::2", "shop/api", at(0))}}, at(0))
+	x.say(a, &flowv1.Ownership{Full: true, Claims: []*flowv1.Claim{claim("10.0.0.1", "shop/web", at(0)), claim("fd00::2", "shop/api", at(0)), claim("10.0.0.3", "shop/gateway", at(0))}}, at(0))
 	for i := 1; i < 100; i++ {
 		x.mark(a, at(i))
 	}
 	x.say(a, &flowv1.Ownership{Releases: []*flowv1.Release{release("10.0.0.1", at(99))}}, at(100))
+	shared := release("10.0.0.3", at(99))
+	shared.Reason = flowv1.ReleaseReason_RELEASE_REASON_SHARED
+	x.say(a, &flowv1.Ownership{Releases: []*flowv1.Release{shared}}, at(100))
 	b := x.open("b", at(100))
 	x.say(b, &flowv1.Ownership{Full: true, Claims: []*flowv1.Claim{claim("10.0.0.1", "shop/new", at(101))}}, at(101))
 	x.mark(b, at(110))
@@ -106,7 +109,7 @@ func TestHistoryIsTheSame(t *testing.T) {
 	}
 	ranges := func(table *ownership.Table) (out []ownership.Range) {
 		v := table.View(at(210).UnixNano())
-		for _, addr := range []string{"10.0.0.1", "fd00::2"} {
+		for _, addr := range []string{"10.0.0.1", "fd00::2", "10.0.0.3"} {
 			out = append(out, v.Ranges(table.Network("default"), ownership.AddrFrom(netip.MustParseAddr(addr)), 0, at(1000).UnixNano())...)
 		}
 		for i := range out {
@@ -114,7 +117,7 @@ func TestHistoryIsTheSame(t *testing.T) {
 		}
 		return out
 	}
-	if d := cmp.Diff(ranges(x.table), ranges(r.table)); d != "" || len(ranges(r.table)) != 3 {
+	if d := cmp.Diff(ranges(x.table), ranges(r.table)); d != "" || len(ranges(r.table)) != 4 || !ranges(r.table)[3].Blurred {
 		t.Errorf("ranges (-live +history):\n%s", d)
 	}
 	// To write again what was written changes nothing.

@@ -78,8 +78,12 @@ func (r *replay) apply(e *event) {
 			Network: e.Network, Addr: addr[:], PortFrom: e.PortFrom, PortTo: e.PortTo, Workload: e.Workload, Instance: e.Instance, InstanceDerived: e.Derived,
 			Zone: e.Zone, Region: e.Region, Release: e.Release, Evidence: evidence, FromNs: int64(e.At),
 		}}
-	case eventRelease:
-		step.Ownership.Releases = []*flowv1.Release{{Network: e.Network, Addr: addr[:], PortFrom: e.PortFrom, PortTo: e.PortTo, AtNs: int64(e.At)}}
+	case eventRelease, eventShared:
+		reason := flowv1.ReleaseReason_RELEASE_REASON_UNSPECIFIED
+		if e.Event == eventShared {
+			reason = flowv1.ReleaseReason_RELEASE_REASON_SHARED
+		}
+		step.Ownership.Releases = []*flowv1.Release{{Network: e.Network, Addr: addr[:], PortFrom: e.PortFrom, PortTo: e.PortTo, AtNs: int64(e.At), Reason: reason}}
 	case eventWholeSet, eventRepeatedSet:
 		step.RepeatedSet, step.Ownership.Full = e.Event == eventRepeatedSet, true
 	case eventWatermark:

@@ -32,6 +32,7 @@ const (
 	eventHello         = "hello"
 	eventClaim         = "claim"
 	eventRelease       = "release"
+	eventShared        = "shared" // a release: the address stands for others too
 	eventWholeSet      = "whole_set"
 	eventRepeatedClaim = "repeated_claim"
 	eventRepeatedSet   = "repeated_set"
@@ -171,6 +172,9 @@ func (w *Writer) Publish(exporter, host string, stream int64, step *flowv1.Owner
 		}
 		e := base
 		e.Event, e.Network, e.Addr, e.PortFrom, e.PortTo, e.At = eventRelease, r.GetNetwork(), addrOf(r.GetAddr()), r.GetPortFrom(), r.GetPortTo(), stamp(r.GetAtNs())
+		if r.GetReason() == flowv1.ReleaseReason_RELEASE_REASON_SHARED {
+			e.Event = eventShared
+		}
 		w.add(e)
 	}
 	if step.GetOwnership().GetFull() {

@@ -85,7 +85,8 @@ func runModel(t *testing.T, data []byte) {
 				t.Fatalf("claim %+v: table %v, model %v", c, got, want)
 			}
 		case 3:
-			r := &Release{exporter, net, addr, ports[0], ports[1], at, "moved", next()%2 == 0}
+			kind := next()
+			r := &Release{exporter, net, addr, ports[0], ports[1], at, kind/2%3 == 0, kind%2 == 0}
 			log = append(log, fmt.Sprintf("%d release %+v", now, *r))
 			if got, want := tab.Release(r, now) == nil, mod.release(r, now); got != want {
 				t.Fatalf("release %+v: table %v, model %v", r, got, want)

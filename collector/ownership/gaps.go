@@ -22,13 +22,15 @@ func untouched(v View, q query, s []span) finding {
 	return found(Answer{Why: NoEvidence}, nowhere, nil)
 }
 
-// neighbours finds the last range before the moment and the first one after it; stands says that one that ended last has not settled yet.
+// neighbours finds the last range before the moment (of those that ended together the one whose owner may have stayed longest) and the first one after it; stands says that one that ended last has not settled yet.
 func neighbours(q query, s []span) (prev, next *span, stands bool) {
 	for i := range s {
 		switch r := &s[i]; {
 		case r.ends() < q.lo && (prev == nil || r.end >= prev.end):
 			stands = r.open && !r.settled || stands && r.end == prev.end
-			prev = r
+			if prev == nil || r.end > prev.end || r.over > prev.over {
+				prev = r
+			}
 		case r.begins() > q.hi && (next == nil || r.from < next.from):
 			next = r
 		}

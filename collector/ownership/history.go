@@ -14,7 +14,7 @@ func (v View) Ranges(net NetworkID, addr Addr, from, to int64) []Range {
 			}
 			out = append(out, Range{
 				Owner: *r.owner, Exporter: r.exporterID, Host: r.host, PortFrom: r.from16, PortTo: r.to16,
-				From: r.from, To: r.end, Open: r.open, Released: r.released, Claims: r.claims,
+				From: r.from, To: r.end, Open: r.open, Released: r.released, Claims: r.claims, Blurred: r.blurred(),
 				ClockError: time.Duration(r.slack), BadClock: r.barred,
 			})
 		}

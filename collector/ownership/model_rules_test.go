@@ -35,6 +35,11 @@ func (m *model) looseBefore(rs []*mrange, best *mrange, at, tol, now int64) (out
 	if best.from+m.slack(best) <= at-tol {
 		return nil
 	}
+	return m.looseOthers(rs, best, at, tol, now)
+}
+
+// looseOthers are looseBefore wherever best lies.
+func (m *model) looseOthers(rs []*mrange, best *mrange, at, tol, now int64) (out []*mrange) {
 	for _, r := range rs {
 		gone := r.over < at-tol-m.slack(r)
 		for _, z := range rs {
@@ -47,6 +52,17 @@ func (m *model) looseBefore(rs []*mrange, best *mrange, at, tol, now int64) (out
 		}
 	}
 	return out
+}
+
+// vouchesTo is until when nobody else can have spoken under the address: a watermark is stamped 0.2 s before the check that it follows.
+func (m *model) vouchesTo(r *mrange) int64 {
+	if r.released && r.over-r.to <= 512*int64(time.Millisecond) {
+		return open
+	}
+	if r.released && r.over == open || m.end(r) <= r.from {
+		return m.end(r) - m.slack(r)
+	}
+	return m.end(r) - m.slack(r) + 200*int64(time.Millisecond)
 }
 
 // overAt is when an owner that was last verified at end and missed at noticed was surely gone: rounded up to 16 ms, 32 ms, 64 ms, ...
@@ -149,6 +165,10 @@ func (m *model) best(rs []*mrange, at int64) *mrange {
 			return b.owner.Derived
 		case a.from != b.from:
 			return a.from > b.from
+		case m.slack(a) != m.slack(b):
+			return m.slack(a) < m.slack(b)
+		case m.end(a) != m.end(b):
+			return m.end(a) > m.end(b)
 		}
 		return ownerKey(&a.owner) < ownerKey(&b.owner)
 	})

@@ -1,6 +1,7 @@
 package ownership
 
 import (
+	"slices"
 	"sort"
 	"time"
 )
@@ -45,6 +46,14 @@ func (m *model) end(r *mrange) int64 {
 		return r.to
 	}
 	return max(r.from, m.wm[r.exporter].verified)
+}
+
+// over is when a range's owner was surely gone: of an open one nobody knows.
+func (m *model) over(r *mrange) int64 {
+	if r.isOpen {
+		return open
+	}
+	return r.over
 }
 
 func (m *model) mark(exporter string) *mmark {
@@ -113,6 +122,12 @@ func (m *model) release(r *Release, now int64) bool {
 			}
 			at := max(ms(r.At), g.from)
 			g.to, g.isOpen, g.released, g.over = at, false, true, overAt(at, ms(now))
+			if r.Absent {
+				g.over = max(g.over, overAt(at, at+1024*int64(time.Millisecond)))
+			}
+			if r.Shared {
+				g.over = open
+			}
 			return true
 		}
 	}
@@ -272,7 +287,7 @@ func (m *model) set(rs []*mrange, at, tol, now int64) manswer {
 			a := waiting("edge")
 			a.who = best
 			return a
-		case tol+m.slack(best) > 600*int64(time.Millisecond):
+		case tol+m.slack(best) > 600*int64(time.Millisecond), len(pick(func(r *mrange) bool { return m.begins(r) <= hi && m.ends(r) >= lo && m.vouchesTo(r) >= hi })) == 0:
 			return manswer{why: Gap, kind: "around", who: best}
 		}
 		if why := m.doubt(rs, best, at, tol, now); why != Named {
@@ -293,7 +308,14 @@ func (m *model) set(rs []*mrange, at, tol, now int64) manswer {
 	}
 	before := pick(func(r *mrange) bool { return m.ends(r) < lo })
 	after := pick(func(r *mrange) bool { return m.begins(r) > hi })
-	sort.SliceStable(before, func(i, j int) bool { return m.end(before[i]) > m.end(before[j]) })
+	slices.Reverse(before) // of equal ones the later claim
+	sort.SliceStable(before, func(i, j int) bool {
+		a, b := before[i], before[j]
+		if m.end(a) != m.end(b) {
+			return m.end(a) > m.end(b)
+		}
+		return m.over(a) > m.over(b) || m.over(a) == m.over(b) && a.from > b.from
+	})
 	sort.SliceStable(after, func(i, j int) bool { return after[i].from < after[j].from })
 	bridged := false
 	if len(before) > 0 && len(after) > 0 {
@@ -323,15 +345,9 @@ func (m *model) set(rs []*mrange, at, tol, now int64) manswer {
 	}
 	if len(before) > 0 {
 		// Nobody else may have been there, and the end was noticed at once but not before the moment.
-		last := before[len(before)-1]
-		for _, r := range before {
-			if m.end(r) == m.end(before[0]) {
-				last = r
-			}
-		}
+		last := before[0]
 		if last.released && last.over-last.to <= 512*int64(time.Millisecond) && last.over+m.slack(last) >= lo && tol+m.slack(last) <= 600*int64(time.Millisecond) {
-			others := m.looseBefore(rs, &mrange{owner: last.owner, host: last.host, exporter: last.exporter, from: at, to: at}, at, tol, now)
-			if len(others) == 0 {
+			if len(m.looseOthers(rs, last, at, tol, now)) == 0 {
 				if why := m.doubt(rs, last, at, tol, now); why != Named {
 					return manswer{why: why, kind: "around"}
 				}

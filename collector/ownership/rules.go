@@ -135,7 +135,7 @@ func judgeSet(v View, q query, s []span) finding {
 		return named(best, around)
 	case best != nil && v.horizon < q.hi:
 		return found(wait, edge, best)
-	case best != nil && q.hi-q.at+best.slack > widestEdge:
+	case best != nil && (q.hi-q.at+best.slack > widestEdge || outlasts(q, s)):
 		return found(Answer{Why: Gap}, around, best)
 	case best != nil:
 		if why := v.doubt(q, best, s); why != Named {
@@ -166,6 +166,34 @@ func touching(q query, s []span) (best *span, several, full, later bool) {
 	}
 	return best, several, full, later
 }
+
+// afterVerified is how long what is verified holds on: exporters stamp a watermark so long before the check that it follows. So an address that
+// begins to stand for connections of others, with no pause as one that is handed on has, does so later than that after the last watermark.
+const afterVerified = 200 * second / 1000
+
+// outlasts: the tolerance reaches past the end of all that touches it, further than the ends vouch for.
+func outlasts(q query, s []span) bool {
+	for i := range s {
+		if r := &s[i]; r.touches(q) && r.vouchesTo() >= q.hi {
+			return false
+		}
+	}
+	return true
+}
+
+// vouchesTo is up to when nobody but the owner spoke under the address. Of one that was given up, and missed at once, that is known: the address was gone.
+func (r *span) vouchesTo() int64 {
+	switch {
+	case r.released && r.over-r.end <= longestLinger:
+		return open
+	case r.blurred(), r.end <= r.from: // or it was never verified
+		return r.end - r.slack
+	}
+	return r.end - r.slack + afterVerified
+}
+
+// blurred: the owner gave the address up, and from when on others spoke under it nobody knows. See noticed.
+func (r *span) blurred() bool { return r.released && r.over == open }
 
 // looseBefore: the tolerance reaches back before best began, into the time for which nobody knows whether one who had the address before was
 // still there: from the last moment that was verified until its end was noticed, or for good if its host crashed or was cut off. So the
@@ -272,7 +300,7 @@ func overlap(a, b *span) int64 {
 }
 
 // finer picks of two ranges that agree the one to name: the one that may name, then the one that covers the moment, then one whose instance was not made up,
-// then the later claim, then by name, so that the answer does not depend on the order of arrival.
+// then the later claim, then the better clock, then the later end, then by name, so that the answer does not depend on the order of arrival.
 func finer(a, b *span, at int64) *span {
 	if a == nil {
 		return b
@@ -287,6 +315,10 @@ func finer(a, b *span, at int64) *span {
 		return pick(b.owner.Derived, a, b)
 	case a.from != b.from:
 		return pick(a.from > b.from, a, b)
+	case a.slack != b.slack:
+		return pick(a.slack < b.slack, a, b)
+	case a.end != b.end:
+		return pick(a.end > b.end, a, b)
 	}
 	return pick(ownerKey(a.owner) <= ownerKey(b.owner), a, b)
 }

@@ -144,6 +144,37 @@ func TestAnswers(t *testing.T) {
 			w.mark("a", 20, 20)
 			w.mark("b", 20, 20)
 		}, 10.7, 20, 0, "shop/api/a1"},
+		{"it stands for others later, before the end", func(w world) {
+			w.claim("a", web, 0)
+			w.releaseShared("a", 10, 10.1)
+			w.mark("a", 20, 20)
+		}, 9.5, 20, 0, "shop/web/w1"},
+		{"it stands for others, at the end", func(w world) {
+			w.claim("a", web, 0)
+			w.releaseShared("a", 10, 10.1)
+			w.mark("a", 20, 20)
+		}, 9.6, 20, 0, "gap"},
+		{"it stands for others, just after the end", func(w world) {
+			w.claim("a", web, 0)
+			w.releaseShared("a", 10, 10.1)
+			w.mark("a", 20, 20)
+		}, 10.55, 20, 0, "no_evidence"},
+		{"it stood for others as soon as it was there", func(w world) {
+			w.claim("a", web, 10)
+			w.releaseShared("a", 10, 10.1)
+			w.mark("a", 20, 20)
+		}, 10.1, 20, 0, "gap"},
+		{"an end that nobody told, as far as its watermark vouches", func(w world) { w.claim("a", web, 0); w.mark("a", 10, 10) }, 9.7, 80, 0, "shop/web/w1"},
+		{"an end that nobody told, further: others may have begun to be translated to it", func(w world) { w.claim("a", web, 0); w.mark("a", 10, 10) }, 9.8, 80, 0, "gap"},
+		{"left out of the next whole set at once, further than the watermark vouches", func(w world) {
+			w.claim("a", web, 0)
+			r := &Release{Exporter: "a", Network: "n", Addr: addr("10.0.0.1"), At: sec(10), Absent: true}
+			if err := w.Release(r, sec(10.1)); err != nil {
+				w.Fatal(err)
+			}
+			w.mark("a", 20, 20)
+		}, 9.8, 20, 0, "gap"},
+		{"never verified", func(w world) { w.claim("a", web, 10) }, 10.1, 80, 0, "gap"},
 		{"one owner's edge", func(w world) { w.claim("a", web, 10); w.mark("a", 20, 20) }, 9.8, 20, 0, "shop/web/w1"},
 		{"one owner's edge, another exporter not that far", func(w world) {
 			w.claim("b", Owner{Workload: "x/y"}, 0)

@@ -55,14 +55,15 @@ type Claim struct {
 	From             int64
 }
 
-// Release closes the exporter's open range of the address and ports at At. Reason is only counted here: moved, stopped,
-// drained and gone all mean that the owner gave the address up, which is never bridged.
+// Release closes the exporter's open range of the address and ports at At: the owner gave the address up, which is never bridged.
 type Release struct {
 	Exporter, Network string
 	Addr              Addr
 	PortFrom, PortTo  uint16
 	At                int64
-	Reason            string
+	// Shared: the owner still has the address, but from some moment after At on it stands for connections of others too. So the range names nobody past its end,
+	// however little.
+	Shared bool
 	// Absent: the range is not in the exporter's whole set. It ends even if it began after At, which is 0 before the first watermark: left open,
 	// it would name one who is gone.
 	Absent bool
@@ -171,6 +172,8 @@ type Range struct {
 	From, To         int64 // To of an open range is its exporter's watermark
 	Open, Released   bool
 	Claims           uint8 // how often it was claimed, at most 7
+	// Blurred: it was released, and nobody knows from when on others spoke under the address: it stands for them too since, or the end was noticed minutes later.
+	Blurred bool
 	// ClockError is by how much From and To may be off, if that is more than usual. BadClock: it is so much that the range names nobody.
 	ClockError time.Duration
 	BadClock   bool

@@ -38,7 +38,7 @@ func (w world) claim(exporter string, o Owner, from float64, ports ...uint16) {
 
 func (w world) release(exporter string, at float64) {
 	w.Helper()
-	r := &Release{Exporter: exporter, Network: "n", Addr: addr("10.0.0.1"), At: sec(at), Reason: "moved"}
+	r := &Release{Exporter: exporter, Network: "n", Addr: addr("10.0.0.1"), At: sec(at)}
 	if err := w.Release(r, sec(at)); err != nil {
 		w.Fatal(err)
 	}
@@ -47,8 +47,16 @@ func (w world) release(exporter string, at float64) {
 // releaseSeen is a release that arrives later than it says.
 func (w world) releaseSeen(exporter string, at, now float64) {
 	w.Helper()
-	r := &Release{Exporter: exporter, Network: "n", Addr: addr("10.0.0.1"), At: sec(at), Reason: "moved"}
+	r := &Release{Exporter: exporter, Network: "n", Addr: addr("10.0.0.1"), At: sec(at)}
 	if err := w.Release(r, sec(now)); err != nil {
+		w.Fatal(err)
+	}
+}
+
+// releaseShared says that the address stands for others from some moment on.
+func (w world) releaseShared(exporter string, at, now float64) {
+	w.Helper()
+	if err := w.Release(&Release{Exporter: exporter, Network: "n", Addr: addr("10.0.0.1"), At: sec(at), Shared: true}, sec(now)); err != nil {
 		w.Fatal(err)
 	}
 }

@@ -1,5 +1,7 @@
 package ownership
 
+import "math"
+
 // Claim opens a range. now is the collector's clock. A claim that repeats what is known changes nothing but the count that
 // tells a shared address from a conflict; the same exporter's claim for another owner ends its open range; a claim that starts
 // after the watermark of its own open range (the host was frozen, the address was away) leaves a hole between the two.
@@ -238,12 +240,24 @@ func (t *Table) Release(r *Release, now int64) error {
 			return t.refuse(ToBeforeFrom, "release") // of an earlier range: it came late, or twice
 		}
 		p.to = max(at, p.from)
-		p.flags = (p.flags | released).withLoose(whole(now) - p.to)
+		p.flags = (p.flags | released).withLoose(noticed(r, whole(now)-p.to))
 		t.save(e)
 		t.stats.releases.Add(1)
 		return nil
 	}
 	return t.refuse(UnknownRange, "release")
+}
+
+// noticed is how loose a release leaves the end of a range. One by a whole set says nothing of when its owner went, or why; and of an address that stands for others
+// from now on nothing says who spoke under it after the end.
+func noticed(r *Release, after int64) int64 {
+	switch {
+	case r.Shared:
+		return math.MaxInt64
+	case r.Absent:
+		return max(after, longestLinger+1)
+	}
+	return after
 }
 
 // Watermark moves an exporter's open ranges on. A watermark that does not advance changes nothing, not even the exporter's

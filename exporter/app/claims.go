@@ -28,6 +28,7 @@ func releaseMessage(r *identity.Release) *flowv1.Release {
 		identity.Moved:   flowv1.ReleaseReason_RELEASE_REASON_MOVED,
 		identity.Gone:    flowv1.ReleaseReason_RELEASE_REASON_GONE,
 		identity.Stopped: flowv1.ReleaseReason_RELEASE_REASON_STOPPED,
+		identity.Shared:  flowv1.ReleaseReason_RELEASE_REASON_SHARED,
 	}
 	return &flowv1.Release{
 		Network: r.Network, Addr: r.Addr[:], PortFrom: uint32(r.PortFrom), PortTo: uint32(r.PortTo),

@@ -87,6 +87,8 @@ func (b *Book) refresh(lastSeen int64) {
 		switch {
 		case held[c.Key]:
 			reason = Moved
+		case b.sharedAnywhere(c.Addr):
+			reason = Shared
 		case b.present(c.Addr):
 			reason = Stopped
 		}

@@ -46,10 +46,11 @@ const (
 	Moved   Reason = iota // the address is another owner's now
 	Gone                  // it vanished from the interface, or was out of sight for a while
 	Stopped               // the identity file does not name it any more
+	Shared                // it stands for connections of others too
 	reasons
 )
 
-var reasonNames = [reasons]string{"moved", "gone", "stopped"}
+var reasonNames = [reasons]string{"moved", "gone", "stopped", "shared"}
 
 // String returns the name of the reason.
 func (r Reason) String() string { return reasonNames[r] }

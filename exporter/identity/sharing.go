@@ -108,6 +108,17 @@ func (b *Book) unsharedSpaces(now int64) map[uint32]question {
 	return ask
 }
 
+// sharedAnywhere is isShared in any namespace. The caller holds mu.
+func (b *Book) sharedAnywhere(addr [16]byte) bool {
+	ip := netip.AddrFrom16(addr).Unmap()
+	for k := range b.sharing.seen {
+		if k.addr == ip {
+			return true
+		}
+	}
+	return false
+}
+
 // isShared says whether an address must not be claimed whole. The caller holds mu.
 func (b *Book) isShared(inum uint32, addr netip.Addr) bool {
 	_, shared := b.sharing.seen[sharedKey{inum, addr}]

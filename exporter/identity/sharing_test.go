@@ -57,7 +57,7 @@ workloads:
 	if n := b.metrics.releases[Stopped].Load(); n != 0 {
 		t.Errorf("%d addresses were claimed that stood for others from the start", n)
 	}
-	heard.want(b, s.set("10.209.1.1", true), "default 10.209.1.1 not s/whole: stopped")
+	heard.want(b, s.set("10.209.1.1", true), "default 10.209.1.1 not s/whole: shared")
 	if len(heard.open) != 1 {
 		t.Errorf("open: %v", heard.open)
 	}

@@ -191,7 +191,7 @@ func TestMetrics(t *testing.T) {
 	want := map[string]float64{
 		"lookups_total none": 1, "lookups_total cgroup": 0, "lookups_total netns": 0, "lookups_total port": 0, "lookups_total address": 1,
 		"lookups_total unit": 0, "lookups_total program": 0, "lookups_total static": 0,
-		"claims_total": 0, "releases_total moved": 0, "releases_total gone": 0, "releases_total stopped": 0, "open_claims": 0,
+		"claims_total": 0, "releases_total moved": 0, "releases_total gone": 0, "releases_total stopped": 0, "releases_total shared": 0, "open_claims": 0,
 		"file_reloads_total ok": 0, "file_reloads_total invalid": 0,
 		"address_events_total added": 0, "address_events_total removed": 0, "address_events_total lost": 0,
 		"namespaces": 0, "subscriptions": 0, "subscriptions_cut_total": 0, "holes_total": 0, "shared_addresses": 0, "past_owners_forgotten_total": 0,

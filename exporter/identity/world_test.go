@@ -167,7 +167,7 @@ func checkBooks(t *testing.T, registry *prometheus.Registry, b *Book) {
 	t.Helper()
 	m := metricsOf(t, registry)
 	claims, _ := b.Subscribe(t.Context())
-	sum := m["releases_total moved"] + m["releases_total gone"] + m["releases_total stopped"]
+	sum := m["releases_total moved"] + m["releases_total gone"] + m["releases_total stopped"] + m["releases_total shared"]
 	if m["claims_total"] != sum+m["open_claims"] || int(m["open_claims"]) != len(claims) {
 		t.Errorf("the books of claims do not balance: %v", m)
 	}

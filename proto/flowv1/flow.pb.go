@@ -235,6 +235,8 @@ const (
 	ReleaseReason_RELEASE_REASON_STOPPED     ReleaseReason = 2
 	ReleaseReason_RELEASE_REASON_DRAINED     ReleaseReason = 3
 	ReleaseReason_RELEASE_REASON_GONE        ReleaseReason = 4
+	// The address stands for connections of others too from some moment after at_ns on: nothing after it is the owner's.
+	ReleaseReason_RELEASE_REASON_SHARED ReleaseReason = 5
 )
 
 // Enum value maps for ReleaseReason.
@@ -245,6 +247,7 @@ var (
 		2: "RELEASE_REASON_STOPPED",
 		3: "RELEASE_REASON_DRAINED",
 		4: "RELEASE_REASON_GONE",
+		5: "RELEASE_REASON_SHARED",
 	}
 	ReleaseReason_value = map[string]int32{
 		"RELEASE_REASON_UNSPECIFIED": 0,
@@ -252,6 +255,7 @@ var (
 		"RELEASE_REASON_STOPPED":     2,
 		"RELEASE_REASON_DRAINED":     3,
 		"RELEASE_REASON_GONE":        4,
+		"RELEASE_REASON_SHARED":      5,
 	}
 )
 
@@ -3531,13 +3535,14 @@ const file_flow_proto_rawDesc = "" +
 	"\tWHY_CLOCK\x10\b\x12\x15\n" +
 	"\x11WHY_REFUSED_CLAIM\x10\t\x12\x18\n" +
 	"\x14WHY_PEER_REGION_DOWN\x10\n" +
-	"*\x9a\x01\n" +
+	"*\xb5\x01\n" +
 	"\rReleaseReason\x12\x1e\n" +
 	"\x1aRELEASE_REASON_UNSPECIFIED\x10\x00\x12\x18\n" +
 	"\x14RELEASE_REASON_MOVED\x10\x01\x12\x1a\n" +
 	"\x16RELEASE_REASON_STOPPED\x10\x02\x12\x1a\n" +
 	"\x16RELEASE_REASON_DRAINED\x10\x03\x12\x17\n" +
-	"\x13RELEASE_REASON_GONE\x10\x042\xb1\x01\n" +
+	"\x13RELEASE_REASON_GONE\x10\x04\x12\x19\n" +
+	"\x15RELEASE_REASON_SHARED\x10\x052\xb1\x01\n" +
 	"\tCollector\x12N\n" +
 	"\x05Flows\x12\x1f.tributary.flow.v1.FlowsRequest\x1a .tributary.flow.v1.FlowsResponse(\x010\x01\x12T\n" +
 	"\aControl\x12!.tributary.flow.v1.ControlRequest\x1a\".tributary.flow.v1.ControlResponse(\x010\x01B\x18Z\x16tributary/proto/flowv1b\x06proto3"

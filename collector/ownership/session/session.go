@@ -283,7 +283,7 @@ func (b *Book) ownership(e *exporter, m *flowv1.Ownership, now int64, grant *Gra
 	for _, r := range m.GetReleases() {
 		k, result := keyOf(r.GetNetwork(), r.GetAddr(), r.GetPortFrom(), r.GetPortTo())
 		if result == "" {
-			result = b.close(e, k, r.GetAtNs(), r.GetReason().String(), now, false)
+			result = b.close(e, k, &ownership.Release{At: r.GetAtNs(), Shared: r.GetReason() == flowv1.ReleaseReason_RELEASE_REASON_SHARED}, now)
 		}
 		told.Release(result)
 	}
@@ -324,11 +324,9 @@ func ownerOf(m *flowv1.Claim) ownership.Owner {
 
 // close ends the exporter's range and returns Accepted or the reason of the refusal. A release that comes twice can be of the range before, and the table
 // refuses it: then the claim stays in the book, because the next whole set must find it there to end it.
-func (b *Book) close(e *exporter, k key, at int64, why string, now int64, absent bool) string {
-	err := b.table.Release(&ownership.Release{
-		Exporter: e.id, Network: k.network, Addr: ownership.AddrFrom16(&k.addr), PortFrom: k.from, PortTo: k.to, At: at, Reason: why, Absent: absent,
-	}, now)
-	result := resultOf(err)
+func (b *Book) close(e *exporter, k key, r *ownership.Release, now int64) string {
+	r.Exporter, r.Network, r.Addr, r.PortFrom, r.PortTo = e.id, k.network, ownership.AddrFrom16(&k.addr), k.from, k.to
+	result := resultOf(b.table.Release(r, now))
 	if result == Accepted || result == ownership.UnknownRange.String() {
 		delete(e.claims, k)
 	}
@@ -340,7 +338,7 @@ func (b *Book) close(e *exporter, k key, at int64, why string, now int64, absent
 func (b *Book) sweep(e *exporter, now int64, told Observer) {
 	for k, c := range e.claims {
 		if c.pass != e.pass {
-			told.Release(b.close(e, k, e.verified, "gone", now, true))
+			told.Release(b.close(e, k, &ownership.Release{At: e.verified, Absent: true}, now))
 		}
 	}
 	e.pass++ // what comes now belongs to the next set
