@@ -46,6 +46,7 @@ type host struct {
 	order    []uint64 // unacked by age
 	builder  *flow.Builder
 	minute   minute
+	gateway  *gateway
 }
 
 func (s *sim) newHost(r *region, n int) *host {
@@ -93,16 +94,17 @@ func (h *host) tick() {
 
 func (h *host) sendWatermark() {
 	now := h.sim.time.now
+	h.checkGateway()
 	h.verified = now - settle
 	h.send(&flowv1.ControlRequest{Message: &flowv1.ControlRequest_Watermark{
-		Watermark: &flowv1.Watermark{VerifiedToNs: h.clock(h.verified), ClockNs: h.clock(now)},
+		Watermark: &flowv1.Watermark{VerifiedToNs: h.clock(now - sharedEdge), ClockNs: h.clock(now)},
 	}})
 }
 
 // appeared: the address came onto an interface; the exporter hears of it a little later.
 func (h *host) appeared(i *instance) {
 	h.sim.time.after(h.sim.between(0, 10*ms), func() {
-		if h.frozen || h.down || i.hostIndex < 0 || i.claimed != 0 {
+		if h.frozen || h.down || i.hostIndex < 0 || i.claimed != 0 || h.isShared(i) {
 			return // a later listing finds it
 		}
 		h.claim(i)
@@ -140,13 +142,22 @@ func (h *host) vanished(i *instance) {
 	})
 }
 
+// isShared: the exporter knows that the instance's address stands for others, and claims it for nobody.
+func (h *host) isShared(i *instance) bool {
+	return h.gateway != nil && h.gateway.own == i && h.gateway.known
+}
+
 func (h *host) release(i *instance, at int64) {
+	h.releaseFor(i, at, flowv1.ReleaseReason_RELEASE_REASON_GONE)
+}
+
+func (h *host) releaseFor(i *instance, at int64, why flowv1.ReleaseReason) {
 	a := i.address
 	at = max(at, i.claimed)
 	i.claimed = 0
 	h.send(tell(&flowv1.Ownership{Releases: []*flowv1.Release{{
 		Network: a.network, Addr: a.addr[:], PortFrom: uint32(a.from), PortTo: uint32(a.to), Workload: i.service.name, Instance: i.name,
-		AtNs: h.clock(at), Reason: flowv1.ReleaseReason_RELEASE_REASON_GONE,
+		AtNs: h.clock(at), Reason: why,
 	}}}))
 }
 
@@ -187,7 +198,9 @@ func (h *host) thaw() {
 		if i.claimed != 0 {
 			h.release(i, last)
 		}
-		h.claim(i)
+		if !h.isShared(i) {
+			h.claim(i)
+		}
 	}
 	if s.cfg.faults.loss && s.chance(0.5) { // its connection did not survive
 		h.cut()
@@ -215,8 +228,13 @@ func (h *host) crash() {
 		h.run++
 		h.seq = 0
 		h.lastSeal = s.time.now
+		if g := h.gateway; g != nil {
+			g.known = g.began // its first check, before it claims anything
+		}
 		for _, i := range h.instances {
-			i.claimed = s.time.now
+			if i.claimed = s.time.now; h.isShared(i) {
+				i.claimed = 0
+			}
 		}
 		h.verified = s.time.now - settle
 		h.connect()

@@ -24,6 +24,7 @@ func (r *report) add(s *sim) {
 		{&a.wrong, &b.wrong},
 		{&a.nobody, &b.nobody},
 		{&a.silent, &b.silent},
+		{&a.alone, &b.alone},
 		{&a.noWhy, &b.noWhy},
 		{&a.silentUnnamed, &b.silentUnnamed},
 		{&a.pendingNow, &b.pendingNow},
@@ -86,6 +87,7 @@ func (r *report) print(faults string, cfg config) {
 	}
 	fmt.Printf("without name or why   %d\n", k.noWhy)
 	fmt.Printf("towards nobody        %d attempts: any name is counted as wrong\n", k.nobody)
+	fmt.Printf("from behind a gateway whose exporter was down  %d: any other name is counted as wrong\n", k.alone)
 	fmt.Printf("first handed on as pending  %d (%.3f %%)\n", k.pendingNow, share(k.pendingNow, k.rows))
 	fmt.Printf("joined in the store   %d (%.3f %%), among the named\n", k.joined, share(k.joined, k.rows))
 	fmt.Printf("mirror and claim disagreed  %.0f; ranges alone would have been wrong in %d rows named by a mirror\n", k.disagreed, k.rangesWrong)

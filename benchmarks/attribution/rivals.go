@@ -39,7 +39,7 @@ type span struct {
 type question struct {
 	place place
 	at    int64
-	truth *instance
+	flow  uint64
 }
 
 // rival counts how one did, by kind of address, and apart for routed addresses that had an owner before.
@@ -54,12 +54,12 @@ func newRivals(s *sim) *rivals {
 	return &rivals{sim: s, current: map[place]*service{}, history: map[place][]assignment{}, ranges: map[[16]byte][]span{}}
 }
 
-func (t *tally) count(got *service, truth *instance) {
+func (t *tally) count(got *service, truth *truth) {
 	t.rows++
 	switch got {
 	case nil:
 		t.unnamed++
-	case truth.service:
+	case truth.remote.service:
 	default:
 		t.wrong++
 	}
@@ -76,9 +76,9 @@ func (t *tally) note(named, wrong bool) {
 	}
 }
 
-func (r *rival) count(got *service, truth *instance) {
-	r.byKind[truth.address.kind].count(got, truth)
-	if truth.address.kind == plain && truth.before != nil {
+func (r *rival) count(got *service, truth *truth) {
+	r.byKind[truth.kind()].count(got, truth)
+	if truth.kind() == plain && truth.remote.before != nil {
 		r.reused.count(got, truth)
 	}
 }
@@ -110,9 +110,9 @@ func (v *rivals) arrived(h *host, x *sealed) {
 		if t.remote == nil || t.silent {
 			continue
 		}
-		q := question{place{row.remote.network, row.remote.addr}, h.clock(row.start), t.remote}
+		q := question{place{row.remote.network, row.remote.addr}, h.clock(row.start), row.flow}
 		if row.seq == 0 && !row.found {
-			v.atOnce.count(v.current[q.place], t.remote)
+			v.atOnce.count(v.current[q.place], t)
 			v.asked = append(v.asked, q)
 		}
 	}
@@ -173,8 +173,9 @@ func (v *rivals) finish() {
 	}
 	for i := range v.asked {
 		q := &v.asked[i]
-		v.patient.count(v.ownerAt(q), q.truth)
-		v.heartbeats.count(v.rangeAt(q), q.truth)
+		t := &v.sim.flows[q.flow]
+		v.patient.count(v.ownerAt(q), t)
+		v.heartbeats.count(v.rangeAt(q), t)
 	}
 }
 

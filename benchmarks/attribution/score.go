@@ -22,6 +22,7 @@ type score struct {
 	joined                         uint64 // named in the store alone, by the peer's record
 	nobody                         uint64 // attempts towards nobody
 	silent                         uint64 // attempts towards a host that stands still
+	alone                          uint64 // left unnamed of those from behind a gateway that no other record knows of
 	noWhy                          uint64
 	unnamed                        map[uint32]uint64 // by why; attempts towards nobody are not among them
 	silentUnnamed                  uint64
@@ -73,8 +74,12 @@ func (k *score) row(n *node, b *flow.Batch, r int, why uint32, now int64, at int
 	if isNamed != (why == flow.WhyNamed) {
 		k.noWhy++
 	}
-	if t.remote == nil {
+	switch {
+	case t.remote == nil:
 		k.nobodyRow(n, b, r, t, isNamed)
+		return
+	case t.alone && !isNamed:
+		k.alone++
 		return
 	}
 	if t.silent {
@@ -129,7 +134,7 @@ func (k *score) late(now, end int64) {
 
 // talliesOf are those that a row towards somebody counts in.
 func (k *score) talliesOf(n *node, t *truth) []*tally {
-	tallies := []*tally{&k.byKind[t.remote.address.kind]}
+	tallies := []*tally{&k.byKind[t.kind()]}
 	if t.remote.before != nil {
 		tallies = append(tallies, &k.reused)
 	}
@@ -137,6 +142,14 @@ func (k *score) talliesOf(n *node, t *truth) []*tally {
 		tallies = append(tallies, &k.cross)
 	}
 	return tallies
+}
+
+// kind is that of the remote end's address, as the record has it.
+func (t *truth) kind() kind {
+	if t.behind {
+		return behind
+	}
+	return t.remote.address.kind
 }
 
 // checkRanges asks the table for what the mirror has named.

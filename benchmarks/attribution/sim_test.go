@@ -25,7 +25,7 @@ func smallWorld(t *testing.T, faults string, pairs bool, seed uint64) *sim {
 // TestSmallWorld: a small fleet with every fault has no wrong name, and the two other designs are wrong where they are known to be.
 func TestSmallWorld(t *testing.T) {
 	for _, pairs := range []bool{false, true} {
-		s := smallWorld(t, "all", pairs, 7)
+		s := smallWorld(t, "all", pairs, 202)
 		k := s.score
 		if k.rows < 30_000 || k.wrong > 0 || k.noWhy > 0 || k.disagreed > 0 || k.rangesWrong > 0 {
 			t.Errorf("pairs %v: %d look-ups, %d wrong, %d without a why, %.0f disagreements, %d wrong by ranges alone", pairs, k.rows, k.wrong, k.noWhy, k.disagreed, k.rangesWrong)
@@ -35,6 +35,9 @@ func TestSmallWorld(t *testing.T) {
 		}
 		if k.cross.rows < 500 || k.cross.unnamed == k.cross.rows || k.unnamed[flow.WhyPeerRegionDown] == 0 || k.refused[session.NotAllowed] == 0 {
 			t.Errorf("pairs %v: towards other regions %+v, unnamed %v, refused %v", pairs, k.cross, k.unnamed, k.refused)
+		}
+		if n := s.rivals.atOnce.byKind[behind]; k.byKind[behind].rows < 50 || k.byKind[gatewayed].rows < 100 || n.wrong < 50 {
+			t.Errorf("pairs %v: from behind gateways %+v, gateways themselves %+v; the event stream %+v: the world is too kind", pairs, k.byKind[behind], k.byKind[gatewayed], n)
 		}
 		if n := s.rivals.atOnce.reused; share(n.wrong, n.rows) < 1 {
 			t.Errorf("pairs %v: the event stream is wrong in %d of %d look-ups of reused addresses: the world is too kind", pairs, n.wrong, n.rows)

@@ -66,6 +66,9 @@ type tuple struct {
 // insert takes a row in.
 func (s *store) insert(n *node, b *flow.Batch, r int) int32 {
 	t := tuple{b.Text(flow.Network, r), b.Addr(flow.LocalAddr, r), b.Addr(flow.RemoteAddr, r), b.Get32(flow.LocalPort, r), b.Get32(flow.RemotePort, r)}
+	if port := b.Get32(flow.NatLocalPort, r); port != 0 {
+		t.local, t.localPort = b.Addr(flow.NatLocalAddr, r), port
+	}
 	swapped := tuple{t.network, t.remote, t.local, t.remotePort, t.localPort}
 	x := stored{
 		received: n.now(), start: int64(b.Get64(flow.StartTimeNs, r)), end: int64(b.Get64(flow.EndTimeNs, r)), slack: int64(n.table.Clock(b.ExporterID).Slack),

@@ -11,6 +11,8 @@ type truth struct {
 	neighbour *instance // who had it before, where nobody has it
 	distance  int64     // and how long before
 	silent    bool      // an attempt towards a host that stands still
+	behind    bool      // the remote end is behind a gateway, whose address the record has
+	alone     bool      // and nobody's record says so: any other name is wrong, none is right
 }
 
 // row is one record as the exporter has it, in true time.
@@ -23,7 +25,9 @@ type row struct {
 	start, begin, end   int64
 	rx                  uint64
 	rxSegs              uint32
-	found               bool // by the inventory: its start was not observed
+	found               bool     // by the inventory: its start was not observed
+	known               *address // what the other end knows the local one by, if its host translates it
+	knownPort           uint16
 }
 
 // sealed is a batch on its way.
@@ -82,6 +86,11 @@ func (h *host) peer(local *instance) *instance {
 	return v.members[s.rng.IntN(len(v.members))]
 }
 
+// reaches: what is on a bridge talks to its neighbours there.
+func (i *instance) reaches(o *instance) bool {
+	return i.address.kind == o.address.kind || i.address.kind != bridged && o.address.kind != bridged
+}
+
 // connection makes one connection of an instance, as its exporter and its peer's see it.
 func (h *host) connection(local *instance) {
 	s := h.sim
@@ -93,8 +102,11 @@ func (h *host) connection(local *instance) {
 		h.nobody(local)
 		return
 	}
+	if local.address.kind == bridged && h.goesOut(local) {
+		return
+	}
 	remote := h.peer(local)
-	if remote == nil || remote == local || remote.idle || remote.address.kind != local.address.kind && (remote.address.kind == bridged || local.address.kind == bridged) {
+	if remote == nil || remote == local || remote.idle || !local.reaches(remote) {
 		return
 	}
 	if remote.host.frozen && remote.died == forever {
@@ -240,6 +252,10 @@ func (h *host) addRow(x *row) {
 	w.Set32(flow.TxSegs, 8)
 	if !x.found {
 		w.Set32(flow.StartObserved, 1)
+	}
+	if x.known != nil {
+		w.SetAddr(flow.NatLocalAddr, x.known.addr)
+		w.Set32(flow.NatLocalPort, uint32(x.knownPort))
 	}
 	w.SetText(flow.LocalWorkload, x.local.service.name)
 	w.SetText(flow.LocalInstance, x.local.name)

@@ -9,14 +9,16 @@ import (
 type kind uint8
 
 const (
-	plain   kind = iota // routed, its own
-	sharing             // a block of ports of its host's address: shared addresses and translated sockets
-	bridged             // of Docker's default range, on its host's own bridge
+	plain     kind = iota // routed, its own
+	sharing               // a block of ports of its host's address: shared addresses and translated sockets
+	bridged               // of Docker's default range, on its host's own bridge
+	gatewayed             // a host's, which stands for the containers on its bridge too
+	behind                // such an address, of a container behind it
 	numKinds
 )
 
 func (k kind) String() string {
-	return [numKinds]string{"routed", "shared port block", "docker bridge"}[k]
+	return [numKinds]string{"routed", "shared port block", "docker bridge", "gateway, itself", "behind a gateway"}[k]
 }
 
 // address is what an instance holds for a while: an address in a network, or a block of its ports.
@@ -133,6 +135,9 @@ func (s *sim) newRegion(n int) *region {
 	for i := range s.cfg.hosts / s.cfg.regions {
 		r.hosts = append(r.hosts, s.newHost(r, i))
 	}
+	for i := 0; i < len(r.hosts); i += gatewayShare {
+		r.hosts[i].newGateway(i)
+	}
 	if s.cfg.faults.forge {
 		r.forger = r.newForger()
 	}
@@ -149,10 +154,18 @@ func (r *region) start(v *service) *instance {
 	for h.frozen {
 		h = r.hosts[s.rng.IntN(len(r.hosts))]
 	}
-	a := r.allocate(h)
-	i := &instance{
-		id: int32(len(s.instances)), service: v, host: h, address: a, before: a.holder, born: s.time.now, died: forever, idle: s.chance(0.1),
-	}
+	i := r.instanceOf(v, h, r.allocate(h))
+	i.idle = s.chance(0.1)
+	r.fresh = remember(r.fresh, i)
+	s.rivals.begins(i)
+	h.appeared(i)
+	return i
+}
+
+// instanceOf makes an instance that has the address from now on.
+func (r *region) instanceOf(v *service, h *host, a *address) *instance {
+	s := r.sim
+	i := &instance{id: int32(len(s.instances)), service: v, host: h, address: a, before: a.holder, born: s.time.now, died: forever}
 	i.name = fmt.Sprintf("%s-%d", v.name[len(v.name)-3:], i.id)
 	a.holder = i
 	s.instances = append(s.instances, i)
@@ -160,9 +173,6 @@ func (r *region) start(v *service) *instance {
 	v.members = append(v.members, i)
 	i.hostIndex = len(h.instances)
 	h.instances = append(h.instances, i)
-	r.fresh = remember(r.fresh, i)
-	s.rivals.begins(i)
-	h.appeared(i)
 	return i
 }
 
