@@ -14,6 +14,7 @@ import (
 
 	"tributary/exporter/clock"
 	"tributary/service/config"
+	"tributary/service/files"
 )
 
 const (
@@ -34,7 +35,7 @@ type stamp struct {
 }
 
 func stampOf(path string) (stamp, error) {
-	info, err := os.Stat(path)
+	info, err := files.Stat(path)
 	if err != nil {
 		return stamp{missing: true}, err
 	}

@@ -2,11 +2,13 @@ package identity
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -14,6 +16,7 @@ import (
 
 	"tributary/exporter/mounts"
 	"tributary/proto/flow"
+	"tributary/service/files"
 	"tributary/service/testenv"
 )
 
@@ -198,5 +201,26 @@ func TestMetrics(t *testing.T) {
 	}
 	if diff := cmp.Diff(want, metricsOf(t, registry)); diff != "" {
 		t.Error(diff)
+	}
+}
+
+// TestNoIdentityFile: what is no file is not opened, which would wait for the writer of a FIFO.
+func TestNoIdentityFile(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "identity.yaml")
+	if err := syscall.Mkfifo(path, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	loaded := make(chan error)
+	go func() {
+		_, _, err := load(path)
+		loaded <- err
+	}()
+	select {
+	case err := <-loaded:
+		if !errors.Is(err, files.ErrIrregular) {
+			t.Error(err)
+		}
+	case <-time.After(10 * time.Second):
+		t.Error("a FIFO is waited for")
 	}
 }

@@ -1,4 +1,4 @@
-// Package files writes small files that must not be lost or half there.
+// Package files writes small files that must not be lost or half there, and keeps those who read a file again and again from what is none.
 package files
 
 import (
@@ -6,6 +6,18 @@ import (
 	"os"
 	"path/filepath"
 )
+
+// ErrIrregular says that a path leads to something else than a file.
+var ErrIrregular = errors.New("not a regular file")
+
+// Stat describes the file that a path leads to. Anything else is ErrIrregular: to open a FIFO waits for a writer, for good if there is none, and a device may have no end.
+func Stat(path string) (os.FileInfo, error) {
+	info, err := os.Stat(path)
+	if err == nil && !info.Mode().IsRegular() {
+		err = &os.PathError{Op: "stat", Path: path, Err: ErrIrregular}
+	}
+	return info, err
+}
 
 // Write writes a file whole or not at all, for its owner alone. When it returns the file is there after a loss of power too. A crash on the
 // way may leave a file beside it whose name begins with a dot.

@@ -7,11 +7,11 @@ package reload
 import (
 	"bytes"
 	"errors"
-	"os"
 	"syscall"
 	"time"
 
 	"tributary/service/config"
+	"tributary/service/files"
 )
 
 // Every is how often to look.
@@ -41,7 +41,7 @@ type stamp struct {
 }
 
 func stampOf(path string) (stamp, error) {
-	info, err := os.Stat(path)
+	info, err := files.Stat(path)
 	if err != nil {
 		return stamp{}, err
 	}

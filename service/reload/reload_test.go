@@ -1,10 +1,14 @@
 package reload
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
+	"syscall"
 	"testing"
 	"time"
+
+	"tributary/service/files"
 )
 
 // TestFile: a file that is half written or gone is told of, and not taken.
@@ -55,5 +59,57 @@ func TestFile(t *testing.T) {
 	look(time.Second)
 	if news, err := look(time.Second); !news || err == nil {
 		t.Errorf("too large: %v %v", news, err)
+	}
+}
+
+// TestNoFile: what is no file is told of once and not opened, which would wait for the writer of a FIFO; the file that comes after it is read.
+func TestNoFile(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "table.yaml")
+	f, now := New("table", path, 100), time.Now()
+	makes := map[string]func() error{
+		"a FIFO":                    func() error { return syscall.Mkfifo(path, 0o600) },
+		"a directory":               func() error { return os.Mkdir(path, 0o700) },
+		"a device":                  func() error { return os.Symlink("/dev/zero", path) },
+		"a symbolic link to itself": func() error { return os.Symlink(path, path) },
+	}
+	for what, create := range makes {
+		if err := create(); err != nil {
+			t.Fatal(err)
+		}
+		told := make(chan error, 3)
+		go func() {
+			for range 3 {
+				now = now.Add(time.Second)
+				if _, news, err := f.Look(now); news {
+					told <- err
+				}
+			}
+			close(told)
+		}()
+		select {
+		case err := <-told:
+			if err == nil || what != "a symbolic link to itself" && !errors.Is(err, files.ErrIrregular) {
+				t.Errorf("%s: %v", what, err)
+			}
+		case <-time.After(10 * time.Second):
+			t.Fatalf("%s: it is waited for", what)
+		}
+		for err := range told {
+			t.Errorf("%s: told again: %v", what, err)
+		}
+		if err := os.Remove(path); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte(what+"\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		now = now.Add(time.Second)
+		_, _, _ = f.Look(now)
+		if data, news, err := f.Look(now.Add(time.Second)); !news || err != nil || string(data) != what+"\n" {
+			t.Errorf("the file after %s: %q %v %v", what, data, news, err)
+		}
+		if err := os.Remove(path); err != nil {
+			t.Fatal(err)
+		}
 	}
 }

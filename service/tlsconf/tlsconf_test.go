@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -308,6 +309,10 @@ func TestErrorsNameTheFile(t *testing.T) {
 	_, otherKey, _ := tlstest.Files(otherDir)
 	large := filepath.Join(dir, "large.pem")
 	write(t, large, make([]byte, maxFileBytes+1))
+	fifo := filepath.Join(dir, "fifo.pem")
+	if err := syscall.Mkfifo(fifo, 0o600); err != nil {
+		t.Fatal(err)
+	}
 	opts, _ := options("x")
 	serverError := func(f ServerFiles) error { _, err := NewServer(f, opts); return err }
 	clientError := func(f ClientFiles) error { _, err := NewClient(f, opts); return err }
@@ -324,6 +329,7 @@ func TestErrorsNameTheFile(t *testing.T) {
 		"client CA a key":  {clientError(ClientFiles{CA: key}), "certificate file " + key + " holds no PEM certificate"},
 		"client wrong key": {clientError(ClientFiles{CA: caFile, Cert: cert, Key: otherKey}), "does not fit"},
 		"large":            {clientError(ClientFiles{CA: large}), "is larger than 1048576 bytes"},
+		"a FIFO":           {clientError(ClientFiles{CA: fifo}), "not a regular file"}, // which to open would wait
 	}
 	for name, c := range cases {
 		if c.err == nil || !strings.Contains(c.err.Error(), c.want) {

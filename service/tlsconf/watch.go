@@ -10,6 +10,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"tributary/service/files"
 )
 
 // maxFileBytes bounds each file: the largest bundles of public authorities are a quarter of it.
@@ -113,6 +115,9 @@ func (w *watched) read() (contents [][]byte, digest [sha256.Size]byte, err error
 }
 
 func readFile(path string) ([]byte, error) {
+	if _, err := files.Stat(path); err != nil {
+		return nil, fmt.Errorf("TLS file: %w", err)
+	}
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, fmt.Errorf("TLS file: %w", err)
