@@ -42,7 +42,7 @@ func TestKafkaIsAbsent(t *testing.T) {
 // until waits for something.
 func (r *rig) until(what string, so func() bool) {
 	r.t.Helper()
-	for end := time.Now().Add(30 * time.Second); !so(); time.Sleep(50 * time.Millisecond) {
+	for end := time.Now().Add(soon); !so(); time.Sleep(50 * time.Millisecond) {
 		if time.Now().After(end) {
 			r.t.Fatalf("waited in vain: %s", what)
 		}

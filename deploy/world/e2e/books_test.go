@@ -99,7 +99,7 @@ func (r *rig) sample(address string) sample {
 // left the kernel. A host is never quite silent and a scrape is not one instant, so it looks until a quiet moment comes.
 func (r *rig) checkBooks() {
 	r.t.Helper()
-	deadline := time.Now().Add(30 * time.Second)
+	deadline := time.Now().Add(soon)
 	var wrong []string
 	for {
 		if wrong = r.audit(); len(wrong) == 0 {

@@ -32,7 +32,7 @@ var slots = []world.Host{
 // that ran may be unnamed, and none may have a wrong name.
 const (
 	shortLived = 200
-	short      = 300 * time.Millisecond
+	short      = time.Second
 	patience   = 90 * time.Second
 )
 
@@ -68,8 +68,8 @@ func TestShortLivedContainers(t *testing.T) {
 	for range lives {
 		truth[<-visits]++
 	}
-	r.waitFor(uint64(all), 30*time.Second, `SELECT count() FROM flows WHERE role = 'client' AND kind = 'closed' AND remote_why != 'pending' AND remote_workload = 'e2e/back' AND `+r.inWorld())
-	r.waitFor(uint64(all), 30*time.Second, `SELECT count() FROM flows WHERE role = 'server' AND kind = 'closed' AND remote_why != 'pending' AND local_workload = 'e2e/back' AND `+r.inWorld())
+	r.waitFor(uint64(all), soon, `SELECT count() FROM flows WHERE role = 'client' AND kind = 'closed' AND remote_why != 'pending' AND remote_workload = 'e2e/back' AND `+r.inWorld())
+	r.waitFor(uint64(all), soon, `SELECT count() FROM flows WHERE role = 'server' AND kind = 'closed' AND remote_why != 'pending' AND local_workload = 'e2e/back' AND `+r.inWorld())
 	r.checkVisits("local", truth, `role = 'client' AND remote_workload = 'e2e/back'`)
 	r.checkVisits("remote", truth, `role = 'server' AND local_workload = 'e2e/back'`)
 }

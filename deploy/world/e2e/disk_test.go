@@ -73,7 +73,7 @@ func fill(t *testing.T, path string) {
 // untilLog waits until the program's log has the text.
 func (r *rig) untilLog(p *program, text string) {
 	r.t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
+	for deadline := time.Now().Add(soon); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
 		content, err := os.ReadFile(p.log)
 		if err != nil {
 			r.t.Fatal(err)
@@ -88,7 +88,7 @@ func (r *rig) untilLog(p *program, text string) {
 // untilPending waits until the exporter keeps n unacknowledged rows or more.
 func (r *rig) untilPending(n uint64) {
 	r.t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
+	for deadline := time.Now().Add(soon); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
 		if r.sample(r.exporterMetrics).sum("tributary_exporter_spool_pending_rows") >= float64(n) {
 			return
 		}

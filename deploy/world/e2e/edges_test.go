@@ -32,7 +32,7 @@ func (r *rig) checkRollups(truth world.Truth) {
 	want := wantRolled(truth)
 	opt := cmp.AllowUnexported(sums{}, rolledKey{})
 	var got map[rolledKey]sums
-	for end := time.Now().Add(20 * time.Second); time.Now().Before(end); time.Sleep(time.Second) { // a minute that was computed before waits for 15 s
+	for end := time.Now().Add(soon); time.Now().Before(end); time.Sleep(time.Second) { // a minute that was computed before waits for 15 s
 		r.must(second.Step(r.ctx, time.Now().Add(2*time.Minute)))
 		if got = r.gotRolled(); cmp.Equal(want, got, opt) {
 			return

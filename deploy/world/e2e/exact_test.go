@@ -86,7 +86,7 @@ func (r *rig) stored(truth world.Truth) {
 			r.t.Logf("what was lost: %v", r.losses())
 		}
 	}()
-	r.waitFor(ends(truth), 30*time.Second, `SELECT count() FROM flows WHERE kind IN ('closed', 'failed') AND remote_why != 'pending' AND `+r.inWorld())
+	r.waitFor(ends(truth), soon, `SELECT count() FROM flows WHERE kind IN ('closed', 'failed') AND remote_why != 'pending' AND `+r.inWorld())
 }
 
 // Every connection, every byte, every name; the same out of Kafka; and the books balance.
@@ -113,7 +113,7 @@ func (r *rig) checkListeners(truth world.Truth) {
 		}
 	}
 	const ours = ` FROM listeners WHERE (local_workload, local_port) IN (('e2e/back', 8080), ('e2e/store', 5432)) AND since_observed AND pid > 0`
-	r.waitFor(accepted, 30*time.Second, `SELECT sum(accepted)`+ours)
+	r.waitFor(accepted, soon, `SELECT sum(accepted)`+ours)
 	if rows := r.rows(`SELECT count(), uniq(host, netns, local_port), countIf(last_accepted_ns BETWEEN since_ns AND read_time_ns), sum(accept_queue)` + ours); strings.Join(rows[0], " ") != "2 2 2 0" {
 		r.t.Errorf("listeners: %v", r.rows(`SELECT *`+ours))
 	}

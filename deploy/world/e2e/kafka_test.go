@@ -114,7 +114,7 @@ func (r *rig) partition(topic string, id int) [][]byte {
 	if _, err := conn.Seek(first, kafkago.SeekAbsolute); err != nil {
 		r.t.Fatal(err)
 	}
-	conn.SetReadDeadline(time.Now().Add(20 * time.Second))
+	conn.SetReadDeadline(time.Now().Add(soon))
 	var values [][]byte
 	for first < last {
 		batch := conn.ReadBatch(1, 64<<20)

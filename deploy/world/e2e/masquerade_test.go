@@ -36,18 +36,18 @@ func TestMasquerade(t *testing.T) {
 	r.shell("gate", "table inet seen { chain out { type filter hook output priority 0; ct state new accept\n}\n}\n", "nft", "-f", "-")
 	r.calling("gate", to)
 	ofGate := fmt.Sprintf(`role = 'server' AND local_workload = 'e2e/back' AND remote_addr = toIPv6('%s') AND remote_workload`, r.world.IPv4("gate"))
-	r.waitFor(0, 30*time.Second, `SELECT toUInt64(count() < 100) FROM flows WHERE kind = 'closed' AND `+ofGate+` = 'e2e/gate' AND `+r.inWorld())
+	r.waitFor(0, soon, `SELECT toUInt64(count() < 100) FROM flows WHERE kind = 'closed' AND `+ofGate+` = 'e2e/gate' AND `+r.inWorld())
 
 	r.shell("gate", "table ip out { chain post { type nat hook postrouting priority 100; policy accept\noifname != \"m0\" masquerade\n}\n}\n", "nft", "-f", "-")
 	began := time.Now().UnixNano()
 	r.calling("box", to)
 	since := fmt.Sprintf(` AND toUnixTimestamp64Nano(start_time_ns) > %d`, began)
-	r.waitFor(0, 30*time.Second, `SELECT toUInt64(count() < 100) FROM flows WHERE kind = 'closed' AND `+ofGate+` = '' AND `+r.inWorld()+since)
+	r.waitFor(0, soon, `SELECT toUInt64(count() < 100) FROM flows WHERE kind = 'closed' AND `+ofGate+` = '' AND `+r.inWorld()+since)
 	if n := r.number(`SELECT count() FROM flows WHERE ` + ofGate + ` != '' AND ` + r.inWorld() + since); n != 0 {
 		t.Errorf("%d connections of another host are called after the gateway", n)
 	}
 	r.calling("gate", to)
-	r.waitFor(0, 30*time.Second, `SELECT toUInt64(countIf(remote_evidence = 'mirror') < 100) + countIf(remote_evidence = 'claim') FROM flows WHERE kind = 'closed' AND `+ofGate+` = 'e2e/gate' AND `+r.inWorld()+since)
+	r.waitFor(0, soon, `SELECT toUInt64(countIf(remote_evidence = 'mirror') < 100) + countIf(remote_evidence = 'claim') FROM flows WHERE kind = 'closed' AND `+ofGate+` = 'e2e/gate' AND `+r.inWorld()+since)
 }
 
 // calling lets a host make connections for a while.

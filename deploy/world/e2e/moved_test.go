@@ -37,7 +37,7 @@ func TestMovedAddress(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r.waitFor(0, 90*time.Second, `SELECT count() FROM flows WHERE remote_why = 'pending' AND `+r.inWorld())
+	r.waitFor(0, soon, `SELECT count() FROM flows WHERE remote_why = 'pending' AND `+r.inWorld())
 	r.checkMoved(truth, moves)
 	r.checkBooks()
 }

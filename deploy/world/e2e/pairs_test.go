@@ -114,7 +114,7 @@ func (w *watch) wait(t *testing.T, met []time.Time) []time.Duration {
 		defer w.mu.Unlock()
 		return len(w.seen)
 	}
-	for end := time.Now().Add(90 * time.Second); count() < len(met); time.Sleep(100 * time.Millisecond) {
+	for end := time.Now().Add(soon); count() < len(met); time.Sleep(100 * time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatalf("%d of %d pairs are joined", count(), len(met))
 		}
@@ -136,7 +136,7 @@ func (f *fleet) kafkaKnows(connections int) {
 	}
 	b := new(flow.Batch)
 	var observed int
-	for end := time.Now().Add(60 * time.Second); observed < 2*connections; time.Sleep(500 * time.Millisecond) {
+	for end := time.Now().Add(soon); observed < 2*connections; time.Sleep(500 * time.Millisecond) {
 		version, yes := map[key]uint32{}, map[key]bool{}
 		for _, value := range f.messages(f.flowsTopic()) {
 			if err := f.decoder.Decode(value, b); err != nil {

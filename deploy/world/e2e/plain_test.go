@@ -12,7 +12,6 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 )
 
 const (
@@ -30,9 +29,9 @@ func TestPlainHost(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r.waitFor(plainConnections, 20*time.Second, fmt.Sprintf(`SELECT count() FROM flows WHERE role = 'client'
+	r.waitFor(plainConnections, soon, fmt.Sprintf(`SELECT count() FROM flows WHERE role = 'client'
 		AND local_workload = '%[1]s/plain-client' AND remote_workload = '%[1]s/plain-server'`, name))
-	r.waitFor(plainConnections, 20*time.Second, fmt.Sprintf(`SELECT count() FROM flows WHERE role = 'server'
+	r.waitFor(plainConnections, soon, fmt.Sprintf(`SELECT count() FROM flows WHERE role = 'server'
 		AND local_workload = '%[1]s/plain-server' AND remote_workload = '%[1]s/plain-client'`, name))
 	r.checkBooks()
 }

@@ -8,7 +8,6 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -49,8 +48,8 @@ func TestOrdinaryUser(t *testing.T) {
 		}
 		c.Close()
 	}
-	r.waitFor(2*n, 30*time.Second, fmt.Sprintf(`SELECT count() FROM flows WHERE kind = 'closed' AND %d IN (local_port, remote_port)`, port))
-	r.waitFor(2, 30*time.Second, fmt.Sprintf(`SELECT uniqExact(flow_id) FROM flows WHERE kind = 'active' AND %d IN (local_port, remote_port)`, port))
+	r.waitFor(2*n, soon, fmt.Sprintf(`SELECT count() FROM flows WHERE kind = 'closed' AND %d IN (local_port, remote_port)`, port))
+	r.waitFor(2, soon, fmt.Sprintf(`SELECT uniqExact(flow_id) FROM flows WHERE kind = 'active' AND %d IN (local_port, remote_port)`, port))
 }
 
 func echo(l net.Listener) {

@@ -24,7 +24,7 @@ func (p *program) end(t *testing.T) {
 	p.cmd.Process.Signal(syscall.SIGTERM)
 	select {
 	case <-p.gone:
-	case <-time.After(20 * time.Second):
+	case <-time.After(soon):
 		t.Errorf("%s does not end on SIGTERM", p.name)
 		p.cmd.Process.Kill()
 		<-p.gone

@@ -24,6 +24,9 @@ import (
 	"tributary/service/testenv"
 )
 
+// soon is far more than anything takes here, on a busy machine too: it guards against waiting for ever.
+const soon = 3 * time.Minute
+
 // rig is a world under observation: one collector, one exporter, and a process on every host.
 type rig struct {
 	t     *testing.T
@@ -99,7 +102,7 @@ func bareRig(t *testing.T, kafka bool) *rig {
 	t.Helper()
 	testenv.NeedRoot(t)
 	testenv.NeedFile(t, engine(t), "run make engine")
-	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 15*time.Minute)
 	t.Cleanup(cancel)
 	r := &rig{t: t, ctx: ctx, procs: map[string]*world.Process{}, dir: t.TempDir(), kafka: "none"}
 	if kafka {
@@ -197,7 +200,7 @@ func (r *rig) stop() {
 
 func (r *rig) ready(p *program, address string) {
 	r.t.Helper()
-	deadline := time.Now().Add(40 * time.Second)
+	deadline := time.Now().Add(soon)
 	for {
 		_, err := get("http://" + address + "/readyz")
 		if err == nil {
@@ -215,7 +218,7 @@ func (r *rig) ready(p *program, address string) {
 }
 
 func get(url string) (string, error) {
-	client := http.Client{Timeout: 5 * time.Second}
+	client := http.Client{Timeout: 30 * time.Second}
 	resp, err := client.Get(url)
 	if err != nil {
 		return "", err

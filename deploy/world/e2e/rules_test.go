@@ -55,7 +55,7 @@ scrape_configs:
 		}
 	}
 	var missing []string
-	for deadline := time.Now().Add(40 * time.Second); time.Now().Before(deadline); time.Sleep(500 * time.Millisecond) {
+	for deadline := time.Now().Add(soon); time.Now().Before(deadline); time.Sleep(500 * time.Millisecond) {
 		have := r.metricNames(address)
 		missing = slices.DeleteFunc(slices.Clone(want), func(name string) bool { return slices.Contains(have, name) })
 		if len(missing) == 0 {

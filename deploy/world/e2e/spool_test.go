@@ -52,14 +52,14 @@ func (r *rig) checkGap(killed, restarted time.Time) {
 	within := func(column string, after, before time.Time) string {
 		return fmt.Sprintf("max(%s) BETWEEN %d AND %d", column, after.UnixNano(), before.UnixNano())
 	}
-	r.waitFor(1, 20*time.Second, `SELECT max(counters['gap.killed']) AND `+within(from, killed.Add(-2*time.Second), killed)+
+	r.waitFor(1, soon, `SELECT max(counters['gap.killed']) AND `+within(from, killed.Add(-2*time.Second), killed)+
 		` AND `+within(to, restarted, time.Now())+` FROM exporter_health`)
 }
 
 // awaitSealed waits until the exporter has sealed at least n ends of connections, and what else it had read.
 func (r *rig) awaitSealed(n uint64) {
 	r.t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(100 * time.Millisecond) {
+	for deadline := time.Now().Add(soon); ; time.Sleep(100 * time.Millisecond) {
 		s := r.sample(r.exporterMetrics)
 		ended := s[`tributary_exporter_event_decoded_total{kind="closed"}`] + s[`tributary_exporter_event_decoded_total{kind="failed"}`]
 		if ended >= float64(n) && s["tributary_exporter_batch_open_rows"] == 0 {
@@ -75,7 +75,7 @@ func (r *rig) awaitSealed(n uint64) {
 // awaitCapture waits until the exporter captures, collector or not.
 func (r *rig) awaitCapture() {
 	r.t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+	for deadline := time.Now().Add(soon); ; time.Sleep(50 * time.Millisecond) {
 		_, err := get("http://" + r.exporterMetrics + "/readyz")
 		if err == nil || strings.Contains(err.Error(), "no collector has answered") && !strings.Contains(err.Error(), "not attached") {
 			return
@@ -113,7 +113,7 @@ func (r *rig) spooled() (rows uint64) {
 func (r *rig) checkSpoolEmpties() {
 	r.t.Helper()
 	var s sample
-	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
+	for deadline := time.Now().Add(soon); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
 		s = r.sample(r.exporterMetrics)
 		if len(s.unbalanced(exporterBooks)) == 0 && s["tributary_exporter_spool_pending_rows"] == 0 {
 			break

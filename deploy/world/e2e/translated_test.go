@@ -45,7 +45,7 @@ oifname != "m0" masquerade
 		if err := r.procs[host].Listen(r.ctx, world.Listen{Port: portBack}); err != nil {
 			t.Fatal(err)
 		}
-		r.waitFor(1, 30*time.Second, `SELECT toUInt64(count() > 0) FROM ownership WHERE workload = 'e2e/`+host+`'`)
+		r.waitFor(1, soon, `SELECT toUInt64(count() > 0) FROM ownership WHERE workload = 'e2e/`+host+`'`)
 	}
 	time.Sleep(2 * time.Second) // until what was claimed has been vouched for
 	r.calling("box", []world.Call{{To: netip.AddrPortFrom(back, portBack), Request: 100, Response: 1_000}})
@@ -58,7 +58,7 @@ oifname != "m0" masquerade
 	r.named("e2e/box", "server", "e2e/back", fmt.Sprintf(known+` AND nat_local_port = %d AND local_port = %d`, published, portBack))
 	right := fmt.Sprintf(`client_workload = 'e2e/back' AND server_workload = 'e2e/box' AND server_port = %d OR client_workload = 'e2e/box' AND server_workload = 'e2e/back' AND server_port = %d`,
 		published, portBack)
-	r.waitFor(0, 30*time.Second, `SELECT toUInt64(countIf((`+right+`) AND class = 'both') != 2) + countIf(NOT (`+right+`) OR class != 'both') FROM
+	r.waitFor(0, soon, `SELECT toUInt64(countIf((`+right+`) AND class = 'both') != 2) + countIf(NOT (`+right+`) OR class != 'both') FROM
 		(SELECT client_workload, server_workload, server_port, class FROM edges_1m WHERE client_workload != '' AND server_workload != '' GROUP BY ALL)`)
 }
 

@@ -28,13 +28,13 @@ func TestUDP(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, role := range []string{"client", "server"} {
-		r.waitFor(plainConnections, 20*time.Second, fmt.Sprintf(`SELECT count() FROM flows WHERE role = '%[2]s' AND local_workload = '%[1]s/plain-%[2]s'
+		r.waitFor(plainConnections, soon, fmt.Sprintf(`SELECT count() FROM flows WHERE role = '%[2]s' AND local_workload = '%[1]s/plain-%[2]s'
 			AND host = '%[1]s' AND boot_id != '' AND remote_workload != ''`, name, role))
 	}
 	r.checkBooks()
 	r.exporter.end(t)
 	r.exporter = nil
-	r.waitFor(1, 20*time.Second, `SELECT count() FROM (SELECT max(counters['udp.delivered_unconfirmed_rows']) AS sent, max(counters['udp.stored_rows']) AS stored,
+	r.waitFor(1, soon, `SELECT count() FROM (SELECT max(counters['udp.delivered_unconfirmed_rows']) AS sent, max(counters['udp.stored_rows']) AS stored,
 		max(counters['udp.lost_rows_never_came'] + counters['udp.lost_rows_dropped']) AS lost, max(counters['spool.appended_rows']) AS spooled
 		FROM exporter_health HAVING sent >= 40 AND stored = sent AND lost = 0 AND sent + spooled = (SELECT count() FROM flows))`)
 	r.waitFor(0, 5*time.Second, `SELECT count() FROM completeness WHERE complete < 1`)

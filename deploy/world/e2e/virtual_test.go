@@ -43,5 +43,5 @@ func TestVirtualAddress(t *testing.T) {
 // all waits until the ends of connections that are meant, a hundred at least, are as they should be.
 func (r *rig) all(meant, right string) {
 	r.t.Helper()
-	r.waitFor(0, 30*time.Second, `SELECT toUInt64(countIf(`+right+`) < 100) + countIf(NOT (`+right+`)) FROM flows WHERE kind = 'closed' AND `+meant+` AND `+r.inWorld())
+	r.waitFor(0, soon, `SELECT toUInt64(countIf(`+right+`) < 100) + countIf(NOT (`+right+`)) FROM flows WHERE kind = 'closed' AND `+meant+` AND `+r.inWorld())
 }
