@@ -11,12 +11,15 @@ import (
 	"tributary/service/testenv"
 )
 
+// walkedAfter is when the walk comes to a connection: long after the half second that these live, on a busy machine too.
+const walkedAfter = 4 * time.Second
+
 // TestEndsThatNoProgramSaw: the walk records them from the closed socket, as if they had been seen. Capture is
 // switched off meanwhile, as a kernel does that keeps programs out of a softirq.
 func TestEndsThatNoProgramSaw(t *testing.T) {
 	testenv.NeedRoot(t)
 	testenv.NeedCommand(t, "nft", "apt-get install nftables")
-	c := newCapture(t, Options{ActiveFirst: 1200 * time.Millisecond, ActiveEvery: time.Hour, SynFirst: 1200 * time.Millisecond, SynEvery: time.Hour})
+	c := newCapture(t, Options{ActiveFirst: walkedAfter, ActiveEvery: time.Hour, SynFirst: walkedAfter, SynEvery: time.Hour})
 	before := counted(t, c)
 	for name, unanswered := range map[string]struct {
 		do   func(a sock)
@@ -59,7 +62,7 @@ func TestEndsThatNoProgramSaw(t *testing.T) {
 // TestEndWithoutATrace: where the program has taken the error, nothing says how the connection ended.
 func TestEndWithoutATrace(t *testing.T) {
 	testenv.NeedRoot(t)
-	c := newCapture(t, Options{ActiveFirst: 1200 * time.Millisecond, ActiveEvery: time.Hour})
+	c := newCapture(t, Options{ActiveFirst: walkedAfter, ActiveEvery: time.Hour})
 	w := newWorld(t, c)
 	a, b := w.pair()
 	transfer(a, b, 13)

@@ -91,7 +91,7 @@ var failures = []scenario{
 		w.nft(w.b, "input", "meta l4proto tcp reject with icmp type host-unreachable")
 		c := w.socket(w.a, unix.AF_INET, 0, nonblock)
 		c.connect("10.177.0.2:9", unix.EINPROGRESS) // the answer comes while the call holds the socket
-		time.Sleep(100 * time.Millisecond)          // unless the machine is busy
+		time.Sleep(500 * time.Millisecond)          // unless the machine is busy
 		c.close()
 	}, failed(event.CloseUnreachable, unix.EHOSTUNREACH)},
 	{"abandoned, the soft error taken", func(w *world) {

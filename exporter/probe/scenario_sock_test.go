@@ -228,7 +228,7 @@ func (c sock) await(events int16) unix.Errno {
 func (c sock) failed() {
 	c.w.Helper()
 	fds := []unix.PollFd{{Fd: int32(c.fd)}}
-	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); {
+	for deadline := time.Now().Add(patience); time.Now().Before(deadline); {
 		if n, _ := unix.Poll(fds, 100); n == 1 && fds[0].Revents&unix.POLLERR != 0 {
 			return
 		}
@@ -239,7 +239,7 @@ func (c sock) failed() {
 // unread waits until n bytes lie in the socket's receive queue.
 func (c sock) unread(n int) {
 	c.w.Helper()
-	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
 		if have, err := unix.IoctlGetInt(c.fd, unix.SIOCINQ); err == nil && have == n {
 			return
 		}
@@ -250,7 +250,7 @@ func (c sock) unread(n int) {
 // acknowledged waits until all that was sent is.
 func (c sock) acknowledged() {
 	c.w.Helper()
-	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
 		if info, err := unix.GetsockoptTCPInfo(c.fd, unix.IPPROTO_TCP, unix.TCP_INFO); err == nil && info.Unacked == 0 {
 			return
 		}
@@ -261,7 +261,7 @@ func (c sock) acknowledged() {
 // fill writes until all that was sent is acknowledged and more lies in the socket's send queue, which grows meanwhile.
 func (c sock) fill() {
 	c.w.Helper()
-	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
 		_, _ = unix.Write(c.fd, make([]byte, 1<<20))
 		info, err := unix.GetsockoptTCPInfo(c.fd, unix.IPPROTO_TCP, unix.TCP_INFO)
 		if err == nil && info.Unacked == 0 && info.Notsent_bytes > 0 {
@@ -274,7 +274,7 @@ func (c sock) fill() {
 // state waits for the socket's TCP state.
 func (c sock) state(want uint8) {
 	c.w.Helper()
-	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
 		if info, err := unix.GetsockoptTCPInfo(c.fd, unix.IPPROTO_TCP, unix.TCP_INFO); err == nil && info.State == want {
 			return
 		}

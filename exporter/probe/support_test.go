@@ -104,7 +104,7 @@ func (s *space) dial(addr string) (*net.TCPConn, error) {
 	var c net.Conn
 	var err error
 	s.do(func() error {
-		c, err = net.DialTimeout("tcp", addr, 10*time.Second)
+		c, err = net.DialTimeout("tcp", addr, patience)
 		return nil
 	})
 	if err != nil {

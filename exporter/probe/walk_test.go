@@ -51,7 +51,7 @@ func TestWalksWhatMayBeDue(t *testing.T) {
 	}
 	settle := func() {
 		t.Helper()
-		for deadline := time.Now().Add(5 * time.Second); ; time.Sleep(time.Millisecond) {
+		for deadline := time.Now().Add(patience); ; time.Sleep(time.Millisecond) {
 			if c, err := p.Counters(); err != nil {
 				t.Fatal(err)
 			} else if c.Opened == c.Removed {
