@@ -110,7 +110,7 @@ test: packages engine kafka build check-generated lint test-race ## everything, 
 .PHONY: test-race
 # One package at a time: several watch every connection of the host, and would see those of the others.
 test-race: ## the Go tests alone, under the race detector
-	CGO_ENABLED=1 $(GO) test -race -p 1 -timeout 20m $(PKG)
+	CGO_ENABLED=1 $(GO) test -race -p 1 -timeout 60m $(PKG)
 
 .PHONY: fuzz
 fuzz: ## each fuzz target for FUZZTIME
