@@ -7,6 +7,8 @@ package reload
 import (
 	"bytes"
 	"errors"
+	"fmt"
+	"os"
 	"syscall"
 	"time"
 
@@ -58,7 +60,10 @@ var errHalfWritten = errors.New("the file does not end with a newline and looks 
 func (f *File) Look(now time.Time) (data []byte, news bool, err error) {
 	state, err := stampOf(f.path)
 	if err != nil {
-		return f.fail(err)
+		if pathErr, ok := errors.AsType[*os.PathError](err); ok {
+			err = pathErr.Err // the sentence has the path
+		}
+		return f.fail(fmt.Errorf("%s %s: %w", f.what, f.path, err))
 	}
 	if state != f.seen {
 		f.seen, f.since, f.read = state, now, false

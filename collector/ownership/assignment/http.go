@@ -115,7 +115,7 @@ func (h *Handler) put(w http.ResponseWriter, r *http.Request) {
 	}
 	data, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBytes))
 	if err != nil {
-		http.Error(w, err.Error(), http.StatusRequestEntityTooLarge)
+		http.Error(w, fmt.Sprintf("assignments of the request: not read whole (%v), or larger than %d bytes", err, maxBytes), http.StatusRequestEntityTooLarge)
 		return
 	}
 	entries, err := Parse("of the request", data)
