@@ -81,6 +81,10 @@ func (c *collector) answerWhois(w http.ResponseWriter, r *http.Request) {
 			http.Error(w, "at must be a time as in 2026-11-20T14:03:00Z", http.StatusBadRequest)
 			return
 		}
+		if at.Unix() < 0 || at.After(time.Now().Add(time.Hour)) {
+			http.Error(w, "at must be after 1970 and not in the future: nobody can know yet who will have the address", http.StatusBadRequest)
+			return
+		}
 	}
 	port, err := strconv.ParseUint(cmp.Or(q.Get("port"), "0"), 10, 16)
 	if err != nil {

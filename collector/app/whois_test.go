@@ -85,7 +85,9 @@ func TestWhois(t *testing.T) {
 			t.Errorf("%s: %v %+v, want %q", question, err, answer, want)
 		}
 	}
-	for _, bad := range []string{"?address=10.7.0.1&port=70000", "?address=x", "?address=10.7.0.1&at=yesterday", ""} {
+	for _, bad := range []string{
+		"?address=10.7.0.1&port=70000", "?address=x", "?address=10.7.0.1&at=yesterday", "?address=10.7.0.1&at=9999-12-31T23:59:59Z", "?address=10.7.0.1&at=0001-01-01T00:00:00Z", "",
+	} {
 		r, err := http.Get("http://" + cfg.APIListen + query.WhoisPath + bad)
 		if err != nil {
 			t.Fatal(err)

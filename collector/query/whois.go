@@ -79,8 +79,11 @@ func Whois(ctx context.Context, c *Client, o WhoisOptions, now Clock, w io.Write
 			return err
 		}
 	}
-	if at.After(now()) {
+	switch {
+	case at.After(now()):
 		return errAtFuture
+	case at.Unix() < 0:
+		return errors.New("--at is before 1970")
 	}
 	answer, apiErr := askAPI(ctx, o.API, addr, at, o)
 	if apiErr != nil || !answer.knows() {
