@@ -51,7 +51,7 @@ func (r *span) lingers(q query) bool {
 func looselyHeld(q query, prev *span, s []span) bool {
 	for i := range s {
 		r := &s[i]
-		if r != prev && r.ends() < q.lo && r.over >= q.lo-r.slack && !agree(prev, r, q.hi-q.at) && !followed(q, r, s) {
+		if r.ends() < q.lo && r.over >= q.lo-r.slack && !agree(prev, r, q.hi-q.at) && !followed(q, r, s) {
 			return true
 		}
 	}

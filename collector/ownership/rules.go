@@ -235,7 +235,7 @@ func (r *span) ends() int64   { return r.end + r.slack }
 
 // mayReach: the range is open, its exporter alive, and how far it reaches at the end of the tolerance is not known yet.
 func (r *span) mayReach(q query) bool {
-	return r.open && r.alive && !r.barred && r.begins() <= q.hi && r.end-r.slack < q.hi
+	return r.alive && !r.barred && r.end-r.slack < q.hi
 }
 
 func othersMayReach(q query, best *span, s []span) bool {
@@ -291,7 +291,7 @@ func agree(a, b *span, tol int64) bool {
 // overlap is how long both ranges last together; one that is open and verified by a living exporter goes on.
 func overlap(a, b *span) int64 {
 	end := func(s *span) int64 {
-		if s.open && s.alive {
+		if s.alive {
 			return open
 		}
 		return s.end
