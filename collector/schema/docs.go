@@ -39,6 +39,8 @@ Each line was met in a test that compared the record with the socket's own count
   instead, its children begin with its ` + "`lost_segs`" + `, ` + "`busy_us`, `rwnd_limited_us` and `sndbuf_limited_us`" + `.
 * Sockets made by TCP_REPAIR (CRIU) are clients on both ends, with one byte too few in ` + "`tx_bytes`" + `; one that is taken away by it ends as ` + "`rst_local`" + `, although nothing is sent.
 * A link-local address is told without its interface.
+* Of several processes that listen at one address each by a socket of its own (SO_REUSEPORT), a server's connection is taken for the latest's until its process closes it: if the
+  peer resets it, ` + "`pid`" + ` may be another's of them. Likewise it is the listener's holder if several accept from one socket.
 * Connections older than the exporter in a network namespace that no process is in and that is mounted nowhere are not found at its start. Their end has a record, with
   everything in ` + "`tx_bytes_before` and `rx_bytes_before`" + `.
 `

@@ -13,6 +13,7 @@ import (
 
 	"github.com/mdlayher/netlink"
 	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sys/unix"
 
 	"tributary/exporter/clock"
 	"tributary/exporter/netns"
@@ -363,7 +364,9 @@ func CheckEvents() error {
 	if err := sp.open(netns.Namespace{Path: netns.Own}); err != nil {
 		return err
 	}
-	if err := s.lookAtRules(sp, nil, time.Time{}); err != nil || !sp.translates {
+	if err := s.lookAtRules(sp, nil, time.Time{}); errors.Is(err, unix.EPERM) {
+		return errors.New("rules that translate cannot be listed without CAP_NET_ADMIN: the first translated connections under an address may be named after it")
+	} else if err != nil || !sp.translates {
 		return err
 	}
 	if sp.mute() {

@@ -38,7 +38,7 @@ func Check() error {
 		return err
 	}
 	if err := features.HaveMapType(ebpf.RingBuf); err != nil {
-		return fmt.Errorf("%w: ring buffer: %w", ErrNotAllowed, err)
+		return notAllowed(fmt.Errorf("ring buffer: %w", err))
 	}
 	return nil
 }
@@ -119,7 +119,23 @@ func checkTypes() error {
 // explain gives an error of loading or attaching its sentence.
 func explain(err error) error {
 	if errors.Is(err, unix.EPERM) { // the verifier answers EACCES
-		return fmt.Errorf("%w: %w", ErrNotAllowed, err)
+		return notAllowed(err)
 	}
 	return err
+}
+
+// notAllowed says who does not allow it: root of a user namespace has every capability, and none of them counts outside.
+func notAllowed(err error) error {
+	if inUserNamespace() {
+		return fmt.Errorf("%w of the host; this process has those of a user namespace: %w", ErrPrivilege, err)
+	}
+	return fmt.Errorf("%w: %w", ErrNotAllowed, err)
+}
+
+// inUserNamespace reports whether this process is in another user namespace than the host's, whose number is fixed (PROC_USER_INIT_INO).
+func inUserNamespace() bool {
+	const hosts = 0xeffffffd
+	var stat unix.Stat_t
+	err := unix.Stat("/proc/self/ns/user", &stat)
+	return err == nil && stat.Ino != hosts
 }

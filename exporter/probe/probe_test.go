@@ -3,8 +3,11 @@ package probe
 import (
 	"context"
 	"errors"
+	"os"
+	"os/exec"
 	"reflect"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 	"unicode"
@@ -145,6 +148,21 @@ func TestEffectiveCapabilities(t *testing.T) {
 	}
 	if _, err := effectiveCapabilities("Name:\tx\n"); err == nil {
 		t.Error("a status without CapEff was accepted")
+	}
+}
+
+const checkEnv = "TRIBUTARY_PROBE_TEST_CHECK"
+
+// TestCheckInAUserNamespace: its root has every capability, and still lacks the host's. That is not the kernel's nature, so nothing else is tried.
+func TestCheckInAUserNamespace(t *testing.T) {
+	testenv.NeedRoot(t)
+	cmd := exec.Command("/proc/self/exe")
+	cmd.Env = append(os.Environ(), checkEnv+"=1")
+	whole := []syscall.SysProcIDMap{{ContainerID: 0, HostID: 0, Size: 1 << 16}}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWUSER, UidMappings: whole, GidMappings: whole}
+	out, err := cmd.CombinedOutput()
+	if err != nil || !strings.HasPrefix(string(out), ErrPrivilege.Error()+" of the host; this process has those of a user namespace") {
+		t.Errorf("%v: %s", err, out)
 	}
 }
 

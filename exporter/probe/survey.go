@@ -39,9 +39,11 @@ const manyTracers = 4
 func Survey(opts Options) []Finding {
 	var s survey
 	s.must(checkVersion(), "the kernel is new enough: "+KernelRelease())
-	s.must(checkCapabilities(), "the privileges suffice to load and attach programs")
+	s.must(checkCapabilities(), "the process has the capabilities to load and attach programs")
 	s.must(checkTypes(), "the kernel has type information (BTF) and the tracepoints")
-	s.must(features.HaveMapType(ebpf.RingBuf), "the kernel has ring buffers")
+	if !s.failed { // else the answer would be no answer
+		s.must(features.HaveMapType(ebpf.RingBuf), "the kernel has ring buffers")
+	}
 	if !s.failed {
 		s.attach(opts)
 	}
