@@ -266,7 +266,7 @@ func TestObserveFollows(t *testing.T) {
 	first, second := world()[:2], world()[2:3]
 	arrive := func(r []records.Record) { records.Load(t, s, time.Now().Truncate(time.Second), r) }
 	arrive(first)
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	out := &lines{want: 3, stop: cancel}
 	done := make(chan error, 1)

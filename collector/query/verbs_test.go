@@ -82,7 +82,7 @@ func TestExamples(t *testing.T) {
 				t.Errorf("%q is no example", line)
 				continue
 			}
-			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 			follows := strings.Contains(line, "--follow")
 			if follows {
 				ctx, cancel = context.WithTimeout(t.Context(), 300*time.Millisecond)
@@ -296,7 +296,7 @@ func TestTell(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	var writing sync.WaitGroup
 	writing.Go(func() { l.Run(ctx) })
-	for end := time.Now().Add(20 * time.Second); time.Now().Before(end) && schematest.Query(t, s, "SELECT count() FROM "+s.Database+".exporter_health FINAL") != "6\n"; {
+	for end := time.Now().Add(time.Minute); time.Now().Before(end) && schematest.Query(t, s, "SELECT count() FROM "+s.Database+".exporter_health FINAL") != "6\n"; {
 		time.Sleep(20 * time.Millisecond)
 	}
 	cancel()

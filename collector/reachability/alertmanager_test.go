@@ -35,7 +35,7 @@ func TestAlertmanagerCorrected(t *testing.T) {
 	has := func(want ...string) {
 		t.Helper()
 		var got []string
-		for deadline := time.Now().Add(15 * time.Second); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
+		for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
 			if got = alertsIn(t, url); slices.Equal(got, want) {
 				return
 			}

@@ -340,7 +340,7 @@ func TestAlertmanagerAway(t *testing.T) {
 
 func waitFor(t *testing.T, h *hook, want string) {
 	t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
 		if h.said() == want {
 			return
 		}
@@ -369,7 +369,7 @@ func startAlertmanager(t *testing.T, address, receiver string) {
 		_ = cmd.Process.Kill()
 		_ = cmd.Wait() // killed, as asked
 	})
-	for deadline := time.Now().Add(15 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(50 * time.Millisecond) {
 		answer, err := http.Get("http://" + address + "/prefix/-/ready")
 		if err == nil {
 			answer.Body.Close()

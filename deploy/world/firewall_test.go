@@ -26,8 +26,8 @@ func TestFirewall(t *testing.T) {
 		if err := w.Firewall("server", c.in, ""); err != nil {
 			t.Fatal(err)
 		}
-		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
-		truth, err := w.RunPlan(ctx, []Step{{client, Job{ID: "job " + c.in, Calls: []Call{{To: netip.AddrPortFrom(w.IPv4("server"), 7000), Request: 100, Response: 100, Timeout: 2 * time.Second}}}}})
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		truth, err := w.RunPlan(ctx, []Step{{client, Job{ID: "job " + c.in, Calls: []Call{{To: netip.AddrPortFrom(w.IPv4("server"), 7000), Request: 100, Response: 100, Timeout: 10 * time.Second}}}}})
 		cancel()
 		if err != nil {
 			t.Fatal(err)

@@ -12,7 +12,7 @@ import (
 // The shop makes every edge it promises, fails where it promises to, and moves the cart.
 func TestShop(t *testing.T) {
 	testenv.NeedRoot(t)
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	s := NewShop(t.Output())
 	defer func() {
@@ -28,11 +28,11 @@ func TestShop(t *testing.T) {
 	if err := s.Traffic(); err != nil {
 		t.Fatal(err)
 	}
-	time.Sleep(time.Second)
+	time.Sleep(2 * time.Second)
 	if err := s.MoveCart(); err != nil {
 		t.Fatal(err)
 	}
-	time.Sleep(3 * time.Second)
+	time.Sleep(6 * time.Second)
 	for _, p := range s.processes {
 		if err := p.Quiet(ctx); err != nil {
 			t.Fatal(err)

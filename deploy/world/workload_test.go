@@ -54,7 +54,7 @@ func newHarness(t *testing.T) *harness {
 // until collects the entries before the end of a command.
 func (h *harness) until(done string) (entries []Entry, failure string) {
 	h.t.Helper()
-	timeout := time.After(20 * time.Second)
+	timeout := time.After(time.Minute)
 	for {
 		select {
 		case r := <-h.reports:
@@ -126,7 +126,7 @@ func TestWorkloadQuiet(t *testing.T) {
 	h.until(doneListen(port))
 	h.command(command{Job: &Job{ID: "often", Every: time.Millisecond, Parallel: 2, Calls: []Call{{To: to, Request: 16, Response: 16}}}})
 	h.command(command{Job: &Job{ID: "long", Calls: []Call{{To: to, Request: 32, Response: 8, Rounds: 1 << 30, Pause: time.Millisecond}}}})
-	time.Sleep(500 * time.Millisecond)
+	time.Sleep(2 * time.Second)
 	h.command(command{Quiet: true})
 	entries, _ := h.until("quiet")
 	often, long := 0, Entry{}

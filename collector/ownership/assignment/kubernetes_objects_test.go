@@ -139,15 +139,14 @@ func TestClusterInTime(t *testing.T) {
 	c.ask = func(context.Context) error { return nil }
 	c.vouch(t.Context())
 	time.Sleep(20 * time.Millisecond)
+	before := time.Now().Add(-10 * time.Millisecond)
 	c.vouch(t.Context())
-	heard := time.Now()
 	check := func(what, addr string, port uint16, at time.Time, want string) {
 		t.Helper()
 		if got := r.owner(addr, port, at); got != want {
 			t.Errorf("%s: %s, want %s", what, got, want)
 		}
 	}
-	before := heard.Add(-10 * time.Millisecond)
 
 	// The API is away; one Service goes and another gets its address. Nobody sees when.
 	hears = false
@@ -159,8 +158,8 @@ func TestClusterInTime(t *testing.T) {
 	time.Sleep(standLeast)
 	c.vouch(t.Context())
 	time.Sleep(20 * time.Millisecond)
-	c.vouch(t.Context())
 	after := time.Now().Add(-10 * time.Millisecond)
+	c.vouch(t.Context())
 	check("heard", "10.96.0.7", 80, before, "shop/web")
 	check("away", "10.96.0.7", 80, away, "gap")
 	check("heard again", "10.96.0.7", 80, after, "shop/next")
@@ -169,13 +168,14 @@ func TestClusterInTime(t *testing.T) {
 	check("an endpoint", "10.1.0.1", 6379, after, "shop/cache-0")
 
 	// Gone while it is heard: the range ends then.
-	c.kinds[0].Gone(db)
 	gone := time.Now()
+	c.kinds[0].Gone(db)
 	c.apply()
+	over := time.Now()
 	time.Sleep(100 * time.Millisecond)
 	c.vouch(t.Context())
 	check("just before its end", "10.96.0.8", 5432, gone.Add(-5*time.Millisecond), "shop/db")
-	if got := r.owner("10.96.0.8", 5432, gone.Add(80*time.Millisecond)); got == "shop/db" {
+	if got := r.owner("10.96.0.8", 5432, over.Add(80*time.Millisecond)); got == "shop/db" {
 		t.Error("after its end it is still named")
 	}
 	loads := r.counter("loads_total ok kubernetes")
