@@ -96,7 +96,7 @@ func (c *captured) quiet(ctx context.Context, round int) (world.Truth, error) {
 	if err := c.client.Quiet(ctx); err != nil {
 		return world.Truth{}, err
 	}
-	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
 	t, err := c.world.Settle(ctx)
 	return t.Of(jobOf(round)), err

@@ -9,11 +9,8 @@ import (
 	"time"
 )
 
-// A power cut may cost a spool what was sealed in the second before it; the sync of that second takes some time itself.
-const (
-	powerMost = time.Second
-	syncMost  = 300 * ms
-)
+// powerMost: a power cut may cost a spool what was sealed in the second before it; the sync of that second takes some time itself.
+const powerMost = time.Second
 
 // check compares everything that is stored with what was made. Nothing is under way.
 func (r *round) check(ctx context.Context) {
@@ -94,7 +91,7 @@ func (r *round) missing(where, name string, key batchKey, e entry) {
 	r.region.mu.Lock()
 	defer r.region.mu.Unlock()
 	for _, cut := range r.cuts[name] {
-		if age := cut.Sub(time.Unix(0, e.Sealed)); age >= 0 && age <= powerMost+syncMost {
+		if age := cut.Sub(time.Unix(0, e.Sealed)); age >= 0 && age <= powerMost+r.syncMost {
 			r.noteMost(where+": seconds lost to a power cut", age.Seconds())
 			return
 		}
@@ -148,7 +145,7 @@ func (r *round) checkKafka(ctx context.Context) error {
 	return nil
 }
 
-const healthMost = 30 * time.Second // health is told every five seconds at least, and written every second
+const healthMost = 2 * time.Minute // health is told every five seconds at least, and written every second
 
 // checkHealth wants the ledger to say of every present run what it says itself.
 func (r *round) checkHealth(ctx context.Context) error {

@@ -43,7 +43,11 @@ func TestCampaign(t *testing.T) {
 			t.Fatalf("build %s: %v\n%s", name, err, out)
 		}
 	}
-	o := options{programs: programs, engine: engine, script: "../../deploy/dev/kafka.sh", plan: "testdata/short.json", ledger: filepath.Join(programs, "ledger"), only: -1}
+	// The bars are those of a machine that does something else too.
+	o := options{
+		moving: 3 * time.Minute, sync: 3 * time.Second, unsealed: 5 * time.Second,
+		programs: programs, engine: engine, script: "../../deploy/dev/kafka.sh", plan: "testdata/short.json", ledger: filepath.Join(programs, "ledger"), only: -1,
+	}
 	if err := run(t.Context(), o); err != nil {
 		t.Fatal(err)
 	}

@@ -39,6 +39,8 @@ type options struct {
 	rounds, only      int
 	replayers         int
 	lasts             time.Duration
+	moving, sync      time.Duration // bars
+	unsealed          time.Duration
 	sum               bool
 }
 
@@ -63,6 +65,9 @@ func main() {
 	flag.IntVar(&o.rounds, "rounds", 2, "rounds of a new plan")
 	flag.DurationVar(&o.lasts, "lasts", time.Minute, "how long the faults of a round last, in a new plan")
 	flag.IntVar(&o.replayers, "replayers", 3, "replaying exporters of a new plan")
+	flag.DurationVar(&o.moving, "moving", 30*time.Second, "how soon after the last fault acknowledgements must move again")
+	flag.DurationVar(&o.sync, "sync", 300*ms, "how long a spool's sync may take: what was sealed a second and that before a power cut must be there")
+	flag.DurationVar(&o.unsealed, "unsealed", 2*time.Second, "what a kill may cost that was captured")
 	flag.BoolVar(&o.sum, "sum", false, "print what -ledger adds up to, and do nothing")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)

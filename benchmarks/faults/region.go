@@ -21,7 +21,8 @@ import (
 
 // region is everything that runs: a broker, two collectors and a store, exporters, and the links between them.
 type region struct {
-	dir, programs, engine string
+	dir, programs, engine              string
+	movingMost, syncMost, unsealedMost time.Duration // bars
 
 	programsOf map[string]*program
 	links      map[string]*link
@@ -62,13 +63,14 @@ const (
 	storeDisk = 2 << 30
 	// storeMemory is what the engine is told that it may use.
 	storeMemory = 1 << 30
-	readyMost   = 60 * time.Second
+	readyMost   = 3 * time.Minute
 	fetchMost   = 5 * time.Minute // the first broker on a machine fetches 43 MB of jars
 )
 
 // newRegion starts everything in dir and waits until it is ready. After an error nothing runs.
 func newRegion(ctx context.Context, o options, dir string, replayers int) (*region, error) {
 	r := &region{
+		movingMost: o.moving, syncMost: o.sync, unsealedMost: o.unsealed,
 		dir: dir, programs: o.programs, engine: cmp.Or(o.engine, filepath.Join(o.programs, "libchdb.so")),
 		programsOf: map[string]*program{}, links: map[string]*link{}, disks: map[string]*disk{},
 		ingest: map[string]string{}, metrics: map[string]string{}, cuts: map[string][]time.Time{}, outside: &http.Client{Timeout: 10 * time.Second}, consumed: map[string]sums{},

@@ -155,15 +155,12 @@ func (r *round) power(target string) error {
 	return nil
 }
 
-// movingMost is how soon after the last fault acknowledgements must move again.
-const movingMost = 30 * time.Second
-
 // recover waits until everybody has new acknowledgements, and returns how long the last one took.
 func (r *round) recover(ctx context.Context) (time.Duration, error) {
 	began := time.Now()
 	before := map[string]float64{}
 	late := ""
-	for time.Since(began) < movingMost && ctx.Err() == nil {
+	for time.Since(began) < r.movingMost && ctx.Err() == nil {
 		late = ""
 		for _, name := range r.exporters() {
 			if was, ok := before[name]; ok && was < 0 {

@@ -38,7 +38,7 @@ func (r *round) checkLive(ctx context.Context, truth world.Truth) error {
 	var gaps []gap
 	silent := func(string, ...any) {}
 	// A server's end may be a moment later than its program's line, and gaps are told with the counters, which are written every few seconds.
-	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(500 * ms) {
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(500 * ms) {
 		var err, gerr error
 		got, err = r.recorded(port)
 		gaps, gerr = r.gaps()
@@ -154,15 +154,12 @@ func (r *round) unexplained(want map[end]wanted, got map[end]recorded, gaps []ga
 		n++
 		tell("%d ends are missing that were not long before a kill, and no gap was told of", late)
 	}
-	if longest > unsealedMost {
+	if longest > r.unsealedMost {
 		n++
 		tell("what was captured and not sealed %s before a kill was lost: %s", longest, longestEnd)
 	}
 	return n
 }
-
-// unsealedMost is what a kill may cost.
-const unsealedMost = 2 * time.Second
 
 // lateMost is how long an end waits for the walk of open sockets where the kernel kept every program from seeing it, and then for its batch. That is one end in thousands.
 const lateMost = 3500 * ms
