@@ -35,6 +35,7 @@ func TestAcknowledgedOnlyWhenDone(t *testing.T) {
 
 	// a repeat of 1, still under way, is not taken in again; a repeat of 3 is acknowledged again, also on a new stream
 	send(t, s, batch("e1", 1, 10))
+	r.until(t, "the repeat is counted", func() bool { return r.values(t)["batches_total repeated"] == 1 }) // the next stream ends this one
 	s2 := r.flows(t, "e1")
 	send(t, s2, batch("e1", 3, 10))
 	if acked, _ := told(t, s2, 1); !acked[3] {

@@ -171,6 +171,15 @@ func told(t *testing.T, s flowsStream, n int) (acked map[uint64]bool, rejected m
 }
 
 // values returns the sums of all metrics of the room that are not 0, by name and label.
+func (r *rig) until(t *testing.T, what string, f func() bool) {
+	t.Helper()
+	for end := time.Now().Add(30 * time.Second); !f(); time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("waited in vain until %s", what)
+		}
+	}
+}
+
 func (r *rig) values(t *testing.T) map[string]float64 {
 	t.Helper()
 	families, err := r.registry.Gather()

@@ -169,7 +169,8 @@ func newRegions(t *testing.T, allowed bool) *regions {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if r.hold, err = hold.New(hold.Config{}, r.here, attributor, r.emit, r.reg); err != nil {
+	// The hold waits longer than it does by itself: on a machine that stands still for a while a row would be pending first.
+	if r.hold, err = hold.New(hold.Config{MaxWait: 30 * time.Second}, r.here, attributor, r.emit, r.reg); err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
