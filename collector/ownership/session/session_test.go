@@ -297,6 +297,96 @@ func TestRestoredClaimsAreSwept(t *testing.T) {
 	if got := b.owner(2, 25*second, 30*second); got != "no_evidence" {
 		t.Errorf("left out: %s", got)
 	}
+	if ended := b.range1(2, 30*second).To; ended != t0+10*second {
+		t.Errorf("left out, it ended at %d s", (ended-t0)/second)
+	}
+}
+
+// range1 is the one range of an address.
+func (n *node) range1(last byte, now int64) ownership.Range {
+	n.t.Helper()
+	r := n.table.View(t0+now).Ranges(n.table.Network("n"), addrOf(last), 0, t0+now)
+	if len(r) != 1 {
+		n.t.Fatalf("address %d has %d ranges: %+v", last, len(r), r)
+	}
+	return r[0]
+}
+
+// TestLeftOutOfASet: what the next whole set leaves out has ended with the last watermark that was taken, here and at another node, and a claim that is not there is released by nobody.
+func TestLeftOutOfASet(t *testing.T) {
+	a, b := newNode(t), newNode(t)
+	s := a.open("x", 0)
+	tell(t, s, set(true, claim(1, "shop/web", 0), claim(2, "shop/api", 0)), 0)
+	mark(t, s, 10*second)
+	mark(t, s, 8*second) // an older one changes nothing
+	if err := s.Watermark(&flowv1.Watermark{VerifiedToNs: t0 + 900*second}, t0+10*second); err == nil {
+		t.Error("a watermark of the future was taken")
+	}
+	s = a.open("x", 12*second)
+	tell(t, s, set(true, claim(1, "shop/web", 0)), 12*second)
+	mark(t, s, 20*second)
+	b.hears(a)
+	for name, n := range map[string]*node{"here": a, "there": b} {
+		if r := n.range1(2, 20*second); r.Open || r.To != t0+10*second {
+			t.Errorf("%s: left out, it is open %v, to %d s", name, r.Open, (r.To-t0)/second)
+		}
+		if got := n.owner(1, 15*second, 20*second); got != "shop/web" {
+			t.Errorf("%s: claimed again: %s", name, got)
+		}
+	}
+	told := &heard{}
+	release := &flowv1.Release{Network: "n", Addr: claim(2, "", 0).GetAddr(), AtNs: t0 + 15*second}
+	if err := s.Ownership(&flowv1.Ownership{Releases: []*flowv1.Release{release}}, t0+20*second, told); err != nil || len(told.results) != 1 || told.results[0] != ownership.UnknownRange.String() {
+		t.Errorf("released once more: %v %v", told.results, err)
+	}
+}
+
+// heard keeps what an Observer is told.
+type heard struct{ results []string }
+
+func (h *heard) Claim(_ *flowv1.Claim, result string) { h.results = append(h.results, result) }
+func (h *heard) Release(result string)                { h.results = append(h.results, result) }
+
+// TestPortsOutside: ports that are none do not become others, in claims and releases.
+func TestPortsOutside(t *testing.T) {
+	a := newNode(t)
+	s := a.open("x", 0)
+	for _, p := range [][2]uint32{{65536 + 80, 65536 + 90}, {80, 65536 + 90}, {65536 + 80, 90}, {1 << 31, 1 << 31}, {90, 80}, {0, 80}} {
+		c, told := claim(1, "shop/evil", 0), &heard{}
+		c.PortFrom, c.PortTo = p[0], p[1]
+		r := &flowv1.Release{Network: "n", Addr: c.GetAddr(), PortFrom: p[0], PortTo: p[1], AtNs: t0}
+		if err := s.Ownership(&flowv1.Ownership{Claims: []*flowv1.Claim{c}, Releases: []*flowv1.Release{r}}, t0, told); err != nil {
+			t.Fatal(err)
+		}
+		for _, got := range told.results {
+			if got != ownership.BadPorts.String() {
+				t.Errorf("ports %d: %v", p, told.results)
+			}
+		}
+		if len(told.results) != 2 {
+			t.Errorf("ports %d: told %v", p, told.results)
+		}
+	}
+}
+
+// TestRepeatedSetTellsAnotherOwner: a node that has missed a claim takes it from the repeated set, where the address has another owner by now.
+func TestRepeatedSetTellsAnotherOwner(t *testing.T) {
+	a, b := newNode(t), newNode(t)
+	s := a.open("x", 0)
+	tell(t, s, set(true, claim(1, "shop/old", 0), claim(2, "shop/api", 0)), 0)
+	mark(t, s, 5*second)
+	b.hears(a)
+	tell(t, s, set(false, claim(1, "shop/new", 6*second), claim(2, "shop/api2", 0)), 6*second)
+	a.wire.said = nil // it is lost
+	a.RepeatOne("x", t0+7*second)
+	mark(t, s, 20*second)
+	b.hears(a)
+	if got := b.owner(1, 15*second, 20*second); got != "shop/new" {
+		t.Errorf("from the repeated set: %s", got)
+	}
+	if got := b.owner(1, 2*second, 20*second); got != "shop/old" {
+		t.Errorf("before: %s", got)
+	}
 }
 
 // TestReleaseThatComesTwice: it is of the claim before, and the present one is ended all the same by a set that leaves it out. (Found by the
