@@ -32,7 +32,7 @@ var slots = []world.Host{
 // that ran may be unnamed, and none may have a wrong name.
 const (
 	shortLived = 200
-	short      = time.Second
+	short      = 300 * time.Millisecond
 	patience   = 90 * time.Second
 )
 

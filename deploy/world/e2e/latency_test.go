@@ -43,8 +43,8 @@ func TestLatency(t *testing.T) {
 	latencies := r.latencies(truth, seen)
 	half, most := latencies[len(latencies)/2], latencies[len(latencies)*99/100]
 	t.Logf("%d ends: half within %v, 99 %% within %v, all within %v", len(latencies), half, most, latencies[len(latencies)-1])
-	if half > 10*time.Second || most > 30*time.Second {
-		t.Errorf("half within %v (want 10s), 99 %% within %v (want 30s)", half, most)
+	if half > 5*time.Second || most > 15*time.Second {
+		t.Errorf("half within %v (want 5s), 99 %% within %v (want 15s)", half, most)
 	}
 }
 
