@@ -95,6 +95,9 @@ func (r *Reader) next() (Frame, error) {
 		f.Record, f.Name = r.record, r.names[id]
 		return f, nil
 	case end:
+		if _, err := r.in.ReadByte(); err == nil {
+			return f, fmt.Errorf("%w: it goes on behind its end; of several recordings in one file only the first was read", ErrFormat)
+		}
 		return f, io.EOF
 	}
 	return f, fmt.Errorf("%w: a frame of kind %#x", ErrFormat, kind[0])

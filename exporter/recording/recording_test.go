@@ -78,6 +78,7 @@ func TestStrangeFiles(t *testing.T) {
 		"bad header":    {strings.Replace(whole, `{"host"`, `["host"`, 1), ErrFormat},
 		"long header":   {magic + "\xff\xff\xff\xff", ErrFormat},
 		"strange frame": {whole[:len(whole)-1] + "z", ErrFormat},
+		"two in one":    {whole + whole, ErrFormat},
 		"unknown name":  {strings.Replace(whole, "r\x00\x00\x00\x00bbbb", "r\x09\x00\x00\x00bbbb", 1), ErrFormat},
 	} {
 		if _, err := told([]byte(c.text)); !errors.Is(err, c.want) {
