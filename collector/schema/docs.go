@@ -41,6 +41,8 @@ Each line was met in a test that compared the record with the socket's own count
 * A link-local address is told without its interface.
 * Of several processes that listen at one address each by a socket of its own (SO_REUSEPORT), a server's connection is taken for the latest's until its process closes it: if the
   peer resets it, ` + "`pid`" + ` may be another's of them. Likewise it is the listener's holder if several accept from one socket.
+* A program that closes a socket in the moment in which it starts another program (fork, then exec, with FD_CLOEXEC) may not be the last to close it: then ` + "`pid` and `comm`" + ` of a
+  server's record are the started program's.
 * Connections older than the exporter in a network namespace that no process is in and that is mounted nowhere are not found at its start. Their end has a record, with
   everything in ` + "`tx_bytes_before` and `rx_bytes_before`" + `.
 `

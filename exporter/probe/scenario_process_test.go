@@ -8,6 +8,8 @@ import (
 	"os/exec"
 	"strconv"
 	"strings"
+	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -111,12 +113,43 @@ func (w *world) startHelper(s *space, cmd *exec.Cmd, fd int) *helper {
 	w.check(err)
 	out, err := cmd.StdoutPipe()
 	w.check(err)
-	s.do(cmd.Start)
+	s.do(func() error { return begin(cmd) })
 	h := &helper{w: w, cmd: cmd, in: in, out: bufio.NewReader(out)}
 	w.Cleanup(h.kill)
 	w.child = uint32(cmd.Process.Pid)
 	h.say("ready")
 	return h
+}
+
+// starting is held while a program starts, and shared while a socket is closed: see begin.
+var starting sync.RWMutex
+
+// begin starts a program and waits until it has none of our sockets but those that it is to have. A child has all of them until execve closes them, which it does
+// after it has let us go on, whatever syscall.ForkLock says: a socket that we close in that moment is closed last by the child, whose pid is then the record's.
+func begin(cmd *exec.Cmd) error {
+	starting.Lock()
+	defer starting.Unlock()
+	if err := cmd.Start(); err != nil {
+		return err
+	}
+	for hasOurs(cmd.Process.Pid, 3+len(cmd.ExtraFiles)) {
+		time.Sleep(time.Millisecond)
+	}
+	return nil
+}
+
+// hasOurs reports whether a process has a socket of ours under our number, from a number on.
+func hasOurs(pid, from int) bool {
+	dir := fmt.Sprintf("/proc/%d/fd/", pid)
+	entries, _ := os.ReadDir(dir)
+	for _, e := range entries {
+		theirs, _ := os.Readlink(dir + e.Name())
+		ours, _ := os.Readlink("/proc/self/fd/" + e.Name())
+		if n, err := strconv.Atoi(e.Name()); err == nil && n >= from && theirs == ours && strings.HasPrefix(ours, "socket:") {
+			return true
+		}
+	}
+	return false
 }
 
 // say waits until the helper has done it.

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"net/netip"
 	"os"
-	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -287,8 +286,8 @@ func (c sock) shut() { c.w.Helper(); c.w.check(unix.Shutdown(c.fd, unix.SHUT_WR)
 // close is the last close of the file: a process that another scenario is starting holds it too, between fork and exec.
 func (c sock) close() {
 	c.w.Helper()
-	syscall.ForkLock.RLock()
-	defer syscall.ForkLock.RUnlock()
+	starting.RLock()
+	defer starting.RUnlock()
 	c.w.check(unix.Close(c.fd))
 }
 

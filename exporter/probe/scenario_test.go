@@ -1,6 +1,7 @@
 package probe
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -323,9 +324,13 @@ func (w *world) run(s *space, stdin string, command ...string) {
 	w.Helper()
 	s.do(func() error {
 		cmd := exec.Command(command[0], command[1:]...)
-		cmd.Stdin = strings.NewReader(stdin)
-		if out, err := cmd.CombinedOutput(); err != nil {
-			return fmt.Errorf("%s: %w: %s", strings.Join(command, " "), err, out)
+		var out bytes.Buffer
+		cmd.Stdin, cmd.Stdout, cmd.Stderr = strings.NewReader(stdin), &out, &out
+		if err := begin(cmd); err != nil {
+			return err
+		}
+		if err := cmd.Wait(); err != nil {
+			return fmt.Errorf("%s: %w: %s", strings.Join(command, " "), err, out.Bytes())
 		}
 		return nil
 	})

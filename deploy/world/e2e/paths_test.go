@@ -3,6 +3,7 @@ package e2e
 import (
 	"flag"
 	"fmt"
+	"io"
 	"net"
 	"net/netip"
 	"os"
@@ -32,7 +33,10 @@ type brokenPath struct {
 	heal          func(r *rig, host string)
 }
 
-const pathPort = 7000
+const (
+	pathPort    = 7000
+	pathRequest = 300
+)
 
 func brokenPaths() []brokenPath {
 	firewall := func(in, out string) func(*rig, string) {
@@ -88,7 +92,7 @@ func (r *rig) fuss(host string) {
 					return
 				}
 				go func() {
-					_, _ = conn.Read(make([]byte, 1<<16))
+					_, _ = io.CopyN(io.Discard, conn, pathRequest) // what is unread makes a reset of the close
 					_, _ = conn.Write([]byte{21, 3, 3, 0, 2, 2, 40})
 					_ = conn.Close()
 				}()
@@ -122,7 +126,7 @@ func pathsWorld() []world.Host {
 }
 
 func (r *rig) pathCall(host string) world.Call {
-	c := world.Call{To: netip.AddrPortFrom(r.world.IPv4(host), pathPort), Request: 300, Response: 1_000}
+	c := world.Call{To: netip.AddrPortFrom(r.world.IPv4(host), pathPort), Request: pathRequest, Response: 1_000}
 	if *pathsClients == "short" {
 		c.Timeout = 1500 * time.Millisecond
 	}
