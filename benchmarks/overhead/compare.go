@@ -30,14 +30,13 @@ func (b *bench) loads() (loads []load, stop func()) {
 	some := named(all, noise, tributary, "bcc libbpf-tools tcplife", "bpftrace, tcplife")
 	loads = []load{
 		{
-			"One client and server in one thread: connect, accept, 100 B, 1,000 B, close", "connection", b.pairs, all, tributary,
-			func(d time.Duration) (loadResult, error) { return b.load(0, d) },
+			name: "One client and server in one thread: connect, accept, 100 B, 1,000 B, close", unit: "connection", pairs: b.pairs, tracers: all, often: tributary,
+			run: func(d time.Duration) (loadResult, error) { return b.load(0, d) },
 		},
 		{
-			fmt.Sprintf("The same beside %d sidecars of neighbours", manySidecars), "connection", max(fewestPairs, b.pairs/3),
-			[]tracer{{name: fmt.Sprintf("Tributary, %d sidecars (µs: of each)", manySidecars), each: manySidecars, start: b.startSidecars}},
-			"",
-			func(d time.Duration) (loadResult, error) { return b.load(0, d) },
+			name: fmt.Sprintf("The same beside %d sidecars of neighbours", manySidecars), unit: "connection", pairs: max(fewestPairs, b.pairs/3),
+			tracers: []tracer{{name: fmt.Sprintf("Tributary, %d sidecars (µs: of each)", manySidecars), each: manySidecars, start: b.startSidecars}},
+			run:     func(d time.Duration) (loadResult, error) { return b.load(0, d) },
 		},
 	}
 	w, err := startWeb(b.processor)
@@ -46,8 +45,14 @@ func (b *bench) loads() (loads []load, stop func()) {
 		return loads, func() {}
 	}
 	loads = append(loads,
-		load{"nginx under wrk, Connection: close", "connection", b.pairs, some, "", func(d time.Duration) (loadResult, error) { return w.load(false, d) }},
-		load{"nginx under wrk, keep-alive", "request", b.pairs, named(all, noise, tributary, withoutFailedConnects), "", func(d time.Duration) (loadResult, error) { return w.load(true, d) }},
+		load{
+			name: "nginx under wrk, Connection: close", unit: "connection", pairs: b.pairs, tracers: some,
+			run: func(d time.Duration) (loadResult, error) { return w.load(false, d) },
+		},
+		load{
+			name: "nginx under wrk, keep-alive", unit: "request", pairs: b.pairs, tracers: named(all, noise, tributary, withoutFailedConnects),
+			run: func(d time.Duration) (loadResult, error) { return w.load(true, d) },
+		},
 	)
 	return loads, w.stop
 }
